@@ -1,0 +1,1 @@
+"""The `backgate` command: one file per sub-command, thin."""

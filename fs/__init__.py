@@ -1,0 +1,1 @@
+"""Trees: what a store, a backup or an image shows as directories and files; knows no SDK."""

@@ -1,0 +1,180 @@
+"""The contract of a provider: one object-store SDK, as plain blocking Python.
+
+A provider is called from many threads at once and never meets trio. It neither retries nor waits:
+`store.ObjectStore` adds threads, deadlines, retry, pacing and counters, once, for all. Its only duties are
+to make the request, to bound it by a socket time-out, and to translate the SDK's errors into
+`backgate.gateway.errors`: `NotFound`, `Refused`, `Unreachable` (retried), `Unsupported`, `AlreadyThere`,
+`Replaced`, `StoreFull`, `InvalidKey`, and `StoreError` for anything else.
+
+`tests/contracts/provider_contract.py` is the suite that every provider instantiates.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from backgate.gateway.units import GIB, MIB, TIB
+
+Body: TypeAlias = bytes | bytearray | memoryview
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What is known of one version of one object."""
+
+    key: str
+    size: int  # bytes
+    mtime_ns: int  # when the store took it, nanoseconds since 1970
+    etag: str  # names this version, without quotes; opaque
+    metadata: Mapping[str, str] | None = None  # user metadata, lower-case names; None: a listing does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer to a listing: what lies in a key interval, and where to go on."""
+
+    objects: Sequence[ObjectInfo]
+    prefixes: Sequence[str]  # common prefixes, each with its trailing delimiter
+    token: str | None  # for the following page; None: this was the last
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """A multipart upload that was begun and neither committed nor aborted."""
+
+    key: str
+    upload: str
+    begun_ns: int  # nanoseconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a store takes; defaults are those of S3."""
+
+    part_min: int = 5 * MIB  # bytes; every part but the last
+    part_max: int = 5 * GIB  # bytes
+    part_count: int = 10_000
+    put_max: int = 5 * GIB  # bytes in one put
+    object_max: int = 5 * TIB  # bytes
+    copy_max: int = 5 * GIB  # bytes in one server-side copy
+    key_max: int = 1024  # bytes of UTF-8
+    page_max: int = 1000  # keys in one page of a listing
+    delete_max: int = 1000  # keys in one delete
+    metadata_max: int = 2048  # bytes of user metadata, names and values
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """How a store behaves where stores differ."""
+
+    lists_in_order: bool = True  # pages come in byte order of the keys
+    conditional_put: bool = True  # `if_absent` is enforced, not ignored
+    copies_parts: bool = True  # `copy_part` exists
+    limits: Limits = field(default_factory=Limits)
+
+
+class Provider(ABC):
+    """One bucket (or container, or directory) and the requests it answers.
+
+    Keys are `str`, exact, and relative to the bucket: a prefix from the repository's URL is the caller's.
+    """
+
+    name: str  # what messages call this store: "s3://acme-backups"
+    abilities: Abilities
+
+    @abstractmethod
+    def check(self) -> None:
+        """Return when the bucket exists and the credentials can see it.
+
+        Raises `NotFound` for a missing bucket, `Refused` for wrong credentials, `Unreachable`.
+        """
+
+    @abstractmethod
+    def head(self, key: str) -> ObjectInfo:
+        """Return what the store says of `key`, with its user metadata; `NotFound` when it is absent."""
+
+    @abstractmethod
+    def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
+        """Return the bytes `[start, stop)`, fewer only where the object ends.
+
+        With `etag`, raises `Replaced` when the object is another version. A body that comes back
+        shorter than the store announced is `Unreachable`.
+        """
+
+    @abstractmethod
+    def put(
+        self,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        """Store `body` whole, with an integrity check, and return what was stored.
+
+        With `if_absent`, raises `AlreadyThere` when the key exists.
+        """
+
+    @abstractmethod
+    def copy(
+        self, source: str, target: str, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        """Copy on the store's side, with `source`'s metadata unless `metadata` replaces it."""
+
+    @abstractmethod
+    def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+        """Delete up to `limits.delete_max` keys; an absent key counts as deleted.
+
+        Returns the keys that could not be deleted, each with its error.
+        """
+
+    @abstractmethod
+    def page(
+        self,
+        prefix: str = "",
+        delimiter: str = "",
+        *,
+        after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> Page:
+        """Return up to `limit` keys (and common prefixes) below `prefix`.
+
+        `after` starts behind that key (first page only), `token` goes on from an earlier page.
+        """
+
+    @abstractmethod
+    def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
+        """Begin a multipart upload and return its id."""
+
+    @abstractmethod
+    def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
+        """Store part `number` (from 1) and return its etag; a number sent again replaces the part."""
+
+    @abstractmethod
+    def copy_part(
+        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+    ) -> str:
+        """Make part `number` of `[start, stop)` of the object `source`; `Unsupported` where it cannot."""
+
+    @abstractmethod
+    def commit_upload(
+        self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False
+    ) -> ObjectInfo:
+        """Make the object of `parts` (number, etag), ascending; `NotFound` when the upload is gone."""
+
+    @abstractmethod
+    def abort_upload(self, key: str, upload: str) -> None:
+        """Give up an upload and free its parts; one that is gone counts as aborted."""
+
+    @abstractmethod
+    def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
+        """Return the uploads below `prefix` that are still pending."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free sockets and threads; nothing is asked of this provider afterwards."""

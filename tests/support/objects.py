@@ -1,0 +1,59 @@
+"""`Objects` over a local folder, counting its reads: what a format is tested against without a gateway."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from backgate.gateway.errors import NotFound
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Data, Source
+
+
+class FolderObjects:
+    """Every file below `root` is an object; `reads` lists each (key, offset, length) that was asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.reads: list[tuple[str, int, int]] = []
+
+    async def info(self, key: str) -> ObjectInfo:
+        await trio.lowlevel.checkpoint()
+        try:
+            status = (self.root / key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"{self.root}: no object {key!r}", key=key) from None
+        return ObjectInfo(key, status.st_size, status.st_mtime_ns, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+
+    async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
+        keys = [key for key in self._keys() if key.startswith(prefix) and key > after]
+        return [await self.info(key) for key in sorted(keys)[:1000]]
+
+    def source(self, info: ObjectInfo) -> Source:
+        return _FileSource(self, info)
+
+    def sequential(self, info: ObjectInfo) -> Source:
+        return _FileSource(self, info)
+
+    async def all(self) -> list[ObjectInfo]:
+        return [await self.info(key) for key in sorted(self._keys())]
+
+    def _keys(self) -> list[str]:
+        return [
+            os.path.relpath(os.path.join(folder, name), self.root)
+            for folder, _, names in os.walk(self.root)
+            for name in names
+        ]
+
+
+class _FileSource:
+    def __init__(self, objects: FolderObjects, info: ObjectInfo) -> None:
+        self._objects, self._info = objects, info
+        self.size = info.size
+
+    async def read_at(self, offset: int, length: int) -> Data:
+        await trio.lowlevel.checkpoint()
+        self._objects.reads.append((self._info.key, offset, length))
+        with open(self._objects.root / self._info.key, "rb") as file:
+            return os.pread(file.fileno(), length, offset)
