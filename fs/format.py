@@ -1,6 +1,8 @@
-"""The contract of a backup format: find completed backups among a repository's objects, and show each as a tree.
+"""The contract of a backup format: find completed backups among a repository's objects, and show
+each as a tree.
 
-A format only reads, through `Objects`; it knows neither stores nor caches nor FUSE. Everything it reads is
+A format only reads, through `Objects`; it knows neither stores nor caches nor FUSE. Everything it
+reads is
 untrusted: what does not hold together is `Damaged`, and harms that backup alone.
 
 `tests/contracts/format_contract.py` is the suite that every format instantiates.
@@ -23,16 +25,19 @@ from backgate.gateway.source import Source
 class Objects(Protocol):
     """A repository's published objects, for reading only. No write verb exists here.
 
-    A fault of the store is waited out for as long as `backups/` is patient (a minute), then `StoreError`.
+    A fault of the store is waited out for as long as `backups/` is patient (a minute), then
+    `StoreError`.
     """
 
     async def info(self, key: str) -> ObjectInfo:
         """Return the object `key`; from the index when that is sure, else by asking. `NotFound`."""
 
     async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
-        """Return the next objects (a page, ascending by key) with `prefix` behind the key `after`; empty: no more.
+        """Return the next objects (a page, ascending by key) with `prefix` behind the key
+        `after`; empty: no more.
 
-        Whole or an error: it waits for the listing when the index does not know the prefix completely,
+        Whole or an error: it waits for the listing when the index does not know the prefix
+        completely,
         and raises `StoreError` when that fails.
         """
 
@@ -59,7 +64,8 @@ class Surroundings:
 class Backup:
     """One backup that a format found; complete, or with the reason why it is not shown.
 
-    `path` is where it appears below `backups/<format>/`: the subject's components, then the time (if the
+    `path` is where it appears below `backups/<format>/`: the subject's components, then the time
+    (if the
     format has times). `time_ns` orders the siblings; the newest is `latest` where `has_latest`.
     """
 
@@ -71,7 +77,9 @@ class Backup:
     reason: str = ""  # why it is not shown, or what the administrator should know
     has_latest: bool = False  # its parent directory is one of times and gets a `latest` symlink
     notes: Mapping[str, str] = field(default_factory=dict)  # for `backgate backups --json`
-    files: Mapping[str, bytes] = field(default_factory=dict)  # shown at `path` when it cannot be opened
+    files: Mapping[str, bytes] = field(
+        default_factory=dict
+    )  # shown at `path` when it cannot be opened
 
 
 class BackupFormat(ABC):
@@ -84,13 +92,16 @@ class BackupFormat(ABC):
 
     @abstractmethod
     def is_landmark(self, key: str) -> bool:
-        """True when an object of this name may announce backups of this format; asked of every key, so cheap."""
+        """True when an object of this name may announce backups of this format; asked of every
+        key, so cheap.
+        """
 
     @abstractmethod
     async def backups(self, landmarks: Sequence[ObjectInfo]) -> list[Backup]:
         """Return all backups, complete or not, that `landmarks` (all of the repository's) announce.
 
-        A landmark that cannot be read yields an incomplete `Backup` with the reason, and stops no other.
+        A landmark that cannot be read yields an incomplete `Backup` with the reason, and stops no
+        other.
         Called again whenever landmarks changed, so what was learnt of unchanged ones is kept.
         """
 

@@ -1,7 +1,9 @@
 """The one currency of showing: a tree of entries, with root, children, child and open.
 
-A backup, a file system inside a disk, the catalogue of all backups, the writable repository: each is a
-`Tree`. Trees nest: an entry with a `junction` is a directory that continues in another tree at its root.
+A backup, a file system inside a disk, the catalogue of all backups, the writable repository: each
+is a
+`Tree`. Trees nest: an entry with a `junction` is a directory that continues in another tree at
+its root.
 """
 
 import stat
@@ -28,7 +30,9 @@ class Entry:
     nlink: int = 1
     rdev: int = 0
     target: bytes | None = None  # of a symlink
-    identity: object = None  # hashable; entries of one tree that share it are one inode (hard links)
+    identity: object = (
+        None  # hashable; entries of one tree that share it are one inode (hard links)
+    )
     node: Any = None  # what the tree itself needs to find this entry again; nobody else looks at it
     junction: "Tree | None" = None  # this directory continues at that tree's root
     has_xattrs: bool = False
@@ -53,7 +57,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """One page of a directory: entries, and the cursor for the next page (None: this was the last)."""
+    """One page of a directory: entries, and the cursor for the next page (None: this was the
+    last).
+    """
 
     entries: Sequence[Entry]
     cursor: bytes | None
@@ -62,7 +68,8 @@ class Children:
 class Tree(Protocol):
     """Directories and files, for reading. Any number of tasks may call it at once.
 
-    Errors of all methods: `FileError` (ENOENT, ENOTDIR, ...) is a sure answer; `StoreError` means that
+    Errors of all methods: `FileError` (ENOENT, ENOTDIR, ...) is a sure answer; `StoreError` means
+    that
     nobody could be asked; `Damaged` that what was found does not hold together.
     """
 
@@ -77,8 +84,10 @@ class Tree(Protocol):
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
         """Return a page of `directory`, from the start or from where `cursor` left off.
 
-        The order is stable and `.` and `..` are not among them. A name created or removed meanwhile may
-        or may not appear; all others appear exactly once. A directory is never shown short: an error is
+        The order is stable and `.` and `..` are not among them. A name created or removed
+        meanwhile may
+        or may not appear; all others appear exactly once. A directory is never shown short: an
+        error is
         raised instead.
         """
 
@@ -110,7 +119,9 @@ class Space:
 
 
 class WritableFile(Source, Protocol):
-    """A file open for writing; its size changes. Shared by all who have the same file open for writing."""
+    """A file open for writing; its size changes. Shared by all who have the same file open for
+    writing.
+    """
 
     @property
     def entry(self) -> Entry:
@@ -128,7 +139,8 @@ class WritableFile(Source, Protocol):
     async def flush(self) -> None:
         """close(2): return once the object is in the store, or at once for a staged name.
 
-        A flush with nothing new does nothing. An error leaves the bytes in the spool, to be retried.
+        A flush with nothing new does nothing. An error leaves the bytes in the spool, to be
+        retried.
         """
 
     async def release(self) -> None:
@@ -136,7 +148,9 @@ class WritableFile(Source, Protocol):
 
 
 class WritableTree(Tree, Protocol):
-    """A tree that can be changed. A change is stored when its method returns, unless it says otherwise."""
+    """A tree that can be changed. A change is stored when its method returns, unless it says
+    otherwise.
+    """
 
     async def create(
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int, exclusive: bool
@@ -171,10 +185,14 @@ class WritableTree(Tree, Protocol):
         *,
         no_replace: bool = False,
     ) -> None:
-        """Rename; publishes a staged file. A directory onto a non-empty one is `FileError(ENOTEMPTY)`."""
+        """Rename; publishes a staged file. A directory onto a non-empty one is
+        `FileError(ENOTEMPTY)`.
+        """
 
     async def change(self, entry: Entry, changes: Changes) -> Entry:
-        """Change attributes of a file or directory that nobody has open, and return it as it is now."""
+        """Change attributes of a file or directory that nobody has open, and return it as it is
+        now.
+        """
 
     async def synchronize(self, directory: Entry) -> None:
         """fsync(2) of a directory: all that was acknowledged before is durable."""

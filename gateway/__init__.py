@@ -1,1 +1,3 @@
-"""Stores, their metadata cache, and the bytes on the way to and from them; knows neither FUSE nor backup formats."""
+"""Stores, their metadata cache, and the bytes on the way to and from them; knows neither FUSE nor
+backup formats.
+"""

@@ -27,4 +27,6 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     spool: int = 4 * GIB  # bytes on disk that files being written may take
     capacity: int | None = None  # bytes that statfs shows
     staged: list[str] = []  # more patterns of temporary names
-    attributes: Literal["listing", "stored"] = "listing"  # "stored": ask the store for mode and times
+    attributes: Literal["listing", "stored"] = (
+        "listing"  # "stored": ask the store for mode and times
+    )

@@ -1,7 +1,8 @@
 """Every error that Backgate raises on purpose, as one tree.
 
 An error is raised where its cause is known, with the store, key or offset in its message; a foreign
-library's error is translated once, at its edge. `str(error)` is for an administrator: who, what, why.
+library's error is translated once, at its edge. `str(error)` is for an administrator: who, what,
+why.
 """
 
 import os

@@ -1,9 +1,11 @@
 """The contract of a provider: one object-store SDK, as plain blocking Python.
 
 A provider is called from many threads at once and never meets trio. It neither retries nor waits:
-`store.ObjectStore` adds threads, deadlines, retry, pacing and counters, once, for all. Its only duties are
+`store.ObjectStore` adds threads, deadlines, retry, pacing and counters, once, for all. Its only
+duties are
 to make the request, to bound it by a socket time-out, and to translate the SDK's errors into
-`backgate.gateway.errors`: `NotFound`, `Refused`, `Unreachable` (retried), `Unsupported`, `AlreadyThere`,
+`backgate.gateway.errors`: `NotFound`, `Refused`, `Unreachable` (retried), `Unsupported`,
+`AlreadyThere`,
 `Replaced`, `StoreFull`, `InvalidKey`, and `StoreError` for anything else.
 
 `tests/contracts/provider_contract.py` is the suite that every provider instantiates.
@@ -30,7 +32,9 @@ class ObjectInfo:
     size: int  # bytes
     mtime_ns: int  # when the store took it, nanoseconds since 1970
     etag: str  # names this version, without quotes; opaque
-    metadata: Mapping[str, str] | None = None  # user metadata, lower-case names; None: a listing does not say
+    metadata: Mapping[str, str] | None = (
+        None  # user metadata, lower-case names; None: a listing does not say
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Abilities:
 class Provider(ABC):
     """One bucket (or container, or directory) and the requests it answers.
 
-    Keys are `str`, exact, and relative to the bucket: a prefix from the repository's URL is the caller's.
+    Keys are `str`, exact, and relative to the bucket: a prefix from the repository's URL is the
+    caller's.
     """
 
     name: str  # what messages call this store: "s3://acme-backups"
@@ -95,7 +100,9 @@ class Provider(ABC):
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:
-        """Return what the store says of `key`, with its user metadata; `NotFound` when it is absent."""
+        """Return what the store says of `key`, with its user metadata; `NotFound` when it is
+        absent.
+        """
 
     @abstractmethod
     def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
@@ -153,19 +160,25 @@ class Provider(ABC):
 
     @abstractmethod
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
-        """Store part `number` (from 1) and return its etag; a number sent again replaces the part."""
+        """Store part `number` (from 1) and return its etag; a number sent again replaces the
+        part.
+        """
 
     @abstractmethod
     def copy_part(
         self, key: str, upload: str, number: int, source: str, start: int, stop: int
     ) -> str:
-        """Make part `number` of `[start, stop)` of the object `source`; `Unsupported` where it cannot."""
+        """Make part `number` of `[start, stop)` of the object `source`; `Unsupported` where it
+        cannot.
+        """
 
     @abstractmethod
     def commit_upload(
         self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False
     ) -> ObjectInfo:
-        """Make the object of `parts` (number, etag), ascending; `NotFound` when the upload is gone."""
+        """Make the object of `parts` (number, etag), ascending; `NotFound` when the upload is
+        gone.
+        """
 
     @abstractmethod
     def abort_upload(self, key: str, upload: str) -> None:

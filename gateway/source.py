@@ -24,7 +24,8 @@ class Source(Protocol):
     async def read_at(self, offset: int, length: int) -> Data:
         """Return `length` bytes at `offset`, fewer only where the source ends.
 
-        Raises `StoreError` when the bytes cannot be had before the deadline and `Damaged` when they do
+        Raises `StoreError` when the bytes cannot be had before the deadline and `Damaged` when
+        they do
         not hold together.
         """
 

@@ -1,4 +1,6 @@
-"""`Objects` over a local folder, counting its reads: what a format is tested against without a gateway."""
+"""`Objects` over a local folder, counting its reads: what a format is tested against without a
+gateway.
+"""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +14,9 @@ from backgate.gateway.source import Data, Source
 
 
 class FolderObjects:
-    """Every file below `root` is an object; `reads` lists each (key, offset, length) that was asked."""
+    """Every file below `root` is an object; `reads` lists each (key, offset, length) that was
+    asked.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -24,7 +28,9 @@ class FolderObjects:
             status = (self.root / key).stat()
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"{self.root}: no object {key!r}", key=key) from None
-        return ObjectInfo(key, status.st_size, status.st_mtime_ns, f"{status.st_mtime_ns:x}-{status.st_size:x}")
+        return ObjectInfo(
+            key, status.st_size, status.st_mtime_ns, f"{status.st_mtime_ns:x}-{status.st_size:x}"
+        )
 
     async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
         keys = [key for key in self._keys() if key.startswith(prefix) and key > after]
