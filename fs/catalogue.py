@@ -1,0 +1,195 @@
+"""The catalogue: every completed backup of a repository as one read-only tree, whatever wrote it.
+
+`<format>/<subject>/<time>/...` is built from what the formats find among the landmarks of the
+index. A backup is opened when somebody first looks inside, and closed again when long unused.
+"""
+
+import errno
+import hashlib
+import logging
+import stat
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import trio
+
+from backgate.fs.format import Backup, BackupFormat
+from backgate.fs.opened import OpenBackups
+from backgate.fs.tree import Children, Entry, Tree
+from backgate.gateway.errors import BackgateError, FileError
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Bytes, Source
+
+DIRECTORY = stat.S_IFDIR | 0o555
+FILE = stat.S_IFREG | 0o444
+LINK = stat.S_IFLNK | 0o777
+LATEST = b"latest"
+PAGE = 1000  # entries in one page of a directory
+HASH_DIGITS = 8  # hex digits that tell two backups of one path apart
+
+log = logging.getLogger(__name__)
+
+
+class Landmarks(Protocol):
+    """Where the catalogue learns which objects may announce backups."""
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever the set of objects may have changed."""
+
+    async def landmarks(
+        self, formats: Mapping[str, BackupFormat]
+    ) -> Mapping[str, list[ObjectInfo]]:
+        """Return each format's landmarks among all objects; whole, or `StoreError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A backup and the format that found it."""
+
+    format: BackupFormat
+    backup: Backup
+
+
+@dataclass(slots=True)
+class _Directory:
+    children: dict[bytes, "_Directory | Found | Bytes | bytes"] = field(default_factory=dict)
+    newest_ns: int = 0
+
+
+class Catalogue:
+    """All backups of a repository: as a list for the command line, and as a `Tree` below `backups/`."""
+
+    is_immutable = False  # new backups appear; what is inside one never changes
+
+    def __init__(
+        self, landmarks: Landmarks, formats: Mapping[str, BackupFormat], opened: OpenBackups
+    ) -> None:
+        self._landmarks, self._formats, self._opened = landmarks, formats, opened
+        self._scanned = -1  # the generation that `_top` was built from
+        self._scanning = trio.Lock()
+        self._found: list[Found] = []
+        self._top = _Directory()
+
+    async def found(self) -> Sequence[Found]:
+        """Return all backups, complete or not, as the store has them now."""
+        await self._scan()
+        return self._found
+
+    async def root(self) -> Entry:
+        await trio.lowlevel.checkpoint()
+        return Entry(name=b"", mode=DIRECTORY, nlink=2, node=(), mtime_ns=self._top.newest_ns)
+
+    async def child(self, directory: Entry, name: bytes) -> Entry:
+        """Return one name; one that is known is answered even when the store cannot be listed."""
+        try:
+            await self._scan()
+        except BackgateError:
+            if name not in self._directory(directory).children:
+                raise
+        return self._entry(directory, name)
+
+    async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
+        await self._scan()
+        names = sorted(self._directory(directory).children)
+        if cursor is not None:
+            names = [name for name in names if name > cursor]
+        page = names[:PAGE]
+        entries = [self._entry(directory, name) for name in page]
+        return Children(entries, page[-1] if len(names) > PAGE else None)
+
+    @asynccontextmanager
+    async def open(self, file: Entry) -> AsyncIterator[Source]:
+        node = self._top.children if not file.node else self._node(file.node)
+        if not isinstance(node, Bytes):
+            raise FileError(errno.EISDIR, file.name)
+        yield node
+
+    async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
+        await trio.lowlevel.checkpoint()
+        return {}
+
+    async def _scan(self) -> None:
+        if self._scanned == self._landmarks.generation:
+            await trio.lowlevel.checkpoint()
+            return
+        async with self._scanning:
+            generation = self._landmarks.generation
+            if self._scanned == generation:
+                return
+            landmarks = await self._landmarks.landmarks(self._formats)
+            found: list[Found] = []
+            for name, format_ in self._formats.items():
+                backups = await format_.backups(landmarks.get(name, []))
+                found += [Found(format_, backup) for backup in backups]
+            self._found, self._top, self._scanned = found, _arranged(found), generation
+
+    def _directory(self, entry: Entry) -> _Directory:
+        node = self._node(entry.node)
+        if not isinstance(node, _Directory):
+            raise FileError(errno.ENOTDIR, entry.name)
+        return node
+
+    def _node(self, path: tuple[bytes, ...]) -> "_Directory | Found | Bytes | bytes":
+        node: _Directory | Found | Bytes | bytes = self._top
+        for name in path:
+            if not isinstance(node, _Directory) or name not in node.children:
+                raise FileError(errno.ENOENT, b"/".join(path))  # the backup is gone from the store
+            node = node.children[name]
+        return node
+
+    def _entry(self, directory: Entry, name: bytes) -> Entry:
+        path = (*directory.node, name)
+        node = self._node(path)
+        if isinstance(node, bytes):
+            return Entry(name=name, mode=LINK, target=node, size=len(node), node=path)
+        if isinstance(node, Bytes):
+            return Entry(name=name, mode=FILE, size=node.size, node=path)
+        if isinstance(node, _Directory):
+            return Entry(name=name, mode=DIRECTORY, nlink=2, node=path, mtime_ns=node.newest_ns)
+        tree: Tree = self._opened.tree(node.format, node.backup)
+        time_ns = node.backup.time_ns
+        return Entry(name=name, mode=DIRECTORY, nlink=2, node=path, mtime_ns=time_ns, junction=tree)
+
+
+def _arranged(found: Iterable[Found]) -> _Directory:
+    top = _Directory()
+    shown = [one for one in found if one.backup.is_complete or one.backup.files]
+    for one in sorted(shown, key=lambda one: (len(one.backup.path), one.backup.key)):
+        _place(top, one)
+    return top
+
+
+def _place(top: _Directory, one: Found) -> None:
+    backup = one.backup
+    path = [one.format.name, *backup.path]
+    if backup.is_complete:
+        path, last = path[:-1], path[-1].encode()
+    directory = top
+    for part in path:
+        directory.newest_ns = max(directory.newest_ns, backup.time_ns)
+        directory = _below(directory, part.encode())
+    if not backup.is_complete:
+        directory.children |= {name.encode(): Bytes(data) for name, data in backup.files.items()}
+        return
+    if last in directory.children:
+        last += b"~" + hashlib.sha256(backup.key.encode()).hexdigest()[:HASH_DIGITS].encode()
+    directory.children[last] = one
+    if backup.has_latest and backup.time_ns >= directory.newest_ns:
+        directory.children[LATEST] = last
+    directory.newest_ns = max(directory.newest_ns, backup.time_ns)
+
+
+def _below(directory: _Directory, name: bytes) -> _Directory:
+    node = directory.children.setdefault(name, _Directory())
+    if isinstance(node, _Directory):
+        return node
+    # An archive `a.tar` beside archives in `a/`: the directory keeps the name.
+    below = _Directory(newest_ns=directory.newest_ns)
+    directory.children[name] = below
+    if isinstance(node, Found):
+        digits = hashlib.sha256(node.backup.key.encode()).hexdigest()[:HASH_DIGITS]
+        directory.children[name + b"~" + digits.encode()] = node
+    return below

@@ -1,0 +1,130 @@
+"""Backups that somebody looks into: opened once, shared, and closed when long unused."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from backgate.fs.format import Backup, BackupFormat
+from backgate.fs.tree import Children, Entry, Tree
+from backgate.gateway.errors import BackgateError
+from backgate.gateway.source import Source
+
+IDLE_MAX = 32  # backups kept open though nobody uses them; each holds an index and a few caches
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class OpenBackups:
+    """The trees of all backups that are open; start it with `open_backups`."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._shared: OrderedDict[tuple[str, str, tuple[str, ...]], _Shared] = OrderedDict()
+
+    def tree(self, format_: BackupFormat, backup: Backup) -> Tree:
+        """Return a tree that opens `backup` at its first use; nothing is asked of the store yet."""
+        return _BackupTree(lambda: self._use(format_, backup))
+
+    def _use(self, format_: BackupFormat, backup: Backup) -> "_Shared":
+        key = (format_.name, backup.key, backup.path)
+        shared = self._shared.get(key)
+        if shared is None or shared.is_failed:
+            shared = self._shared[key] = _Shared(format_, backup)
+            self._nursery.start_soon(shared.run)
+        self._shared.move_to_end(key)
+        self._close_idle()
+        return shared
+
+    def _close_idle(self) -> None:
+        idle = [key for key, shared in self._shared.items() if shared.users == 0]
+        for key in idle[: max(0, len(idle) - IDLE_MAX)]:
+            self._shared.pop(key).unwanted.set()
+
+
+@asynccontextmanager
+async def open_backups() -> AsyncIterator[OpenBackups]:
+    """Run the tasks that hold backups open; all are closed when the context ends."""
+    async with trio.open_nursery() as nursery:
+        try:
+            yield OpenBackups(nursery)
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class _Shared:
+    """One opened backup, held by a task of its own."""
+
+    def __init__(self, format_: BackupFormat, backup: Backup) -> None:
+        self._format, self._backup = format_, backup
+        self._ready = trio.Event()
+        self._tree: Tree | None = None
+        self._error: BaseException | None = None
+        self.unwanted = trio.Event()
+        self.users = 0
+
+    @property
+    def is_failed(self) -> bool:
+        return self._error is not None
+
+    async def run(self) -> None:
+        """Hold the backup open until it is unwanted; an error is for those who wait, not for us."""
+        try:
+            async with self._format.open(self._backup) as tree:
+                self._tree = tree
+                self._ready.set()
+                await self.unwanted.wait()
+        except BaseException as error:
+            self._error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._tree = None
+            self._ready.set()
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[Tree]:
+        self.users += 1
+        try:
+            await self._ready.wait()
+            if self._error is not None:
+                raise self._error
+            if self._tree is None:
+                raise BackgateError(f"{self._backup.key}: it is being closed")
+            yield self._tree
+        finally:
+            self.users -= 1
+
+
+class _BackupTree:
+    """The tree of one backup, opened when first asked and again should it have been closed since."""
+
+    is_immutable = True
+
+    def __init__(self, use: Callable[[], _Shared]) -> None:
+        self._use = use
+
+    async def root(self) -> Entry:
+        async with self._use().used() as tree:
+            return await tree.root()
+
+    async def child(self, directory: Entry, name: bytes) -> Entry:
+        async with self._use().used() as tree:
+            return await tree.child(directory, name)
+
+    async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
+        async with self._use().used() as tree:
+            return await tree.children(directory, cursor)
+
+    @asynccontextmanager
+    async def open(self, file: Entry) -> AsyncIterator[Source]:
+        async with self._use().used() as tree, tree.open(file) as source:
+            yield source
+
+    async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
+        async with self._use().used() as tree:
+            return await tree.xattrs(entry)
