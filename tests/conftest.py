@@ -1,0 +1,30 @@
+"""What every test may ask for: servers on loopback, each started once and only when needed."""
+
+from collections.abc import Iterator
+
+import pytest
+from servers.seaweedfs import SeaweedFS, seaweedfs
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the machine is configured with out of every test, and every test on loopback."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server() -> Iterator[SeaweedFS]:
+    """A SeaweedFS over http; make a bucket of your own with `seaweedfs_server.bucket(name)`."""
+    with seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_tls_server() -> Iterator[SeaweedFS]:
+    """A SeaweedFS over https; `ca_bundle` is the authority to trust."""
+    with seaweedfs(tls=True) as server:
+        yield server
