@@ -60,7 +60,7 @@ class _Directory:
 
 
 class Catalogue:
-    """All backups of a repository: as a list for the command line, and as a `Tree` below `backups/`."""
+    """All backups of a repository: a list for commands, and a `Tree` for `backups/`."""
 
     is_immutable = False  # new backups appear; what is inside one never changes
 

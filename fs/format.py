@@ -37,15 +37,14 @@ class Objects(Protocol):
         `after`; empty: no more.
 
         Whole or an error: it waits for the listing when the index does not know the prefix
-        completely,
-        and raises `StoreError` when that fails.
+        completely, and raises `StoreError` when that fails.
         """
 
     def source(self, info: ObjectInfo) -> Source:
         """Return the object's bytes, cached in blocks on disk, any range at a time."""
 
     def sequential(self, info: ObjectInfo) -> Source:
-        """The same, tuned for being read once from start to end (large GETs ahead of the reader)."""
+        """The same for one pass from start to end: large GETs run ahead of the reader."""
 
 
 @dataclass(frozen=True, slots=True)

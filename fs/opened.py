@@ -101,7 +101,7 @@ class _Shared:
 
 
 class _BackupTree:
-    """The tree of one backup, opened when first asked and again should it have been closed since."""
+    """The tree of one backup, opened when first asked, and again when it was closed since."""
 
     is_immutable = True
 
