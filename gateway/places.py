@@ -1,0 +1,119 @@
+"""Where a repository's caches, its spool and its control sockets lie on this machine.
+
+One folder per repository in each of three places, open to nobody else. It is named after the store,
+not after the configuration, so that a repository that is renamed keeps what is spooled for it.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.errors import ConfigError
+
+PRIVATE = 0o700
+READABLE_MAX = (
+    40  # characters of the URL in a folder's name; a Unix socket's path ends at 107 bytes
+)
+HASH_LENGTH = 10  # hexadecimal digits; 40 bits tell any number of repositories apart
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The folders of one repository. Only `state` may not be deleted."""
+
+    cache: Path  # metadata index, blocks, formats' indexes
+    state: Path  # spool and journal
+    runtime: Path  # control sockets
+
+
+def places_of(config: RepositoryConfig, environment: Mapping[str, str] = os.environ) -> Places:
+    """Return `config`'s folders, made if need be.
+
+    Raises `ConfigError` when one cannot be made, belongs to somebody else, or is not a directory.
+    """
+    name = folder_name(config)
+    places = Places(
+        cache=cache_directory(environment) / name,
+        state=state_directory(environment) / name,
+        runtime=runtime_directory(environment) / name,
+    )
+    for folder in (places.cache, places.state, places.runtime):
+        _make_private(folder.parent)
+        _make_private(folder)
+    return places
+
+
+def folder_name(config: RepositoryConfig) -> str:
+    """Return a readable name that differs for every store, endpoint and prefix."""
+    identity = "\n".join((config.url.rstrip("/"), config.endpoint_url or "", config.provider or ""))
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{name_from_url(config.url)}-{digest[:HASH_LENGTH]}"
+
+
+def name_from_url(url: str) -> str:
+    """Return what is readable of `url` as a name: `acme-backups-xo` for `s3://acme-backups/xo`."""
+    _, _, rest = url.rpartition("://")
+    readable = re.sub(r"[^A-Za-z0-9_.]+", "-", rest).strip("-.")
+    return readable[-READABLE_MAX:].strip("-.") or "repository"
+
+
+def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of all caches: systemd's, else XDG's."""
+    return _given("CACHE_DIRECTORY", "XDG_CACHE_HOME", environment) or _usual("~/.cache")
+
+
+def state_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of all spools: systemd's, else XDG's."""
+    return _given("STATE_DIRECTORY", "XDG_STATE_HOME", environment) or _usual("~/.local/state")
+
+
+def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of all control sockets: systemd's, XDG's, or one that we can make."""
+    user = os.geteuid()
+    given = _given("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", environment)
+    if given is not None:
+        return given
+    if os.path.isdir(f"/run/user/{user}"):
+        return Path(f"/run/user/{user}/backgate")
+    # No login session (cron, su, a container). Not resolved: a symlink in /tmp may be a trap.
+    return Path("/run/backgate") if user == 0 else Path(f"/tmp/backgate-{user}")
+
+
+def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Return every folder where a mount's control socket may be: ours, then the services'."""
+    candidates = [runtime_directory(environment), Path("/run/backgate")]
+    return [path for path in dict.fromkeys(candidates) if path.is_dir()]
+
+
+def _given(systemd: str, xdg: str, environment: Mapping[str, str]) -> Path | None:
+    if given := environment.get(systemd):
+        return Path(os.path.realpath(given.partition(":")[0]))  # the first of several is ours
+    base = environment.get(xdg, "")  # the specification: a relative path is to be ignored
+    return Path(os.path.realpath(os.path.join(base, "backgate"))) if os.path.isabs(base) else None
+
+
+def _usual(home: str) -> Path:
+    return Path(os.path.realpath(os.path.join(os.path.expanduser(home), "backgate")))
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=PRIVATE, exist_ok=True)
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise ConfigError(f"{folder}: not a directory")
+        if status.st_uid != os.geteuid():
+            raise ConfigError(
+                f"{folder}: belongs to user {status.st_uid}, not to {os.geteuid()}: "
+                "run as that user, or choose another place"
+            )
+        if stat.S_IMODE(status.st_mode) != PRIVATE:
+            folder.chmod(PRIVATE)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made: {error.strerror}") from error
