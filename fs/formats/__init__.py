@@ -1,0 +1,41 @@
+"""The registry of backup formats: ours by name, and whatever packages add by an entry point.
+
+A package adds a format with an entry point of the group `backgate.formats` that names a subclass of
+`backgate.fs.format.BackupFormat`. Nothing is imported before the format is asked for.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+
+from backgate.fs.format import BackupFormat
+from backgate.gateway.errors import ConfigError
+from backgate.gateway.plugins import origin, plugins
+
+GROUP = "backgate.formats"
+FORMATS = {
+    "restic": "backgate.fs.formats.restic.format:ResticFormat",
+    "tar": "backgate.fs.formats.tar.format:TarFormat",
+}
+
+
+def installed_formats() -> Mapping[str, EntryPoint]:
+    """Return every format by name, not yet imported; `ConfigError` when two have one name."""
+    return plugins(GROUP, FORMATS)
+
+
+def format_class(plugin: EntryPoint) -> type[BackupFormat]:
+    """Import a format and return its class.
+
+    Raises `ConfigError` when it cannot be imported or is not a format of that name.
+    """
+    try:
+        found = plugin.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"format {plugin.name!r} of {origin(plugin)}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, BackupFormat)):
+        raise ConfigError(f"format {plugin.name!r} of {origin(plugin)}: not a BackupFormat")
+    if found.name != plugin.name:
+        raise ConfigError(
+            f"format {plugin.name!r} of {origin(plugin)}: calls itself {found.name!r}"
+        )
+    return found
