@@ -11,6 +11,7 @@ to make the request, to bound it by a socket time-out, and to translate the SDK'
 `tests/contracts/provider_contract.py` is the suite that every provider instantiates.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from typing import TypeAlias
 from backgate.gateway.units import GIB, MIB, TIB
 
 Body: TypeAlias = bytes | bytearray | memoryview
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -72,13 +75,53 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRules:
+    """Which keys a store keeps and lists as they are; defaults are those of S3: all of them."""
+
+    component_max: int | None = None  # bytes between two slashes
+    dot_components: bool = True  # `.` and `..` between slashes
+    empty_components: bool = True  # `a//b`, and a leading slash
+    backslashes: bool = True
+    controls: bool = True  # characters below the space, and U+007F
+    marker_content: bool = True  # `name/` may hold bytes
+
+    def fault(self, key: str, size: int = 0) -> str | None:
+        """Return why an object of `size` bytes cannot lie under `key`; None when it can."""
+        parts = key.removesuffix("/").split("/")
+        longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
+        if self.component_max is not None and longest > self.component_max:
+            return f"a component is longer than {self.component_max} bytes"
+        if not self.dot_components and not {".", ".."}.isdisjoint(parts):
+            return "a component is '.' or '..'"
+        if not self.empty_components and "" in parts:
+            return "a component is empty"
+        if not self.backslashes and "\\" in key:
+            return "it contains a backslash"
+        if not self.controls and not key.isprintable() and _CONTROLS.search(key):
+            return "it contains a control character"
+        if not self.marker_content and size and key.endswith("/"):
+            return "a key that ends in '/' cannot hold bytes"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Abilities:
     """How a store behaves where stores differ."""
 
     lists_in_order: bool = True  # pages come in byte order of the keys
-    conditional_put: bool = True  # `if_absent` is enforced, not ignored
+    conditional_put: bool = True  # `if_absent` is enforced; where not, it is `Unsupported`
     copies_parts: bool = True  # `copy_part` exists
     limits: Limits = field(default_factory=Limits)
+    keys: KeyRules = field(default_factory=KeyRules)
+
+    def fault(self, key: str, size: int = 0) -> str | None:
+        """Return why an object of `size` bytes cannot be stored under `key`; None when it can."""
+        length = len(key.encode("utf-8", "surrogatepass"))
+        if not 0 < length <= self.limits.key_max:
+            return f"a key has 1 to {self.limits.key_max} bytes, this one {length}"
+        if size > self.limits.object_max:
+            return f"an object has at most {self.limits.object_max} bytes"
+        return self.keys.fault(key, size)
 
 
 class Provider(ABC):
@@ -90,6 +133,11 @@ class Provider(ABC):
 
     name: str  # what messages call this store: "s3://acme-backups"
     abilities: Abilities
+
+    @property
+    def is_instant(self) -> bool:
+        """True when calls answer from memory at this moment, so that they need no thread."""
+        return False
 
     @abstractmethod
     def check(self) -> None:

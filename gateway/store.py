@@ -1,0 +1,281 @@
+"""The async face of a provider, and the only way to it: threads, deadlines, retry, counters.
+
+Head, page and delete have limiters of their own, so that `ls` never queues behind GETs. What a lost
+answer leaves open is settled here: a conditional write that finds its own earlier attempt counts
+as done, and so does the commit of an upload that was committed already.
+"""
+
+import copy
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from backgate.gateway import threads
+from backgate.gateway.counters import Counters
+from backgate.gateway.errors import AlreadyThere, NotFound, StoreError, Unreachable
+from backgate.gateway.provider import (
+    NO_METADATA,
+    Abilities,
+    Body,
+    ObjectInfo,
+    Page,
+    PendingUpload,
+    Provider,
+)
+from backgate.gateway.retry import retried
+from backgate.gateway.units import KIB
+
+LIMIT = 180.0  # seconds; a provider's own socket time-outs end a small request long before
+LONG_LIMIT = 1800.0  # seconds; the store moves up to 5 GiB by itself in a copy or a commit
+SLOWEST = 8 * KIB  # bytes per second; a transfer below this is a fault
+WRITER = "backgate-writer"  # metadata name; says which call stored an object
+
+T = TypeVar("T")
+
+
+class ObjectStore:
+    """A bucket below a prefix; its methods are those of `Provider`, awaited, keys relative to it.
+
+    A fault is waited out for `patience` seconds, then raised as `Unreachable`. A call that is
+    cancelled may still take effect in the store, once.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        prefix: str = "",
+        patience: float = 3600.0,
+        limit: float = LIMIT,
+    ) -> None:
+        self.name = f"{provider.name}/{prefix}".rstrip("/")
+        self.abilities: Abilities = provider.abilities
+        self.counters = Counters(self.name)
+        self._provider, self._prefix = provider, prefix
+        self._patience, self._limit = patience, limit
+        self._metadata_calls = trio.CapacityLimiter(threads.METADATA_THREADS)
+        self._get_calls = trio.CapacityLimiter(threads.GET_THREADS)
+        self._put_calls = trio.CapacityLimiter(threads.PUT_THREADS)
+        self._writers: dict[str, str] = {}  # pending upload -> what its object will be marked with
+
+    def patient(self, patience: float) -> "ObjectStore":
+        """Return this store with another patience: same provider, limiters and counters."""
+        other = copy.copy(self)
+        other._patience = patience
+        return other
+
+    async def aclose(self) -> None:
+        """Close the provider; nothing is asked of it afterwards."""
+        await trio.to_thread.run_sync(self._provider.close)
+
+    async def check(self) -> None:
+        await self._ask("check", self._provider.check)
+
+    async def head(self, key: str) -> ObjectInfo:
+        call = partial(self._provider.head, self._prefix + key)
+        return self._seen(await self._ask("head", call))
+
+    async def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
+        size = max(0, stop - start)
+        call = partial(self._provider.get, self._prefix + key, start, stop, etag)
+        data = await self._ask("get", call, self._get_calls, self._time_for(size))
+        self.counters.bytes_in += len(data)
+        return data
+
+    async def put(
+        self,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        writer = uuid.uuid4().hex
+        marked = {**metadata, WRITER: writer} if if_absent else metadata
+        call = partial(self._provider.put, self._prefix + key, body, marked, if_absent=if_absent)
+        try:
+            info = await self._ask("put", call, self._put_calls, self._time_for(len(body)))
+        except AlreadyThere:
+            found = await self._own(key, writer)
+            if found is None:
+                raise
+            info = found
+        self.counters.bytes_out += len(body)
+        return self._seen(info)
+
+    async def copy(
+        self, source: str, target: str, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        prefix = self._prefix
+        call = partial(self._provider.copy, prefix + source, prefix + target, metadata)
+        return self._seen(await self._ask("copy", call, self._put_calls, LONG_LIMIT))
+
+    async def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+        """Delete any number of keys, in batches; returns those that could not be, and why."""
+        failed: dict[str, Exception] = {}
+        size = self.abilities.limits.delete_max
+        for first in range(0, len(keys), size):
+            failed |= await self._delete_batch(
+                [self._prefix + key for key in keys[first : first + size]]
+            )
+        return {key.removeprefix(self._prefix): error for key, error in failed.items()}
+
+    async def page(
+        self,
+        prefix: str = "",
+        delimiter: str = "",
+        *,
+        after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> Page:
+        call = partial(
+            self._provider.page,
+            self._prefix + prefix,
+            delimiter,
+            after=self._prefix + after if after else "",
+            token=token,
+            limit=min(limit, self.abilities.limits.page_max),
+        )
+        page = await self._ask("page", call)
+        if not self._prefix:
+            return page
+        objects = [replace(info, key=self._relative(info.key)) for info in page.objects]
+        return Page(objects, [self._relative(one) for one in page.prefixes], page.token)
+
+    async def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
+        writer = uuid.uuid4().hex
+        marked = {**metadata, WRITER: writer}
+        call = partial(self._provider.begin_upload, self._prefix + key, marked)
+        upload = await self._ask("begin_upload", call)
+        self._writers[upload] = writer
+        return upload
+
+    async def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
+        call = partial(self._provider.put_part, self._prefix + key, upload, number, body)
+        etag = await self._ask("put_part", call, self._put_calls, self._time_for(len(body)))
+        self.counters.bytes_out += len(body)
+        return etag
+
+    async def copy_part(
+        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+    ) -> str:
+        target, source = self._prefix + key, self._prefix + source
+        call = partial(self._provider.copy_part, target, upload, number, source, start, stop)
+        return await self._ask("copy_part", call, self._put_calls, LONG_LIMIT)
+
+    async def commit_upload(
+        self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False
+    ) -> ObjectInfo:
+        target = self._prefix + key
+        call = partial(self._provider.commit_upload, target, upload, parts, if_absent=if_absent)
+        try:
+            info = await self._ask("commit_upload", call, self._put_calls, LONG_LIMIT)
+        except (NotFound, AlreadyThere):
+            found = await self._own(key, self._writers.get(upload), _etag_of_parts(parts))
+            if found is None:
+                raise
+            info = found
+        self._writers.pop(upload, None)
+        return self._seen(info)
+
+    async def abort_upload(self, key: str, upload: str) -> None:
+        call = partial(self._provider.abort_upload, self._prefix + key, upload)
+        await self._ask("abort_upload", call)
+        self._writers.pop(upload, None)
+
+    async def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
+        found = await self._ask("uploads", partial(self._provider.uploads, self._prefix + prefix))
+        return [replace(one, key=self._relative(one.key)) for one in found]
+
+    async def _ask(
+        self,
+        verb: str,
+        function: Callable[[], T],
+        limiter: trio.CapacityLimiter | None = None,
+        limit: float | None = None,
+    ) -> T:
+        attempt = partial(self._attempt, verb, function, limiter or self._metadata_calls, limit)
+        return await retried(attempt, patience=self._patience, counters=self.counters)
+
+    async def _attempt(
+        self,
+        verb: str,
+        function: Callable[[], T],
+        limiter: trio.CapacityLimiter,
+        limit: float | None,
+    ) -> T:
+        self.counters.requests[verb] += 1
+        try:
+            if self._provider.is_instant:
+                await trio.lowlevel.checkpoint()
+                return function()
+            return await threads.call(function, limiter, limit or self._limit)
+        except TimeoutError as error:
+            raise Unreachable(f"{self.name}: {verb}: {error}") from error
+        except StoreError as error:
+            if error.key is not None:
+                error.key = error.key.removeprefix(self._prefix)
+            raise
+
+    async def _delete_batch(self, keys: list[str]) -> dict[str, Exception]:
+        failed: dict[str, Exception] = {}
+        left = keys
+
+        async def attempt() -> None:
+            nonlocal left
+            call = partial(self._provider.delete, left)
+            failed.update(await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT))
+            left = [key for key, error in failed.items() if isinstance(error, Unreachable)]
+            faults = [failed.pop(key) for key in left]
+            if faults:
+                raise faults[0]
+
+        try:
+            await retried(attempt, patience=self._patience, counters=self.counters)
+        except Unreachable as error:
+            if left is keys:
+                raise  # not one answer: the store, not a key, is at fault
+            failed |= dict.fromkeys(left, error)
+        return failed
+
+    async def _own(
+        self, key: str, writer: str | None, etag: str | None = None
+    ) -> ObjectInfo | None:
+        """Return the object under `key` if an attempt of ours put it there; its answer was lost."""
+        try:
+            call = partial(self._provider.head, self._prefix + key)
+            info = await self._ask("head", call)
+        except NotFound:
+            return None
+        is_ours = writer is not None and (info.metadata or {}).get(WRITER) == writer
+        return info if is_ours or (etag is not None and info.etag == etag) else None
+
+    def _seen(self, info: ObjectInfo) -> ObjectInfo:
+        """The object as callers know it: relative key, and without the writer's mark."""
+        metadata = info.metadata
+        if metadata is not None and WRITER in metadata:
+            metadata = {name: text for name, text in metadata.items() if name != WRITER}
+        return replace(info, key=self._relative(info.key), metadata=metadata)
+
+    def _relative(self, key: str) -> str:
+        if not key.startswith(self._prefix):
+            raise StoreError(f"{self.name}: answered with {key!r}, which is not below the prefix")
+        return key[len(self._prefix) :]
+
+    def _time_for(self, size: int) -> float:
+        return self._limit + size / SLOWEST
+
+
+def _etag_of_parts(parts: Sequence[tuple[int, str]]) -> str | None:
+    """Return the etag that S3 gives an object of these parts; None where part etags are no MD5s."""
+    try:
+        digests = b"".join(bytes.fromhex(etag) for _, etag in parts)
+    except ValueError:
+        return None
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
