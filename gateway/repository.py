@@ -1,0 +1,137 @@
+"""A repository: one store, its metadata cache, its blocks on disk and, for who writes, its spool.
+
+The waist of the house. Above it nobody knows providers, threads or caches; below it nobody knows
+backup formats or FUSE.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from backgate.gateway.blocks import BlockCache, open_blocks
+from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.credentials import Credentials
+from backgate.gateway.errors import Unreachable
+from backgate.gateway.metadata.cache import Metadata, open_metadata
+from backgate.gateway.places import Places
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.providers import open_provider
+from backgate.gateway.readahead import Budget, ReadAhead
+from backgate.gateway.reader import ObjectReader
+from backgate.gateway.source import Source
+from backgate.gateway.spool import Spool, open_spool
+from backgate.gateway.store import ObjectStore
+
+CHECK_PATIENCE = 5.0  # seconds; a store that is away must not keep a mount from coming up
+
+log = logging.getLogger(__name__)
+
+
+class Objects:
+    """The published objects, for reading only: what backup formats see."""
+
+    def __init__(
+        self, store: ObjectStore, metadata: Metadata, blocks: BlockCache, ahead: "Ahead"
+    ) -> None:
+        self._store, self._metadata, self._blocks, self._ahead = store, metadata, blocks, ahead
+
+    async def info(self, key: str) -> ObjectInfo:
+        """Return the object `key`; `NotFound` when there surely is none."""
+        return (await self._metadata.look_up(key)).info
+
+    async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
+        """Return the next objects behind `after`, ascending; whole or `StoreError`."""
+        return await self._metadata.below(prefix, after)
+
+    def source(self, info: ObjectInfo) -> Source:
+        """Return the object's bytes, cached in blocks on disk."""
+        return ObjectReader(self._store, info, self._blocks)
+
+    def sequential(self, info: ObjectInfo) -> Source:
+        """Return the object's bytes for one pass from start to end."""
+        return ReadAhead(self.source(info), self._ahead.nursery, self._ahead.budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Where reading ahead happens, and how many bytes it may hold over all files together."""
+
+    nursery: trio.Nursery
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """An open repository; `spool` is None where nothing may be written."""
+
+    config: RepositoryConfig
+    places: Places
+    store: ObjectStore
+    metadata: Metadata
+    blocks: BlockCache
+    ahead: Ahead
+    objects: Objects  # as patient as `backups/` is
+    spool: Spool | None
+
+    def source(self, info: ObjectInfo) -> Source:
+        """Return the bytes of an object, as patient as `repository/` is."""
+        return ObjectReader(self.store, info, self.blocks)
+
+
+@asynccontextmanager
+async def open_repository(
+    config: RepositoryConfig,
+    places: Places,
+    credentials: Credentials | None,
+    *,
+    writable: bool,
+    crawls: bool = True,
+) -> AsyncIterator[Repository]:
+    """Open a repository and what belongs to it; all is closed when the context ends.
+
+    With `writable` its spool is recovered and claimed for this process. `crawls` keeps the metadata
+    cache complete in the background. A store that is away is no error; one that says no is.
+
+    Raises `NotFound` for a missing bucket, `Refused` for wrong credentials, `ConfigError`.
+    """
+    provider, prefix = await trio.to_thread.run_sync(open_provider, config, credentials)
+    store = ObjectStore(provider, prefix=prefix, patience=config.patience)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(store.aclose)
+        await _check(store)
+        blocks = stack.enter_context(open_blocks(places.cache / "blocks", config.block_cache))
+        metadata = await stack.enter_async_context(
+            open_metadata(
+                store,
+                places.cache / "metadata",
+                writers=config.writers,
+                max_age=config.max_age,
+                crawls=crawls,
+            )
+        )
+        spool = None
+        if writable:
+            spool = await stack.enter_async_context(open_spool(config, places, store, metadata))
+        ahead = Ahead(await stack.enter_async_context(trio.open_nursery()), Budget())
+        stack.callback(ahead.nursery.cancel_scope.cancel)
+        patience = config.backups_patience
+        yield Repository(
+            config=config,
+            places=places,
+            store=store,
+            metadata=metadata,
+            blocks=blocks,
+            ahead=ahead,
+            objects=Objects(store.patient(patience), metadata.patient(patience), blocks, ahead),
+            spool=spool,
+        )
+
+
+async def _check(store: ObjectStore) -> None:
+    try:
+        await store.patient(CHECK_PATIENCE).check()
+    except Unreachable as error:
+        log.warning("the store does not answer, going on with what is known: %s", error)
