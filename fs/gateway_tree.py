@@ -1,6 +1,5 @@
 """What a mount shows of a repository: the objects to write to, and the backups found among them."""
 
-import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
