@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backgate.gateway.errors import InvalidKey
+from backgate.gateway.provider import Abilities
 
 MARK = "%="
 NAME_MAX = 255  # bytes; POSIX, and every file system that a backup might be restored to
@@ -101,11 +102,11 @@ def key_of(path: Iterable[str]) -> str:
     return "/".join(component.text for component in components)
 
 
-def new_key(prefix: str, name: bytes, key_max: int) -> str:
+def new_key(prefix: str, name: bytes, abilities: Abilities) -> str:
     """Return the key of a file that a tool creates as `name` in the directory `prefix`.
 
     A directory's key is the same with "/" behind. Raises `InvalidKey` with the reason when no
-    object can be stored and shown again under that name: the store takes keys of `key_max` bytes.
+    object can be stored under that name, or would not be shown under it again.
     """
     try:
         text = name.decode()
@@ -117,8 +118,8 @@ def new_key(prefix: str, name: bytes, key_max: int) -> str:
     if not component.text:
         raise InvalidKey(f"{text!r}: an empty file of this name would be the directory itself")
     key = prefix + component.text
-    if _length(key) > key_max:
-        raise InvalidKey(f"{key!r}: {_length(key)} bytes, and the store takes {key_max}", key=key)
+    if reason := abilities.fault(key):
+        raise InvalidKey(f"{key!r}: {reason}", key=key)
     return key
 
 

@@ -14,7 +14,9 @@ from backgate.gateway.keys import (
     parent_of,
     path_of,
 )
+from backgate.gateway.provider import Abilities, Limits
 
+NARROW = Abilities(limits=Limits(key_max=64))
 ODD = ["", ".", "..", "%", "%=", "~", "%=~", "%2E", "\0", "\n", "\udc80", "\ud83d", "é", "😀", "a"]
 components = st.lists(st.sampled_from(ODD) | st.text(max_size=3), max_size=5).map("".join)
 anything = components.map(lambda text: text.replace("/", ""))
@@ -135,19 +137,19 @@ def test_a_name_that_shows_no_key_is_refused(name: str) -> None:
         (b"%=", "empty"),
         (b"%=a", "stand for keys that exist"),
         (b"%=%41", "canonical"),
-        (b"n" * 100, "store takes 64"),
+        (b"n" * 100, "1 to 64 bytes"),
     ],
 )
 def test_a_new_name_that_cannot_be_a_key_is_refused_with_the_reason(
     name: bytes, reason: str
 ) -> None:
     with pytest.raises(InvalidKey, match=reason):
-        new_key("dir/", name, 64)
+        new_key("dir/", name, NARROW)
 
 
 def test_a_new_name_becomes_the_key_that_shows_it() -> None:
-    assert new_key("dir/", "é".encode(), 64) == "dir/é"
-    assert new_key("dir/", b"%=%2E", 64) == "dir/."
+    assert new_key("dir/", "é".encode(), NARROW) == "dir/é"
+    assert new_key("dir/", b"%=%2E", NARROW) == "dir/."
 
 
 def test_the_parent_of_a_key_is_its_directory() -> None:
