@@ -1,0 +1,239 @@
+"""The kernel's orders that change a tree; in one that cannot be changed they are EROFS."""
+
+import errno
+import os
+import stat
+from typing import cast
+
+import pyfuse3
+
+from backgate.fs.attributes import attributes, lifetime
+from backgate.fs.inodes import Directory, Inode
+from backgate.fs.operations import Reading
+from backgate.fs.replies import NAME_MAX, answered
+from backgate.fs.tree import Changes, Entry, Tree, WritableFile, WritableTree, is_writable
+from backgate.gateway.errors import FileError, NotFound
+
+PERMISSIONS = 0o7777
+SET_ID = stat.S_ISUID | stat.S_ISGID
+
+
+class Operations(Reading):
+    """All that the kernel may ask of a mount."""
+
+    is_closing = False  # no more changes are begun; what was begun is finished
+
+    @answered
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        known = self._inodes[inode]
+        entry = await self._inodes.entry(known)
+        changes = _changes(attr, fields, entry)
+        if changes.size is not None:
+            await self._handles.expect_changes(known)
+        if known.file is not None:
+            known.entry = await known.file.change(changes)
+        elif known.is_nameless:
+            raise FileError(errno.ESTALE, known.name)
+        else:
+            known.entry = await self._changeable(known.tree, known).change(entry, changes)
+        if known.opened is not None:
+            known.opened.version += 1
+        return attributes(inode, known.entry, lifetime(known.tree))
+
+    @answered
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        directory, tree, above = await self._place(parent_inode, name)
+        entry, file = await self._create(tree, above, name, mode, flags, ctx)
+        inode = self._inodes.learned(directory, tree, entry)
+        appends = bool(flags & os.O_APPEND)
+        number = self._handles.opened_for_writing(inode, file, appends=appends)
+        told = attributes(inode.number, entry, lifetime(tree))
+        return pyfuse3.FileInfo(fh=number, keep_cache=False), told
+
+    @answered
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        directory, tree, above = await self._place(parent_inode, name)
+        if not stat.S_ISREG(mode):
+            raise FileError(errno.EPERM, name)
+        entry, file = await self._create(tree, above, name, mode, os.O_EXCL, ctx)
+        try:
+            await file.flush()
+        finally:
+            await file.release()
+        return self._told(directory, tree, entry)
+
+    @answered
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        directory, tree, above = await self._place(parent_inode, name)
+        inherited = above.mode & stat.S_ISGID
+        entry = await tree.make_directory(
+            above, name, mode=mode & PERMISSIONS | inherited, uid=ctx.uid, gid=_group(above, ctx)
+        )
+        return self._told(directory, tree, entry)
+
+    @answered
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        directory, tree, above = await self._place(parent_inode, name)
+        entry = await tree.make_symlink(above, name, target, uid=ctx.uid, gid=_group(above, ctx))
+        return self._told(directory, tree, entry)
+
+    @answered
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        raise FileError(errno.EPERM, new_name, "a store has no hard links")
+
+    @answered
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        directory, tree, above = await self._place(parent_inode, name)
+        await tree.unlink(above, name)
+        self._inodes.removed(directory, name)
+
+    @answered
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        directory, tree, above = await self._place(parent_inode, name)
+        await tree.remove_directory(above, name)
+        self._inodes.removed(directory, name)
+
+    @answered
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        old, tree, above = await self._place(parent_inode_old, name_old)
+        new, new_tree, new_above = await self._place(parent_inode_new, name_new)
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise FileError(errno.EINVAL, name_new)
+        if new_tree is not tree:
+            raise FileError(errno.EXDEV, name_new)
+        no_replace = bool(flags & pyfuse3.RENAME_NOREPLACE)
+        await tree.rename(above, name_old, new_above, name_new, no_replace=no_replace)
+        self._inodes.renamed(old, name_old, new, name_new)
+
+    @answered
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        await self._handles.write(fh, off, buf)
+        return len(buf)
+
+    @answered
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        self._refuse_xattr(inode)
+
+    @answered
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._refuse_xattr(inode)
+
+    def _refuse_xattr(self, number: int) -> None:
+        if not self._has_xattrs:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        self._changeable(self._inodes[number].tree, self._inodes[number])
+        raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
+
+    async def _open_for_writing(self, inode: Inode, flags: int) -> pyfuse3.FileInfo:
+        tree = self._changeable(inode.tree, inode)
+        truncate = bool(flags & os.O_TRUNC)
+        if inode.is_nameless and inode.file is None:
+            raise FileError(errno.ESTALE, inode.name)
+        await self._handles.expect_changes(inode)
+        file = await tree.open_for_writing(await self._inodes.entry(inode), truncate=truncate)
+        appends = bool(flags & os.O_APPEND)
+        keep = inode.is_as_cached()
+        number = self._handles.opened_for_writing(inode, file, appends=appends)
+        return pyfuse3.FileInfo(fh=number, keep_cache=keep and not truncate)
+
+    async def _create(
+        self,
+        tree: WritableTree,
+        above: Entry,
+        name: bytes,
+        mode: int,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> tuple[Entry, WritableFile]:
+        """Create and open a file; one that somebody else made meanwhile is opened as it is."""
+        is_exclusive = bool(flags & os.O_EXCL)
+        if not is_exclusive:
+            found = await _child(tree, above, name)
+            if found is not None:
+                truncate = bool(flags & os.O_TRUNC)
+                return found, await tree.open_for_writing(found, truncate=truncate)
+        return await tree.create(
+            above,
+            name,
+            mode=mode & PERMISSIONS,
+            uid=ctx.uid,
+            gid=_group(above, ctx),
+            exclusive=is_exclusive,
+        )
+
+    async def _place(self, number: int, name: bytes) -> tuple[Directory, WritableTree, Entry]:
+        """Return the directory `number`, and where in its tree `name` is to be changed."""
+        directory = self._inodes.directory(number)
+        tree, above = await self._inodes.inside(directory)
+        if len(name) > NAME_MAX:
+            raise FileError(errno.ENAMETOOLONG, name)
+        return directory, self._changeable(tree, directory), above
+
+    def _changeable(self, tree: Tree, inode: Inode) -> WritableTree:
+        if tree.is_immutable or not is_writable(tree) or self.is_closing:
+            raise FileError(errno.EROFS, inode.name)
+        return cast(WritableTree, tree)
+
+
+async def _child(tree: Tree, directory: Entry, name: bytes) -> Entry | None:
+    try:
+        return await tree.child(directory, name)
+    except NotFound:
+        return None
+    except FileError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return None
+
+
+def _group(directory: Entry, ctx: pyfuse3.RequestContext) -> int:
+    """Return the group of what is created in `directory`: the creator's, or the inherited one."""
+    return directory.gid if directory.mode & stat.S_ISGID else ctx.gid
+
+
+def _changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, entry: Entry) -> Changes:
+    mode = attr.st_mode & PERMISSIONS if fields.update_mode else None
+    if mode is None and (fields.update_uid or fields.update_gid):
+        mode = _without_set_id(entry)
+    return Changes(
+        mode=mode,
+        uid=attr.st_uid if fields.update_uid else None,
+        gid=attr.st_gid if fields.update_gid else None,
+        mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        atime_ns=attr.st_atime_ns if fields.update_atime else None,
+        size=attr.st_size if fields.update_size else None,
+    )
+
+
+def _without_set_id(entry: Entry) -> int | None:
+    """Return the permissions without set-id bits, which chown(2) takes away; None without any."""
+    if not entry.is_file or not entry.mode & SET_ID:
+        return None
+    return entry.mode & PERMISSIONS & ~SET_ID

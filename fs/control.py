@@ -1,0 +1,155 @@
+"""A mount's control socket: lines of JSON from commands of the same user, or of root.
+
+A request is `{"verb": ..., "arguments": {...}}`. The answer is any number of `{"progress": {...}}`
+and one `{"result": {...}}` or `{"error": "..."}`. `running.RunningMount.ask` is the other end.
+"""
+
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from backgate.fs.nurseries import open_nursery
+from backgate.fs.running import LINE_MAX, RunningMount, register
+from backgate.gateway.errors import BackgateError, UsageError
+
+BACKLOG = 16  # connections that wait to be accepted
+ACCEPTED_MAX = 32  # at once; a command uses one
+OWNER_ONLY = 0o177  # umask: a socket that nobody else can connect to
+CHUNK = 64 * 1024  # bytes
+FAREWELL = 2.0  # seconds that answers under way get when the mount is over
+_PEER = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
+
+Arguments = Mapping[str, Any]
+Progress = Callable[[Mapping[str, Any]], Awaitable[None]]
+Verb = Callable[[Arguments, Progress], Awaitable[Mapping[str, Any]]]
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def controlled(mount: RunningMount, verbs: Mapping[str, Verb]) -> AsyncIterator[None]:
+    """Answer `verbs` on the socket of `mount`, and have it found, until the context is left.
+
+    Answers under way when it is left get `FAREWELL` seconds to be sent.
+    """
+    listener = _listening(mount.socket)
+    try:
+        registered = register(mount)
+        try:
+            async with open_nursery() as nursery:
+                server = _Server(verbs)
+                nursery.start_soon(server.accept, listener)
+                try:
+                    yield
+                finally:
+                    with trio.move_on_after(FAREWELL, shield=True):
+                        await server.idle()
+                    nursery.cancel_scope.cancel()
+        finally:
+            registered.unlink(missing_ok=True)
+    finally:
+        listener.close()
+        _remove(mount.socket)
+
+
+class _Server:
+    def __init__(self, verbs: Mapping[str, Verb]) -> None:
+        self._verbs = verbs
+        self._active = 0
+        self._ended = trio.Event()  # replaced by a new one whenever an answer ends
+
+    async def idle(self) -> None:
+        """Return once no request is being answered."""
+        while self._active:
+            await self._ended.wait()
+
+    async def accept(self, listener: trio.socket.SocketType) -> None:
+        limit = trio.CapacityLimiter(ACCEPTED_MAX)
+        async with trio.open_nursery() as connections:
+            while True:
+                connection, _ = await listener.accept()
+                connections.start_soon(self._serve, trio.SocketStream(connection), limit)
+
+    async def _serve(self, stream: trio.SocketStream, limit: trio.CapacityLimiter) -> None:
+        async with limit, stream:
+            try:
+                request = await _request(stream)
+                if request is not None:
+                    await self._answer(stream, request)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                log.debug("a command went away before it had its answer")
+
+    async def _answer(self, stream: trio.SocketStream, request: Mapping[str, Any]) -> None:
+        async def progress(answer: Mapping[str, Any]) -> None:
+            await _send(stream, {"progress": answer})
+
+        self._active += 1
+        try:
+            verb = self._verbs.get(str(request.get("verb")))
+            if verb is None:
+                raise UsageError(f"this mount knows no {request.get('verb')!r}")
+            await _send(stream, {"result": await verb(request.get("arguments", {}), progress)})
+        except BackgateError as error:
+            await _send(stream, {"error": str(error)})
+        finally:
+            self._active -= 1
+            self._ended.set()
+            self._ended = trio.Event()
+
+
+def _listening(path: str) -> trio.socket.SocketType:
+    """Return a socket that listens at `path`, in place of one that a crash left there."""
+    _remove(path)
+    listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(OWNER_ONLY)
+    try:
+        # Not trio's bind: it takes a thread, and the umask is the process's.
+        _bind(listener, path)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise BackgateError(f"{path}: no control socket can be made: {error.strerror}") from error
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _bind(listener: trio.socket.SocketType, path: str) -> None:
+    with socket.socket(fileno=os.dup(listener.fileno())) as plain:
+        plain.bind(path)
+
+
+async def _request(stream: trio.SocketStream) -> Mapping[str, Any] | None:
+    """Return what the peer asks; None when it may not ask, or asks nothing that can be read."""
+    peer = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, user, _ = _PEER.unpack(peer)
+    if user not in (0, os.geteuid()):
+        log.warning("refused a command of user %d", user)
+        return None
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = await stream.receive_some(CHUNK)
+        line += chunk
+        if not chunk or len(line) > LINE_MAX:
+            return None
+    try:
+        request = json.loads(line)
+    except ValueError:
+        return None
+    return request if isinstance(request, dict) else None
+
+
+async def _send(stream: trio.SocketStream, answer: Mapping[str, Any]) -> None:
+    await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+
+def _remove(path: str) -> None:
+    if os.path.lexists(path):
+        os.unlink(path)

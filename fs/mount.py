@@ -1,0 +1,149 @@
+"""Mount a tree and serve it until it is unmounted or the process is told to stop.
+
+One mount is one process: pyfuse3 holds one session. A mount is ready once the kernel has had an
+answer from it, and is over only when everything written through it is stored.
+"""
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pyfuse3
+
+from backgate.fs.changes import Operations
+from backgate.fs.control import controlled
+from backgate.fs.handles import Handles
+from backgate.fs.inodes import Inodes
+from backgate.fs.mountpoint import (
+    SUBTYPE,
+    absolute,
+    allows_other_users,
+    check_mountpoint,
+    check_system,
+)
+from backgate.fs.notify import notify
+from backgate.fs.nurseries import open_nursery
+from backgate.fs.replies import Replies
+from backgate.fs.running import describe
+from backgate.fs.session import Backing, Session
+from backgate.fs.tree import Tree
+from backgate.gateway.errors import BackgateError, UsageError
+from backgate.gateway.source import Data
+
+NO_OPTION = re.compile(r"[^A-Za-z0-9_.:/@+=-]")  # what would end or change a mount option
+REASON_MAX = 1000  # bytes of what libfuse says
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """How to mount."""
+
+    target: str  # what messages and the table of mounts call it
+    is_read_only: bool = False  # by the kernel's own flag
+    allow_other: bool = False  # let users other than this one in
+    writeback: bool = False  # the kernel merges small writes; only where one mount writes
+    runtime: Path | None = None  # where the control socket goes; None: no control
+    backing: Backing = field(default_factory=Backing)
+
+
+async def serve(
+    tree: Tree, mountpoint: str, options: MountOptions, *, ready: Callable[[], None]
+) -> None:
+    """Mount `tree`, call `ready` once the mount answers, and return when it is over.
+
+    SIGTERM and SIGINT store what was written and unmount; so does the control socket's `stop`.
+
+    Raises `UsageError` and `BackgateError` when it cannot be mounted; the message says how to mend
+    it.
+    """
+    mountpoint = absolute(mountpoint)
+    check_system()
+    if options.allow_other and not allows_other_users():
+        raise UsageError(
+            "allow_other needs a line `user_allow_other` in /etc/fuse.conf, or root: "
+            "write it there, or mount without"
+        )
+    check_mountpoint(mountpoint)
+    replies = Replies()
+    inodes = Inodes(tree, await tree.root())
+    async with open_nursery() as nursery:
+        handles = Handles(nursery, inodes, replies, _push)
+        operations = Operations(inodes, handles, replies)
+        operations.enable_writeback_cache = options.writeback
+        session = Session(mountpoint, operations, inodes, handles, options.backing)
+        with _mounted(operations, mountpoint, options):
+            await session.serve(
+                _control(session, mountpoint, options), partial(_tell, options, ready)
+            )
+        nursery.cancel_scope.cancel()
+
+
+def _push(number: int, offset: int, data: Data) -> None:
+    # pyfuse3 takes any buffer, whatever its annotation says.
+    pyfuse3.notify_store(number, offset, cast(bytes, data))
+
+
+def _tell(options: MountOptions, ready: Callable[[], None]) -> None:
+    log.info("%s is mounted", options.target)
+    notify(f"READY=1\nSTATUS={options.target} is mounted")
+    ready()
+
+
+def _control(
+    session: Session, mountpoint: str, options: MountOptions
+) -> AbstractAsyncContextManager[None]:
+    if options.runtime is None:
+        return nullcontext()
+    return controlled(describe(options.runtime, mountpoint, options.target), session.verbs)
+
+
+@contextmanager
+def _mounted(operations: Operations, mountpoint: str, options: MountOptions) -> Iterator[None]:
+    """Have the kernel mount, and unmount in the end whatever happens."""
+    with _said_on_stderr() as said:
+        try:
+            pyfuse3.init(operations, mountpoint, _kernel_options(options))
+        except RuntimeError as error:
+            reason = said() or str(error)
+            raise BackgateError(f"{mountpoint}: cannot be mounted: {reason}") from error
+    try:
+        yield
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+def _kernel_options(options: MountOptions) -> set[str]:
+    chosen = {
+        f"fsname={NO_OPTION.sub('_', options.target)}",
+        f"subtype={SUBTYPE}",
+        "default_permissions",
+        "nosuid",
+        "nodev",
+    }
+    if options.is_read_only:
+        chosen.add("ro")
+    if options.allow_other:
+        chosen.add("allow_other")
+    return chosen
+
+
+@contextmanager
+def _said_on_stderr() -> Iterator[Callable[[], str]]:
+    """Catch what libfuse and fusermount3 print, which is the only place where they say why."""
+    with tempfile.TemporaryFile() as caught:
+        stderr = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield lambda: os.pread(caught.fileno(), REASON_MAX, 0).decode(errors="replace").strip()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

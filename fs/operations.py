@@ -1,0 +1,213 @@
+"""The kernel's questions, answered from a tree: names, attributes, directories, bytes.
+
+Changes are in `changes.py`. Nothing here hops to a thread, so what is cached is answered at once.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import pyfuse3
+
+from backgate.fs.attributes import absent, attributes, lifetime
+from backgate.fs.handles import FIRST_CHILD, Handles
+from backgate.fs.inodes import Directory, Inode, Inodes
+from backgate.fs.replies import NAME_MAX, Replies, answered
+from backgate.fs.tree import Entry, Space, Tree, WritableTree, is_writable
+from backgate.gateway.errors import FileError, NotFound
+
+STATFS_BLOCK = 4096  # bytes
+FILES_MAX = 2**32  # what statfs says: no limit that a tool should mind
+KERNEL_NAME_MAX = 1024  # bytes, FUSE_NAME_MAX: one longer name fails its whole directory
+
+log = logging.getLogger(__name__)
+
+
+class Reading(pyfuse3.Operations):
+    """Answers that change nothing."""
+
+    supports_dot_lookup = False
+    enable_acl = False
+
+    def __init__(self, inodes: Inodes, handles: Handles, replies: Replies) -> None:
+        super().__init__()
+        self.replies = replies
+        self._inodes, self._handles = inodes, handles
+        # ENOSYS ends all questions about xattrs for the whole mount, and with them the one that the
+        # kernel asks before every write; so only where there are none at all.
+        self._has_xattrs = not is_writable(inodes.root.tree)
+
+    @answered
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        directory = self._inodes.directory(parent_inode)
+        tree, entry = await self._inodes.inside(directory)
+        if len(name) > KERNEL_NAME_MAX:
+            raise FileError(errno.ENAMETOOLONG, name)
+        try:
+            found = await tree.child(entry, name)
+        except NotFound:
+            return absent(lifetime(tree))
+        except FileError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return absent(lifetime(tree))
+        return self._told(directory, tree, found)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        for number, lookups in inode_list:
+            self._inodes.forget(number, lookups)
+
+    @answered
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        known = self._inodes[inode]
+        return attributes(inode, await self._inodes.entry(known), lifetime(known.tree))
+
+    @answered
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        entry = await self._inodes.entry(self._inodes[inode])
+        if entry.target is None:
+            raise FileError(errno.EINVAL, entry.name)
+        return entry.target
+
+    @answered
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        known = self._inodes[inode]
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            return await self._open_for_writing(known, flags)
+        number = await self._handles.open_for_reading(known)
+        keep = known.tree.is_immutable or known.file is not None or known.is_as_cached()
+        return pyfuse3.FileInfo(fh=number, keep_cache=keep)
+
+    @answered
+    async def read(self, fh: int, off: int, size: int) -> bytes:
+        # pyfuse3 takes any buffer, whatever its annotation says; a memoryview spares a copy.
+        return cast(bytes, await self._handles.read(fh, off, size))
+
+    @answered
+    async def release(self, fh: int) -> None:
+        await self._handles.release(fh)
+
+    @answered
+    async def flush(self, fh: int) -> None:
+        await self._handles.flush(fh)
+
+    @answered
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._handles.synchronize(fh)
+
+    @answered
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        return self._handles.open_directory(self._inodes.directory(inode))
+
+    @answered
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        handle = self._handles.directory(fh)
+        directory = handle.directory
+        if start_id == 0:
+            handle.rewind()
+        tree, _ = await self._inodes.inside(directory)
+        entries = await handle.after(max(0, start_id - FIRST_CHILD))
+        # From here to the reply there is no await while anything counted is untold.
+        if start_id < FIRST_CHILD and not self._tell_dots(directory, start_id, token):
+            return
+        position = max(start_id, FIRST_CHILD)
+        while entries and not self._tell(directory, tree, entries, position, token):
+            position += len(entries)  # none of them has a name that the kernel takes
+            entries = await handle.after(position - FIRST_CHILD)
+
+    @answered
+    async def releasedir(self, fh: int) -> None:
+        self._handles.release_directory(fh)
+
+    @answered
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        tree, entry = await self._inodes.inside(self._handles.directory(fh).directory)
+        if is_writable(tree):
+            await cast(WritableTree, tree).synchronize(entry)
+
+    @answered
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        tree = self._inodes.root.tree
+        space: Space = tree.space() if hasattr(tree, "space") else Space(0, 0)
+        told = pyfuse3.StatvfsData()
+        told.f_bsize = told.f_frsize = STATFS_BLOCK
+        told.f_blocks = space.total // STATFS_BLOCK
+        told.f_bfree = told.f_bavail = space.free // STATFS_BLOCK
+        told.f_files = told.f_ffree = told.f_favail = FILES_MAX
+        told.f_namemax = NAME_MAX
+        return told
+
+    @answered
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        xattrs = await self._xattrs(inode)
+        if name not in xattrs:
+            raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
+        return xattrs[name]
+
+    @answered
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        return list(await self._xattrs(inode))
+
+    async def _xattrs(self, number: int) -> Mapping[bytes, bytes]:
+        if not self._has_xattrs:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        inode = self._inodes[number]
+        entry = inode.entry
+        if entry.junction is not None and isinstance(inode, Directory):
+            tree, entry = await self._inodes.inside(inode)
+            return await tree.xattrs(entry) if entry.has_xattrs else {}
+        return await inode.tree.xattrs(entry) if entry.has_xattrs else {}
+
+    async def _open_for_writing(self, inode: Inode, flags: int) -> pyfuse3.FileInfo:
+        raise FileError(errno.EROFS, inode.name)
+
+    def _told(self, directory: Directory, tree: Tree, entry: Entry) -> pyfuse3.EntryAttributes:
+        inode = self._inodes.learned(directory, tree, entry)
+        shown = inode.file.entry if inode.file is not None else entry
+        return attributes(inode.number, shown, lifetime(tree))
+
+    def _tell(
+        self,
+        directory: Directory,
+        tree: Tree,
+        entries: Sequence[Entry],
+        position: int,
+        token: pyfuse3.ReaddirToken,
+    ) -> bool:
+        """Put as many `entries` into the reply as it takes; False if it could be offered none."""
+        seconds, is_any = lifetime(tree), False
+        for entry in entries:
+            position += 1
+            if not _is_presentable(entry.name):
+                log.warning("a name the kernel cannot take is not shown: %.80r", entry.name)
+                continue
+            is_any = True
+            inode = self._inodes.learned(directory, tree, entry)
+            shown = inode.file.entry if inode.file is not None else entry
+            told = attributes(inode.number, shown, seconds)
+            if not pyfuse3.readdir_reply(token, entry.name, told, position):
+                self._inodes.forget(inode.number, 1)
+                break
+        return is_any
+
+    def _tell_dots(self, directory: Directory, position: int, token: pyfuse3.ReaddirToken) -> bool:
+        above = directory.parent or directory
+        for number, name in ((directory.number, b"."), (above.number, b".."))[position:]:
+            position += 1
+            told = attributes(number, directory.entry, 0)
+            if not pyfuse3.readdir_reply(token, name, told, position):
+                return False
+        return True
+
+
+def _is_presentable(name: bytes) -> bool:
+    return (
+        0 < len(name) <= KERNEL_NAME_MAX
+        and name not in (b".", b"..")
+        and b"/" not in name
+        and b"\0" not in name
+    )

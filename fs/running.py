@@ -1,0 +1,139 @@
+"""The mounts that run on this machine, and how a command speaks to one of them.
+
+Each mount leaves a small file beside its control socket. A command finds it by mount point or
+target and sends one request as a line of JSON; the answers are lines too: any number with progress,
+one with the result.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backgate.gateway.errors import BackgateError
+
+SUFFIX = ".mount.json"
+DIGITS = 12  # hexadecimal, of the mount point's hash: names both files
+LINE_MAX = 1 << 20  # bytes
+CONNECT_WITHIN = 5.0  # seconds
+ANSWER_WITHIN = 30.0  # seconds between two lines; a verb that takes longer sends progress
+POLL_EVERY = 0.05  # seconds
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMount:
+    """What a mount tells of itself to those who look for it."""
+
+    mountpoint: str
+    target: str
+    pid: int
+    socket: str
+    since: float  # seconds since 1970
+
+    def ask(
+        self,
+        verb: str,
+        arguments: Answer | None = None,
+        *,
+        progress: Callable[[Answer], None] = lambda answer: None,
+        patience: float = ANSWER_WITHIN,
+    ) -> Answer:
+        """Send `verb` and return the result; `progress` is called with what comes before it.
+
+        Raises `BackgateError` with what the mount objects, or when it says nothing for `patience`
+        seconds.
+        """
+        try:
+            with _connected(self.socket) as connection, connection.makefile("rb") as answers:
+                connection.settimeout(patience)
+                request = {"verb": verb, "arguments": dict(arguments or {})}
+                connection.sendall(json.dumps(request).encode() + b"\n")
+                while line := answers.readline(LINE_MAX):
+                    answer = json.loads(line)
+                    if "error" in answer:
+                        raise BackgateError(answer["error"])
+                    if "result" in answer:
+                        return dict(answer["result"])
+                    progress(answer.get("progress", {}))
+        except (OSError, ValueError) as error:
+            raise BackgateError(f"{self.mountpoint}: its process ({self.pid}): {error}") from error
+        raise BackgateError(f"{self.mountpoint}: its process ({self.pid}) ended before it answered")
+
+    def is_alive(self) -> bool:
+        """True when its process listens."""
+        try:
+            _connected(self.socket).close()
+        except OSError:
+            return False
+        return True
+
+    def wait_until_gone(self, patience: float) -> bool:
+        """Return True once its process has ended, False after `patience` seconds."""
+        deadline = time.monotonic() + patience
+        while _exists(self.pid):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_EVERY)
+        return True
+
+
+def describe(runtime: Path, mountpoint: str, target: str) -> RunningMount:
+    """Return what this process will tell of the mount that it is about to make."""
+    digest = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:DIGITS]
+    path = str(runtime / f"{digest}.sock")
+    return RunningMount(mountpoint, target, os.getpid(), path, time.time())
+
+
+def register(mount: RunningMount) -> Path:
+    """Write the file by which `mount` is found, and return its path."""
+    path = Path(mount.socket).with_suffix(SUFFIX)
+    draft = path.with_suffix(".new")
+    draft.write_text(json.dumps(asdict(mount)))
+    os.replace(draft, path)
+    return path
+
+
+def running(folders: Iterable[Path]) -> list[RunningMount]:
+    """Return the mounts that are registered below `folders` and alive, the oldest first."""
+    found = {}
+    for folder in folders:
+        for path in sorted([*folder.glob(f"*{SUFFIX}"), *folder.glob(f"*/*{SUFFIX}")]):
+            mount = _read(path)
+            if mount is not None and mount.is_alive():
+                found[mount.socket] = mount
+    return sorted(found.values(), key=lambda mount: mount.since)
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(CONNECT_WITHIN)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _read(path: Path) -> RunningMount | None:
+    try:
+        return RunningMount(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None  # gone meanwhile, somebody else's, or from another version
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
