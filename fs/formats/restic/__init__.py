@@ -1,0 +1,1 @@
+"""restic repositories, read without restic."""

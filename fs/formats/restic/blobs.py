@@ -1,0 +1,203 @@
+"""Blobs by id: cached, fetched together, each fetched once however many tasks want it.
+
+Fetches run in the background, so that a reader that is cancelled stops nobody else's. A copy that
+is damaged or gone is replaced by another; then the index is read anew, once; only then is it an
+error, and of that blob alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import trio
+from cachetools import LRUCache
+
+from backgate.fs.formats.restic.caches import Caches
+from backgate.fs.formats.restic.packs import Blob, Packs, Range, ranges
+from backgate.fs.formats.restic.segment import Location
+from backgate.gateway.errors import BackgateError, Damaged, NotFound, StoreError
+
+RANGES_IN_FLIGHT = 3  # that a budget should have room for
+CLOSED = "the repository was closed meanwhile"
+T = TypeVar("T")
+
+
+class Locations(Protocol):
+    """Who knows where blobs lie."""
+
+    def find(self, blob: bytes) -> list[Location]:
+        """Return every known place of a blob."""
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change of what is known."""
+
+    async def renew(self, generation: int) -> bool:
+        """Read the index anew if that may help; True when it is newer than `generation` then."""
+
+    def why_unknown(self, blob: bytes) -> Damaged:
+        """Return the error to raise for a blob that no index file knows."""
+
+
+@dataclass(slots=True)
+class _Due(Generic[T]):
+    """A blob on its way. Whoever waits has this object, so the cache may forget the blob."""
+
+    ended: trio.Event = field(default_factory=trio.Event)
+    value: T | None = None
+    error: BackgateError | None = None
+
+
+class Blobs(Generic[T]):
+    """One kind of blob of one repository, as `finish` makes it of its plaintext."""
+
+    def __init__(
+        self,
+        packs: Packs,
+        locations: Locations,
+        finish: Callable[[bytes], T],
+        cache: "LRUCache[bytes, T]",
+        caches: Caches,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._packs, self._locations, self._finish = packs, locations, finish
+        self._cache, self._nursery = cache, nursery
+        self._budget, self._budget_ahead = caches.wanted, caches.ahead
+        self._due: dict[bytes, _Due[T]] = {}
+
+    def is_at_hand(self, blob: bytes) -> bool:
+        """True when the blob is cached or on its way."""
+        return blob in self._cache or blob in self._due
+
+    async def get(self, ids: Sequence[bytes]) -> list[T]:
+        """Return the blobs `ids`; raises `Damaged` for the first that is, and `StoreError`."""
+        found: dict[bytes, T] = {}
+        due: dict[bytes, _Due[T]] = {}
+        missing: list[bytes] = []
+        for blob in dict.fromkeys(ids):
+            if (value := self._cache.get(blob)) is not None:
+                found[blob] = value
+            elif blob in self._due:
+                due[blob] = self._due[blob]
+            else:
+                missing.append(blob)
+                due[blob] = self._due[blob] = _Due()
+        self._start(missing)
+        for blob, one in due.items():
+            await one.ended.wait()
+            if one.error is not None:
+                raise one.error
+            assert one.value is not None
+            found[blob] = one.value
+        if not due:
+            await trio.lowlevel.checkpoint()
+        return [found[blob] for blob in ids]
+
+    async def fetch_ahead(self, ids: Iterable[bytes]) -> None:
+        """Bring blobs into the cache that will be wanted; errors show when they are.
+
+        Returns when all have been fetched. It never delays `get`, which has a budget of its own.
+        """
+        with suppress(BackgateError):
+            known = self._known(blob for blob in dict.fromkeys(ids) if not self.is_at_hand(blob))
+            for part in ranges(known, self._budget_ahead.limit // RANGES_IN_FLIGHT):
+                async with self._budget_ahead.taken(part.cost):
+                    await self._read_what_is_missing(part)
+
+    def _known(self, ids: Iterable[bytes]) -> list[Blob]:
+        return [Blob(blob, where[0]) for blob in ids if (where := self._locations.find(blob))]
+
+    async def _read_what_is_missing(self, part: Range) -> None:
+        blobs = [blob for blob in part.blobs if not self.is_at_hand(blob.id)]
+        if blobs:
+            claimed = Range(part.pack, blobs)
+            self._due |= {blob.id: _Due() for blob in blobs}
+            with self._abandoned_if_cancelled(claimed):
+                await self._read(claimed)
+
+    def _start(self, missing: Sequence[bytes]) -> None:
+        """Fetch what was just claimed: in ranges what is known, one by one what is not."""
+        known = self._known(missing)
+        for blob in set(missing).difference(blob.id for blob in known):
+            self._nursery.start_soon(self._rescue, blob)
+        for part in ranges(known, self._budget.limit // RANGES_IN_FLIGHT):
+            self._nursery.start_soon(self._fetch, part)
+
+    async def _fetch(self, part: Range) -> None:
+        with self._abandoned_if_cancelled(part):
+            async with self._budget.taken(part.cost):
+                await self._read(part)
+
+    async def _read(self, part: Range) -> None:
+        """Read a range whose blobs are claimed; afterwards each is settled or being rescued."""
+        try:
+            results: Sequence[T | Damaged] = await self._packs.read(part, self._finish)
+        except NotFound:
+            results = [self._gone(blob) for blob in part.blobs]
+        except BackgateError as error:
+            for blob in part.blobs:
+                self._settle(blob.id, error)
+            return
+        for blob, result in zip(part.blobs, results, strict=True):
+            if isinstance(result, Damaged):
+                self._nursery.start_soon(self._rescue, blob.id, result, blob.location)
+            else:
+                self._settle(blob.id, result)
+
+    async def _rescue(
+        self, blob: bytes, error: Damaged | None = None, tried_first: Location | None = None
+    ) -> None:
+        """Try the other copies of a blob; after that the index once more; then give up."""
+        tried = {tried_first}
+        try:
+            while True:
+                generation = self._locations.generation
+                for location in self._locations.find(blob):
+                    if location in tried:
+                        continue
+                    tried.add(location)
+                    result = await self._copy(Blob(blob, location))
+                    if not isinstance(result, Damaged):
+                        self._settle(blob, result)
+                        return
+                    error = error or result
+                if not await self._locations.renew(generation):
+                    break
+            self._settle(blob, error or self._locations.why_unknown(blob))
+        except BackgateError as failure:
+            self._settle(blob, failure)
+        except trio.Cancelled:
+            self._settle(blob, StoreError(CLOSED))
+            raise
+
+    async def _copy(self, blob: Blob) -> T | Damaged:
+        part = Range(blob.location.pack, [blob])
+        try:
+            async with self._budget.taken(part.cost):
+                return (await self._packs.read(part, self._finish))[0]
+        except NotFound:
+            return self._gone(blob)
+
+    def _gone(self, blob: Blob) -> Damaged:
+        reason = f"the pack is gone; blob {blob.id.hex()[:16]} was in it"
+        return Damaged(self._packs.key(blob.location.pack), blob.location.offset, reason)
+
+    @contextmanager
+    def _abandoned_if_cancelled(self, part: Range) -> Iterator[None]:
+        try:
+            yield
+        except trio.Cancelled:
+            for blob in part.blobs:
+                self._settle(blob.id, StoreError(CLOSED))
+            raise
+
+    def _settle(self, blob: bytes, result: T | BackgateError) -> None:
+        due = self._due.pop(blob)
+        if isinstance(result, BackgateError):
+            due.error = result
+        else:
+            due.value = result
+            with suppress(ValueError):  # larger than the whole cache: only for who waits
+                self._cache[blob] = result
+        due.ended.set()

@@ -1,0 +1,30 @@
+"""The memory that all restic repositories of a store share, divided once."""
+
+from dataclasses import dataclass
+
+from cachetools import LRUCache
+
+from backgate.fs.formats.restic.directory import Directory
+from backgate.gateway.budget import Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Decoded blobs by id. An id is a hash of the content, so repositories cannot disagree."""
+
+    data: "LRUCache[bytes, bytes]"
+    directories: "LRUCache[bytes, Directory]"
+    wanted: Budget  # bytes being fetched that somebody waits for
+    ahead: Budget  # bytes being fetched early
+    window: int  # bytes fetched ahead of one reader; all of it must fit into `data`
+
+    @classmethod
+    def of(cls, memory: int) -> "Caches":
+        """Return caches that together take `memory` bytes."""
+        return cls(
+            data=LRUCache(memory * 3 // 8, getsizeof=len),
+            directories=LRUCache(memory // 8, getsizeof=lambda directory: directory.weight),
+            wanted=Budget(memory // 4),
+            ahead=Budget(memory // 4),
+            window=memory // 4,
+        )
