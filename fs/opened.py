@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -28,7 +28,8 @@ class OpenBackups:
 
     def tree(self, format_: BackupFormat, backup: Backup) -> Tree:
         """Return a tree that opens `backup` at its first use; nothing is asked of the store yet."""
-        return _BackupTree(lambda: self._use(format_, backup))
+        identity = (format_.name, backup.key, backup.path, backup.time_ns, backup.size)
+        return _BackupTree(identity, lambda: self._use(format_, backup))
 
     def _use(self, format_: BackupFormat, backup: Backup) -> "_Shared":
         key = (format_.name, backup.key, backup.path)
@@ -105,8 +106,15 @@ class _BackupTree:
 
     is_immutable = True
 
-    def __init__(self, use: Callable[[], _Shared]) -> None:
-        self._use = use
+    def __init__(self, identity: Hashable, use: Callable[[], _Shared]) -> None:
+        self._identity, self._use = identity, use
+
+    def __eq__(self, other: object) -> bool:
+        """True for the same backup: the mount keeps the inodes below it."""
+        return isinstance(other, _BackupTree) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
 
     async def root(self) -> Entry:
         async with self._use().used() as tree:

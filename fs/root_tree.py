@@ -4,10 +4,11 @@ import errno
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
 
-from backgate.fs.tree import Children, Entry, Tree
+from backgate.fs.tree import Children, Entry, Space, Tree, WritableTree, is_writable
 from backgate.gateway.errors import FileError
 from backgate.gateway.source import Source
 
@@ -38,6 +39,13 @@ class RootTree:
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
         await trio.lowlevel.checkpoint()
         return Children([self._entries[name] for name in sorted(self._entries)], None)
+
+    def space(self) -> Space:
+        """Return what statfs should say: that of the tree that can be written."""
+        for entry in self._entries.values():
+            if entry.junction is not None and is_writable(entry.junction):
+                return cast(WritableTree, entry.junction).space()
+        return Space(0, 0)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator[Source]:
