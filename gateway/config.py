@@ -72,6 +72,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     durability: Literal["store", "journal"] = "store"
     block_cache: Size = 10 * GIB  # bytes on disk
     spool: Size = 4 * GIB  # bytes on disk that files being written may take
+    writeback: bool = False  # the kernel merges small writes; only where one mount writes
     capacity: Size | None = None  # bytes that statfs shows
     staged: list[str] = []  # more patterns of temporary names
     attributes: Literal["listing", "stored"] = (
@@ -205,6 +206,8 @@ def _description(kind: Any) -> str:
         return 'a list of texts: ["...", "..."]'
     if origin is dict:
         return f'a table {{ FORMAT = "..." }} with {REFERENCES}'
+    if kind is bool:
+        return "true or false"
     if type(None) in arguments:
         return _description(arguments[0])
     return "a text"

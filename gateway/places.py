@@ -85,8 +85,10 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
-    """Return every folder where a mount's control socket may be: ours, then the services'."""
+    """Return every folder where a mount's control socket may be: ours, then others'."""
     candidates = [runtime_directory(environment), Path("/run/backgate")]
+    if os.geteuid() == 0:
+        candidates += [*Path("/run/user").glob("*/backgate"), *Path("/tmp").glob("backgate-*")]
     return [path for path in dict.fromkeys(candidates) if path.is_dir()]
 
 

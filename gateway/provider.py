@@ -11,7 +11,6 @@ to make the request, to bound it by a socket time-out, and to translate the SDK'
 `tests/contracts/provider_contract.py` is the suite that every provider instantiates.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ from typing import TypeAlias
 from backgate.gateway.units import GIB, MIB, TIB
 
 Body: TypeAlias = bytes | bytearray | memoryview
-
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -81,26 +78,27 @@ class KeyRules:
     component_max: int | None = None  # bytes between two slashes
     dot_components: bool = True  # `.` and `..` between slashes
     empty_components: bool = True  # `a//b`, and a leading slash
-    backslashes: bool = True
-    controls: bool = True  # characters below the space, and U+007F
     marker_content: bool = True  # `name/` may hold bytes
+    refused: str = ""  # characters
+    reserved: tuple[str, ...] = ()  # first components that the store keeps for itself
 
     def fault(self, key: str, size: int = 0) -> str | None:
         """Return why an object of `size` bytes cannot lie under `key`; None when it can."""
         parts = key.removesuffix("/").split("/")
-        longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
-        if self.component_max is not None and longest > self.component_max:
-            return f"a component is longer than {self.component_max} bytes"
+        if self.component_max is not None:
+            longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
+            if longest > self.component_max:
+                return f"a component is longer than {self.component_max} bytes"
         if not self.dot_components and not {".", ".."}.isdisjoint(parts):
             return "a component is '.' or '..'"
         if not self.empty_components and "" in parts:
             return "a component is empty"
-        if not self.backslashes and "\\" in key:
-            return "it contains a backslash"
-        if not self.controls and not key.isprintable() and _CONTROLS.search(key):
-            return "it contains a control character"
         if not self.marker_content and size and key.endswith("/"):
             return "a key that ends in '/' cannot hold bytes"
+        if not set(self.refused).isdisjoint(key):
+            return f"it contains one of {self.refused!r}"
+        if parts[0] in self.reserved:
+            return f"the store keeps {parts[0]!r} for itself"
         return None
 
 
@@ -116,7 +114,10 @@ class Abilities:
 
     def fault(self, key: str, size: int = 0) -> str | None:
         """Return why an object of `size` bytes cannot be stored under `key`; None when it can."""
-        length = len(key.encode("utf-8", "surrogatepass"))
+        try:
+            length = len(key.encode())
+        except UnicodeEncodeError:
+            return "it is not UTF-8"
         if not 0 < length <= self.limits.key_max:
             return f"a key has 1 to {self.limits.key_max} bytes, this one {length}"
         if size > self.limits.object_max:
@@ -133,6 +134,7 @@ class Provider(ABC):
 
     name: str  # what messages call this store: "s3://acme-backups"
     abilities: Abilities
+    clock_skew: float | None = None  # seconds that the store's clock was ahead in its last answer
 
     @property
     def is_instant(self) -> bool:

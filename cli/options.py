@@ -1,0 +1,117 @@
+"""What every command that takes a TARGET shares: its options, and the repository that it means."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from backgate.gateway.errors import UsageError
+
+if TYPE_CHECKING:
+    from backgate.gateway.config import RepositoryConfig
+    from backgate.gateway.targets import Target
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_GIVEN = "backgate.repository_options"  # where a context keeps what was given
+
+# (option, its key in the configuration, variables of the environment, help)
+_OPTIONS = (
+    ("--provider", "provider", ["BACKGATE_PROVIDER"], "The provider's profile, such as aws."),
+    (
+        "--region",
+        "region",
+        ["BACKGATE_REGION", "AWS_REGION", "AWS_DEFAULT_REGION"],
+        "The store's region.",
+    ),
+    (
+        "--endpoint-url",
+        "endpoint_url",
+        ["BACKGATE_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+        "Where the store answers, for providers whose profile does not say.",
+    ),
+    (
+        "--credentials",
+        "credentials",
+        ["BACKGATE_CREDENTIALS"],
+        "Where the keys lie: env, profile:NAME, file:PATH or systemd:NAME.",
+    ),
+)
+
+
+target_argument = click.argument("target", metavar="TARGET")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The repository and the place in its tree that a command line names."""
+
+    target: "Target"
+    config: "RepositoryConfig"
+
+
+def repository_options(command: F) -> F:
+    """Give `command` the options that describe a repository; `chosen` reads them."""
+    command = click.option(
+        "--secret",
+        "secrets",
+        metavar="FORMAT=WHERE",
+        multiple=True,
+        expose_value=False,
+        callback=_keep,
+        help="Where a format's password lies: restic=file:PATH, restic=env:NAME, ...",
+    )(command)
+    for option, name, variables, text in reversed(_OPTIONS):
+        command = click.option(
+            option,
+            name,
+            envvar=variables,
+            metavar="TEXT",
+            expose_value=False,
+            callback=_keep,
+            help=text,
+        )(command)
+    return command
+
+
+def chosen(context: click.Context, text: str) -> Choice:
+    """Return what TARGET `text` means with the options of `context`'s command.
+
+    What stands on the command line changes a configured repository too; the environment only
+    completes a URL. Raises `UsageError`.
+    """
+    from backgate.gateway.config import load_configuration
+    from backgate.gateway.targets import parse_target, resolve
+
+    target = parse_target(text)
+    given = context.meta[_GIVEN]
+    options: dict[str, Any] = {}
+    for _, name, _, _ in _OPTIONS:
+        is_typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if given[name] and (target.is_url or is_typed):
+            options[name] = _from_here(given[name])
+    if given["secrets"]:
+        options["secrets"] = dict(_secret(pair) for pair in given["secrets"])
+    return Choice(target, resolve(target, load_configuration(), options))
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    context.meta.setdefault(_GIVEN, {})[parameter.name] = value
+
+
+def _secret(pair: str) -> tuple[str, str]:
+    name, separator, reference = pair.partition("=")
+    if not separator or not name:
+        raise UsageError("--secret: write FORMAT=WHERE, such as restic=file:/etc/backgate/pw")
+    return name, _from_here(reference)
+
+
+def _from_here(reference: str) -> str:
+    """Return a reference that was typed; unlike in a file, a relative path means from here."""
+    kind, separator, path = reference.partition(":")
+    if kind == "file" and separator and path and not path.startswith(("/", "~")):
+        return f"file:{os.path.abspath(path)}"
+    return reference

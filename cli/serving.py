@@ -1,0 +1,77 @@
+"""What a mount's process does from start to end: open, serve, and answer other commands."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from backgate.cli.options import Choice
+from backgate.fs.gateway_tree import open_gateway_tree
+from backgate.fs.mount import MountOptions, serve
+from backgate.fs.session import Backing, Pending
+from backgate.fs.subtree import subtree
+from backgate.fs.walk import resolve
+from backgate.gateway.credentials import credentials_of
+from backgate.gateway.places import Places
+from backgate.gateway.repository import Repository, open_repository
+
+if TYPE_CHECKING:
+    from backgate.cli.mount import Wanted
+
+
+async def serve_target(
+    choice: Choice, places: Places, mountpoint: str, wanted: "Wanted", ready: Callable[[], None]
+) -> None:
+    """Mount what `choice` names at `mountpoint` and return when it is unmounted."""
+    config = choice.config
+    credentials = credentials_of(config)
+    async with (
+        open_repository(
+            config, places, credentials, writable=not wanted.is_read_only
+        ) as repository,
+        open_gateway_tree(repository, wanted.view) as shown,
+    ):
+        tree = shown.tree
+        if choice.target.path:
+            tree = subtree(*await resolve(tree, os.fsencode(choice.target.path)))
+        options = MountOptions(
+            target=str(choice.target),
+            is_read_only=wanted.is_read_only,
+            allow_other=wanted.allow_other,
+            writeback=config.writeback,
+            runtime=places.runtime,
+            backing=_backing(repository),
+        )
+        await serve(tree, mountpoint, options, ready=ready)
+
+
+def _backing(repository: Repository) -> Backing:
+    spool = repository.spool
+
+    def status() -> Mapping[str, Any]:
+        return repository_status(repository)
+
+    if spool is None:
+        return Backing(status=status)
+
+    def pending() -> Pending:
+        waiting = spool.pending()
+        return Pending(len(waiting), sum(one.size for one in waiting))
+
+    return Backing(drain=spool.drained, pending=pending, status=status)
+
+
+def repository_status(repository: Repository) -> Mapping[str, Any]:
+    """Return what a running repository has done and met, as plain numbers and texts."""
+    counters = repository.store.counters
+    return {
+        "repository": repository.config.name,
+        "store": repository.store.name,
+        "requests": dict(counters.requests),
+        "bytes_in": counters.bytes_in,
+        "bytes_out": counters.bytes_out,
+        "retries": counters.retries,
+        "faults": counters.errors,
+        "last_fault": counters.last_error,
+        "last_fault_time": counters.last_error_time,
+        "waiting_for_store": counters.waiting,
+    }

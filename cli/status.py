@@ -1,0 +1,84 @@
+"""`backgate status`: the running mounts, and how each is doing."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backgate.cli.options import chosen, repository_options
+from backgate.cli.output import json_option, print_json, print_table
+from backgate.gateway.errors import BackgateError
+
+if TYPE_CHECKING:
+    from backgate.fs.running import RunningMount
+
+
+@click.command()
+@click.argument("target", metavar="[TARGET]", required=False)
+@repository_options
+@json_option
+@click.pass_context
+def command(context: click.Context, target: str | None, as_json: bool) -> None:
+    """Show the running mounts: what they store, fetch and wait for.
+
+    The exit code is 1 when a mount does not answer.
+
+    \b
+    Examples:
+      backgate status
+      backgate status offsite --json
+    """
+    from backgate.cli.mounts import all_mounts, mounts_of
+
+    mounts = all_mounts() if target is None else mounts_of(chosen(context, target).config)
+    found = [_status(mount) for mount in mounts]
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    context.exit(1 if any("error" in one for one in found) else 0)
+
+
+def _status(mount: "RunningMount") -> dict[str, Any]:
+    known = {
+        "mountpoint": mount.mountpoint,
+        "target": mount.target,
+        "pid": mount.pid,
+        "since": mount.since,
+    }
+    try:
+        return {**known, **mount.ask("status")}
+    except BackgateError as error:
+        return {**known, "error": str(error)}
+
+
+def _print(found: list[dict[str, Any]]) -> None:
+    if not found:
+        click.echo("nothing is mounted")
+        return
+    head = ("MOUNTPOINT", "TARGET", "UP", "PENDING", "FETCHED", "STORED", "STATE")
+    print_table(head, [_row(one) for one in found], "UP PENDING FETCHED STORED")
+    for one in found:
+        if one.get("last_fault"):
+            click.echo(f"{one['target']}: last fault of the store: {one['last_fault']}")
+
+
+def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    from backgate.gateway.units import size_to_text
+
+    hours, minutes = divmod(int(time.time() - one["since"]) // 60, 60)
+    up = f"{hours}:{minutes:02}"
+    if "error" in one:
+        return one["mountpoint"], one["target"], up, "-", "-", "-", "does not answer"
+    pending = f"{one['pending_files']} files, {size_to_text(one['pending_bytes'])}"
+    fetched, stored = size_to_text(one["bytes_in"]), size_to_text(one["bytes_out"])
+    return one["mountpoint"], one["target"], up, pending, fetched, stored, _state(one)
+
+
+def _state(one: Mapping[str, Any]) -> str:
+    if one["is_stopping"]:
+        return "stopping"
+    if one["waiting_for_store"]:
+        return f"waiting for the store ({one['waiting_for_store']} calls)"
+    return "ok"

@@ -1,0 +1,63 @@
+"""`backgate umount`: end a mount, once everything written through it is stored."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from backgate.cli.output import json_option, print_json, progress_bar
+from backgate.gateway.errors import BackgateError
+
+if TYPE_CHECKING:
+    from backgate.fs.running import RunningMount
+
+GONE_WITHIN = 30.0  # seconds for a process that has stored everything to end
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--abort",
+    is_flag=True,
+    help="Do not wait: free who waits for the store; what is not stored stays in the spool.",
+)
+@json_option
+def command(directory: str, abort: bool, as_json: bool) -> None:
+    """Wait until everything written is in the store, then unmount DIR.
+
+    With --abort it does not wait. Nothing is lost then either: what was not stored stays in the
+    spool, is listed by `backgate spool list`, and is stored by the next mount.
+
+    \b
+    Examples:
+      backgate umount /mnt/offsite
+      backgate umount --abort /mnt/offsite
+    """
+    from backgate.cli.mounts import mount_at
+
+    mount = mount_at(directory)
+    left: Mapping[str, Any] = {"pending_files": 0, "pending_bytes": 0}
+    if mount is not None:
+        left = mount.ask("abort") if abort else _flush_and_stop(mount, show=not as_json)
+        if not mount.wait_until_gone(GONE_WITHIN):
+            raise BackgateError(f"{directory}: unmounted, but process {mount.pid} has not ended")
+    if as_json:
+        print_json(dict(left))
+    elif left["pending_files"]:
+        click.echo(
+            f"backgate: {directory}: {left['pending_files']} files are not stored yet: "
+            "the next mount, or `backgate spool retry`, stores them",
+            err=True,
+        )
+
+
+def _flush_and_stop(mount: "RunningMount", *, show: bool) -> Mapping[str, Any]:
+    with progress_bar("storing what was written", is_bytes=True, show=show) as progress:
+        most = 0
+
+        def advance(answer: Mapping[str, Any]) -> None:
+            nonlocal most
+            most = max(most, answer["bytes"])
+            progress(most - answer["bytes"], most)
+
+        return mount.ask("stop", progress=advance)
