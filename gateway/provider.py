@@ -109,6 +109,7 @@ class Abilities:
     lists_in_order: bool = True  # pages come in byte order of the keys
     conditional_put: bool = True  # `if_absent` is enforced; where not, it is `Unsupported`
     copies_parts: bool = True  # `copy_part` exists
+    forgets_prefixes: bool = True  # a common prefix is gone with the last key below it
     limits: Limits = field(default_factory=Limits)
     keys: KeyRules = field(default_factory=KeyRules)
 

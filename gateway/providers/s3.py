@@ -1,0 +1,272 @@
+"""S3 and what speaks its protocol, by botocore: the writing verbs here, the reading ones beside.
+
+Every PUT carries a Content-MD5, which all stores check; checksums of other kinds are sent only
+where S3 requires them, because half of the others refuse them. botocore does not retry: `retry.py`
+does.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.credentials import Credentials
+from backgate.gateway.errors import (
+    ConfigError,
+    InvalidKey,
+    NotFound,
+    StoreError,
+    Unsupported,
+)
+from backgate.gateway.profiles import UNKNOWN, profile
+from backgate.gateway.provider import (
+    NO_METADATA,
+    Body,
+    ObjectInfo,
+    Page,
+    PendingUpload,
+    Provider,
+)
+from backgate.gateway.providers.s3_body import PieceByPiece
+from backgate.gateway.providers.s3_client import Clients, Connection, authorities, content_md5
+from backgate.gateway.providers.s3_errors import code_of, status_of, translated, translation
+from backgate.gateway.providers.s3_metadata import to_headers
+from backgate.gateway.providers.s3_read import S3Reader, http_date_ns
+from backgate.gateway.units import SECOND_NS
+
+_NO_BATCH_DELETE = {400, 405, 411, 501}  # what stores answer that do not know or like DeleteObjects
+_CONTROLS = {chr(code) for code in range(32)} | {"\ufffe", "\uffff"}  # no XML document holds them
+
+
+class S3(Provider):
+    """A bucket."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.name = f"s3://{connection.bucket}"
+        self.abilities = connection.profile.abilities()
+        self._connection = connection
+        self._bucket = connection.bucket
+        self._clients = Clients(connection)
+        self._reader = S3Reader(connection, self._clients.keys, self.name)
+        self._deletes_batches = connection.profile.delete_integrity != "single"
+
+    def check(self) -> None:
+        with translated(self.name, "check"):
+            answer = self._clients.quick.head_bucket(Bucket=self._bucket)
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        region = headers.get("x-amz-bucket-region", self._connection.region)
+        if self._connection.profile.endpoint and region != self._connection.region:
+            raise StoreError(f"{self.name}: the bucket is in region {region}: set region")
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._reader.head(key)
+
+    def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
+        return self._reader.get(key, start, stop, etag)
+
+    def page(
+        self,
+        prefix: str = "",
+        delimiter: str = "",
+        *,
+        after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> Page:
+        return self._reader.page(prefix, delimiter, after=after, token=token, limit=limit)
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        self._refuse_invalid(key, len(body))
+        with translated(self.name, "put", key):
+            answer = self._clients.quick.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=PieceByPiece(body),
+                ContentMD5=content_md5(body),
+                Metadata=self._headers(metadata, key),
+                **self._condition(key, if_absent=if_absent),
+            )
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        mtime_ns = http_date_ns(date) or int(time.time()) * SECOND_NS
+        lower = {name.lower(): text for name, text in metadata.items()}
+        return ObjectInfo(key, len(body), mtime_ns, answer["ETag"].strip('"'), lower)
+
+    def copy(
+        self, source: str, target: str, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        self._refuse_invalid(target)
+        replaced: dict[str, Any] = {"MetadataDirective": "COPY"}
+        if metadata is not None:
+            headers = self._headers(metadata, target)
+            replaced = {"MetadataDirective": "REPLACE", "Metadata": headers}
+        with translated(self.name, "copy", source):
+            self._clients.moving.copy_object(
+                Bucket=self._bucket, Key=target, CopySource=self._source(source), **replaced
+            )
+        return self.head(target)
+
+    def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+        speakable = [key for key in keys if _CONTROLS.isdisjoint(key)]
+        others = [key for key in keys if not _CONTROLS.isdisjoint(key)]
+        if not self._deletes_batches or len(speakable) < 2:
+            return self._delete_one_by_one(keys)
+        listed = {"Objects": [{"Key": key} for key in speakable], "Quiet": True}
+        try:
+            with translated(self.name, "delete"):
+                answer = self._clients.moving.delete_objects(Bucket=self._bucket, Delete=listed)
+        except StoreError as error:
+            cause = error.__cause__
+            if not isinstance(cause, ClientError) or status_of(cause) not in _NO_BATCH_DELETE:
+                raise
+            self._deletes_batches = False
+            return self._delete_one_by_one(keys)
+        failed = {one["Key"]: self._delete_error(one) for one in answer.get("Errors", ())}
+        known = {key: error for key, error in failed.items() if not isinstance(error, NotFound)}
+        return known | self._delete_one_by_one(others)
+
+    def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
+        self._refuse_invalid(key)
+        with translated(self.name, "begin_upload", key):
+            answer = self._clients.quick.create_multipart_upload(
+                Bucket=self._bucket, Key=key, Metadata=self._headers(metadata, key)
+            )
+        return str(answer["UploadId"])
+
+    def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
+        with translated(self.name, "put_part", key):
+            answer = self._clients.quick.upload_part(
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload,
+                PartNumber=number,
+                Body=PieceByPiece(body),
+                ContentMD5=content_md5(body),
+            )
+        return str(answer["ETag"]).strip('"')
+
+    def copy_part(
+        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+    ) -> str:
+        if not self.abilities.copies_parts:
+            raise Unsupported(f"{self.name}: copy_part {key!r}: the store cannot", key=key)
+        with translated(self.name, "copy_part", source):
+            answer = self._clients.moving.upload_part_copy(
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload,
+                PartNumber=number,
+                CopySource=self._source(source),
+                CopySourceRange=f"bytes={start}-{stop - 1}",
+            )
+        return str(answer["CopyPartResult"]["ETag"]).strip('"')
+
+    def commit_upload(
+        self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False
+    ) -> ObjectInfo:
+        listed = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in parts]
+        with translated(self.name, "commit_upload", key):
+            self._clients.moving.complete_multipart_upload(
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload,
+                MultipartUpload={"Parts": listed},
+                **self._condition(key, if_absent=if_absent),
+            )
+        return self.head(key)
+
+    def abort_upload(self, key: str, upload: str) -> None:
+        try:
+            with translated(self.name, "abort_upload", key):
+                self._clients.quick.abort_multipart_upload(
+                    Bucket=self._bucket, Key=key, UploadId=upload
+                )
+        except NotFound as error:
+            if (
+                isinstance(error.__cause__, ClientError)
+                and code_of(error.__cause__) == "NoSuchBucket"
+            ):
+                raise
+
+    def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
+        found: list[PendingUpload] = []
+        with translated(self.name, "uploads"):
+            pages = self._clients.quick.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+                for one in page.get("Uploads", ()):
+                    begun_ns = int(one["Initiated"].timestamp()) * SECOND_NS
+                    found.append(PendingUpload(one["Key"], one["UploadId"], begun_ns))
+        return found
+
+    def close(self) -> None:
+        self._reader.close()
+        self._clients.close()
+
+    def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
+        return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)
+
+    def _source(self, key: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": key}
+
+    def _condition(self, key: str, *, if_absent: bool) -> dict[str, str]:
+        if not if_absent:
+            return {}
+        if not self.abilities.conditional_put:
+            raise Unsupported(f"{self.name}: put {key!r}: the store ignores conditions", key=key)
+        return {"IfNoneMatch": "*"}
+
+    def _refuse_invalid(self, key: str, size: int = 0) -> None:
+        reason = self.abilities.fault(key, size)
+        if reason is not None:
+            raise InvalidKey(f"{self.name}: cannot hold {key!r}: {reason}", key=key)
+
+    def _delete_one_by_one(self, keys: Sequence[str]) -> dict[str, Exception]:
+        failed: dict[str, Exception] = {}
+        for key in keys:
+            try:
+                with translated(self.name, "delete", key):
+                    self._clients.quick.delete_object(Bucket=self._bucket, Key=key)
+            except NotFound:
+                pass
+            except StoreError as error:
+                failed[key] = error
+        return failed
+
+    def _delete_error(self, entry: Mapping[str, str]) -> StoreError:
+        """Our error for one entry of a DeleteObjects answer, whose statuses are left out."""
+        code = entry.get("Code", "")
+        status = 503 if code in ("InternalError", "ServiceUnavailable") else 0
+        answer: Any = {"Error": entry, "ResponseMetadata": {"HTTPStatusCode": status}}
+        error = ClientError(answer, "DeleteObjects")
+        return translation(error, f"{self.name}: delete {entry['Key']!r}", entry["Key"])
+
+
+def open_url(config: RepositoryConfig, credentials: Credentials | None) -> tuple[Provider, str]:
+    """Return the bucket and the prefix of `s3://bucket/prefix`; raises `ConfigError`."""
+    bucket, _, path = config.url.partition("://")[2].partition("/")
+    name = config.provider or ("aws" if config.endpoint_url is None else UNKNOWN)
+    dialect = profile(name, config.origin)
+    region = config.region or dialect.region
+    endpoint = config.endpoint_url or (dialect.endpoint or "").format(region=region)
+    if not endpoint:
+        raise ConfigError(
+            f"{config.origin}: endpoint_url is missing: {dialect.title} has no address of its own"
+        )
+    connection = Connection(
+        bucket=bucket,
+        endpoint_url=endpoint,
+        region=region,
+        profile=dialect,
+        credentials=credentials,
+        ca_bundle=authorities(config.ca_bundle, config.origin),
+    )
+    path = path.strip("/")
+    return S3(connection), f"{path}/" if path else ""

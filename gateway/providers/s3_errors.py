@@ -1,0 +1,202 @@
+"""Translate what botocore and the sockets below it raise into our errors, in one place."""
+
+import http.client
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any
+
+import urllib3.exceptions
+from botocore import exceptions
+from botocore.parsers import ResponseParserError
+
+from backgate.gateway.errors import (
+    AlreadyThere,
+    InvalidKey,
+    NotFound,
+    Refused,
+    StoreError,
+    StoreFull,
+    Unreachable,
+    Unsupported,
+)
+
+LONGEST = 300  # characters of a store's own words in a message
+
+_NOT_FOUND = {
+    "NoSuchKey": "no such object",
+    "NoSuchBucket": "there is no such bucket",
+    "NoSuchUpload": "no such upload",
+    "NotFound": "no such object",
+    "404": "no such object",
+}
+_REFUSED = {
+    "ExpiredToken",
+    "InvalidToken",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "AccessDenied",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+}
+_FULL = {
+    "QuotaExceeded",
+    "BucketQuotaExceeded",
+    "InsufficientStorage",
+    "StorageFull",
+    "XMinioStorageFull",
+    "XMinioAdminBucketQuotaExceeded",
+    "ServiceQuotaExceeded",
+}
+_INVALID_KEY = {
+    "KeyTooLong",
+    "KeyTooLongError",
+    "InvalidObjectName",
+    "XMinioInvalidObjectName",
+    "InvalidURI",
+}
+_PASSING = {  # faults that come with another status than 429 or 5xx
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequests",
+    "RequestLimitExceeded",
+    "RequestRateLimitExceeded",
+    "OperationAborted",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "BadDigest",  # our bytes were damaged on their way
+    "XAmzContentSHA256Mismatch",
+    "InternalError",
+}
+_NO_CREDENTIALS = (
+    exceptions.NoCredentialsError,
+    exceptions.PartialCredentialsError,
+    exceptions.CredentialRetrievalError,
+    exceptions.TokenRetrievalError,
+    exceptions.UnauthorizedSSOTokenError,
+    exceptions.SSOTokenLoadError,
+)
+_HOW_TO_GIVE_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write credentials = "
+    '"profile:NAME", "file:PATH" or "systemd:NAME" in the configuration'
+)
+_FAULTS = (
+    exceptions.ConnectionError,
+    exceptions.HTTPClientError,
+    exceptions.IncompleteReadError,
+    ResponseParserError,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
+
+
+@contextmanager
+def translated(
+    store: str,
+    verb: str,
+    key: str | None = None,
+    *,
+    precondition: type[StoreError] = AlreadyThere,
+) -> Iterator[None]:
+    """Raise our error for whatever the SDK raises inside; `precondition` is what a 412 means."""
+    try:
+        yield
+    except (exceptions.BotoCoreError, exceptions.ClientError, *_FAULTS) as error:
+        what = f"{store}: {verb}" if key is None else f"{store}: {verb} {key!r}"
+        raise translation(error, what, key, precondition) from error
+
+
+def translation(
+    error: Exception,
+    what: str,
+    key: str | None = None,
+    precondition: type[StoreError] = AlreadyThere,
+) -> StoreError:
+    """Return our error for the SDK's `error`; `what` begins the message."""
+    if isinstance(error, exceptions.ClientError):
+        return _from_answer(error, what, key, precondition)
+    if isinstance(error, _NO_CREDENTIALS):
+        return Refused(f"{what}: no credentials: {_HOW_TO_GIVE_CREDENTIALS}", key=key)
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text:
+        why = "the server's certificate is not trusted: set ca_bundle to its authority's file"
+        return StoreError(f"{what}: {why} ({_brief(text)})", key=key)
+    if isinstance(error, exceptions.ParamValidationError):
+        return StoreError(f"{what}: {_brief(text)}", key=key)
+    if isinstance(error, _FAULTS):
+        return Unreachable(f"{what}: {_brief(text) or type(error).__name__}", key=key)
+    return StoreError(f"{what}: {_brief(text)}", key=key)
+
+
+def code_of(error: exceptions.ClientError) -> str:
+    """Return the error's code, as the store wrote it."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: exceptions.ClientError) -> int:
+    """Return the HTTP status; 0 when there was none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _from_answer(
+    error: exceptions.ClientError, what: str, key: str | None, precondition: type[StoreError]
+) -> StoreError:
+    code, status = code_of(error), status_of(error)
+    said = _brief(f"{code}: {error.response.get('Error', {}).get('Message', '')}")
+    if code in _NOT_FOUND or (status == 404 and code != "InvalidBucketName"):
+        return NotFound(f"{what}: {_NOT_FOUND.get(code, said)}", key=key)
+    if status == 412 or code == "PreconditionFailed":
+        return precondition(f"{what}: {_condition_text(precondition)}", key=key)
+    if code in _FULL or status == 507:
+        return StoreFull(f"{what}: {said}", key=key)
+    if code in _PASSING or status in (408, 429) or (status >= 500 and status != 501):
+        return Unreachable(f"{what}: {said}", key=key, retry_after=_retry_after(error))
+    if code == "RequestTimeTooSkewed":
+        why = "this machine's clock differs too much from the store's: set the clock"
+        return Refused(f"{what}: {why}", key=key)
+    if code in _REFUSED or status in (401, 403):
+        return Refused(f"{what}: {_refusal(code, said)}", key=key)
+    if code in _INVALID_KEY:
+        return InvalidKey(f"{what}: {said}", key=key)
+    if status in (405, 501) or code == "NotImplemented":
+        return Unsupported(f"{what}: {said}", key=key)
+    if status in (301, 307):
+        return StoreError(f"{what}: the bucket is in another region or at another endpoint")
+    return StoreError(f"{what}: {said}", key=key)
+
+
+def _condition_text(precondition: type[StoreError]) -> str:
+    return "already there" if precondition is AlreadyThere else "another version now"
+
+
+def _refusal(code: str, said: str) -> str:
+    if code == "InvalidAccessKeyId":
+        return "the store does not know the access key"
+    if code == "SignatureDoesNotMatch":
+        return "the secret key is wrong"
+    if code in ("ExpiredToken", "InvalidToken"):
+        return "the session token has expired or is wrong"
+    return f"access denied ({said})"
+
+
+def _retry_after(error: exceptions.ClientError) -> float | None:
+    """Seconds that the answer asks to wait: a number, or a date."""
+    headers: dict[str, Any] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    text = str(headers.get("retry-after", ""))
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _brief(text: str) -> str:
+    """The store's words on one line and of bounded length: they are not ours."""
+    line = " ".join(text.split()).strip(": ")
+    return "".join(c for c in line[:LONGEST] if c.isprintable())
