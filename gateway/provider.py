@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
+from backgate.gateway.errors import InvalidKey, StoreError, Unsupported
 from backgate.gateway.units import GIB, MIB, TIB
 
 Body: TypeAlias = bytes | bytearray | memoryview
@@ -78,12 +79,11 @@ class KeyRules:
     component_max: int | None = None  # bytes between two slashes
     dot_components: bool = True  # `.` and `..` between slashes
     empty_components: bool = True  # `a//b`, and a leading slash
-    marker_content: bool = True  # `name/` may hold bytes
     refused: str = ""  # characters
     reserved: tuple[str, ...] = ()  # first components that the store keeps for itself
 
-    def fault(self, key: str, size: int = 0) -> str | None:
-        """Return why an object of `size` bytes cannot lie under `key`; None when it can."""
+    def fault(self, key: str) -> str | None:
+        """Return why no object can lie under `key`; None when one can."""
         parts = key.removesuffix("/").split("/")
         if self.component_max is not None:
             longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
@@ -93,8 +93,6 @@ class KeyRules:
             return "a component is '.' or '..'"
         if not self.empty_components and "" in parts:
             return "a component is empty"
-        if not self.marker_content and size and key.endswith("/"):
-            return "a key that ends in '/' cannot hold bytes"
         if not set(self.refused).isdisjoint(key):
             return f"it contains one of {self.refused!r}"
         if parts[0] in self.reserved:
@@ -110,6 +108,8 @@ class Abilities:
     conditional_put: bool = True  # `if_absent` is enforced; where not, it is `Unsupported`
     copies_parts: bool = True  # `copy_part` exists
     forgets_prefixes: bool = True  # a common prefix is gone with the last key below it
+    markers_are_objects: bool = True  # else `name/` holds no bytes, no metadata, and `head` finds
+    # it below any prefix: the store keeps its objects in directories
     limits: Limits = field(default_factory=Limits)
     keys: KeyRules = field(default_factory=KeyRules)
 
@@ -123,7 +123,9 @@ class Abilities:
             return f"a key has 1 to {self.limits.key_max} bytes, this one {length}"
         if size > self.limits.object_max:
             return f"an object has at most {self.limits.object_max} bytes"
-        return self.keys.fault(key, size)
+        if size and key.endswith("/") and not self.markers_are_objects:
+            return "a key that ends in '/' cannot hold bytes"
+        return self.keys.fault(key)
 
 
 class Provider(ABC):
@@ -242,3 +244,29 @@ class Provider(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free sockets and threads; nothing is asked of this provider afterwards."""
+
+    def refuse_what_it_cannot_hold(
+        self,
+        key: str,
+        size: int = 0,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        if_absent: bool = False,
+    ) -> None:
+        """What an implementation calls before it writes, so that `abilities` are the truth.
+
+        Raises `InvalidKey`, `Unsupported` for a condition that would be ignored, and `StoreError`
+        for too much metadata.
+        """
+        reason = self.abilities.fault(key, size)
+        if reason is not None:
+            raise InvalidKey(f"{self.name}: cannot hold {key!r}: {reason}", key=key)
+        if if_absent and not self.abilities.conditional_put:
+            raise Unsupported(f"{self.name}: put {key!r}: the store ignores conditions", key=key)
+        texts = [text for pair in (metadata or {}).items() for text in pair]
+        length = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
+        if length > self.abilities.limits.metadata_max:
+            limit = self.abilities.limits.metadata_max
+            raise StoreError(
+                f"{self.name}: put {key!r}: more than {limit} bytes of metadata", key=key
+            )

@@ -52,6 +52,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     conditional_put: bool = False
     copies_parts: bool = True
     forgets_prefixes: bool = False
+    markers_are_objects: bool = False
     limits: dict[str, int] = {}
     keys: dict[str, Any] = {}
     notes: list[Note] = []
@@ -63,6 +64,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             conditional_put=self.conditional_put,
             copies_parts=self.copies_parts,
             forgets_prefixes=self.forgets_prefixes,
+            markers_are_objects=self.markers_are_objects,
             limits=_dataclass(Limits, self.limits, f"{self.title}: limits"),
             keys=_dataclass(KeyRules, self.keys, f"{self.title}: keys"),
         )

@@ -15,7 +15,6 @@ from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import (
     AlreadyThere,
-    InvalidKey,
     NotFound,
     Replaced,
     StoreError,
@@ -159,7 +158,7 @@ class Memory(Provider):
 
     def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
         with self._request("begin_upload", key):
-            self._refuse_invalid(key)
+            self.refuse_what_it_cannot_hold(key, 0, metadata)
             upload = uuid.uuid4().hex
             pending = PendingUpload(key, upload, self._now_ns())
             self._uploads[upload] = _Upload(pending, dict(metadata))
@@ -253,9 +252,7 @@ class Memory(Provider):
         *,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        self._refuse_invalid(key, len(data))
-        if if_absent and not self.abilities.conditional_put:
-            raise Unsupported(f"{self.name}: ignores conditions on writes", key=key)
+        self.refuse_what_it_cannot_hold(key, len(data), metadata, if_absent=if_absent)
         if if_absent and key in self._objects:
             raise AlreadyThere(f"{self.name}: {key!r} is already there", key=key)
         lower = {name.lower(): text for name, text in metadata.items()}
@@ -263,11 +260,6 @@ class Memory(Provider):
         self._objects[key] = _Stored(info, data)
         self._sorted = None
         return info
-
-    def _refuse_invalid(self, key: str, size: int = 0) -> None:
-        reason = self.abilities.fault(key, size)
-        if reason is not None:
-            raise InvalidKey(f"{self.name}: cannot hold {key!r}: {reason}", key=key)
 
     def _keys(self, prefix: str, delimiter: str, after: str) -> Iterator[str]:
         """Keys below `prefix` behind `after`, in the order of listing; one for a common prefix."""

@@ -15,7 +15,6 @@ from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import (
     ConfigError,
-    InvalidKey,
     NotFound,
     StoreError,
     Unsupported,
@@ -85,7 +84,7 @@ class S3(Provider):
         *,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        self._refuse_invalid(key, len(body))
+        self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
         with translated(self.name, "put", key):
             answer = self._clients.quick.put_object(
                 Bucket=self._bucket,
@@ -93,7 +92,7 @@ class S3(Provider):
                 Body=PieceByPiece(body),
                 ContentMD5=content_md5(body),
                 Metadata=self._headers(metadata, key),
-                **self._condition(key, if_absent=if_absent),
+                **_condition(if_absent=if_absent),
             )
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
         mtime_ns = http_date_ns(date) or int(time.time()) * SECOND_NS
@@ -103,7 +102,10 @@ class S3(Provider):
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:
-        self._refuse_invalid(target)
+        if source.endswith("/") and not self.abilities.markers_are_objects:
+            self.head(source)
+            return self.put(target, b"", metadata or NO_METADATA)
+        self.refuse_what_it_cannot_hold(target, 0, metadata)
         replaced: dict[str, Any] = {"MetadataDirective": "COPY"}
         if metadata is not None:
             headers = self._headers(metadata, target)
@@ -134,7 +136,7 @@ class S3(Provider):
         return known | self._delete_one_by_one(others)
 
     def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
-        self._refuse_invalid(key)
+        self.refuse_what_it_cannot_hold(key, 0, metadata)
         with translated(self.name, "begin_upload", key):
             answer = self._clients.quick.create_multipart_upload(
                 Bucket=self._bucket, Key=key, Metadata=self._headers(metadata, key)
@@ -172,6 +174,7 @@ class S3(Provider):
     def commit_upload(
         self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False
     ) -> ObjectInfo:
+        self.refuse_what_it_cannot_hold(key, if_absent=if_absent)
         listed = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in parts]
         with translated(self.name, "commit_upload", key):
             self._clients.moving.complete_multipart_upload(
@@ -179,7 +182,7 @@ class S3(Provider):
                 Key=key,
                 UploadId=upload,
                 MultipartUpload={"Parts": listed},
-                **self._condition(key, if_absent=if_absent),
+                **_condition(if_absent=if_absent),
             )
         return self.head(key)
 
@@ -216,18 +219,6 @@ class S3(Provider):
     def _source(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": key}
 
-    def _condition(self, key: str, *, if_absent: bool) -> dict[str, str]:
-        if not if_absent:
-            return {}
-        if not self.abilities.conditional_put:
-            raise Unsupported(f"{self.name}: put {key!r}: the store ignores conditions", key=key)
-        return {"IfNoneMatch": "*"}
-
-    def _refuse_invalid(self, key: str, size: int = 0) -> None:
-        reason = self.abilities.fault(key, size)
-        if reason is not None:
-            raise InvalidKey(f"{self.name}: cannot hold {key!r}: {reason}", key=key)
-
     def _delete_one_by_one(self, keys: Sequence[str]) -> dict[str, Exception]:
         failed: dict[str, Exception] = {}
         for key in keys:
@@ -247,6 +238,10 @@ class S3(Provider):
         answer: Any = {"Error": entry, "ResponseMetadata": {"HTTPStatusCode": status}}
         error = ClientError(answer, "DeleteObjects")
         return translation(error, f"{self.name}: delete {entry['Key']!r}", entry["Key"])
+
+
+def _condition(*, if_absent: bool) -> dict[str, str]:
+    return {"IfNoneMatch": "*"} if if_absent else {}
 
 
 def open_url(config: RepositoryConfig, credentials: Credentials | None) -> tuple[Provider, str]:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ class SeaweedFS:
     endpoint_url: str
     directory: Path
     pid: int
+    filer_url: str  # its own interface to its directories, without credentials
     ca_bundle: str | None = None  # a file with the authority that signed its certificate
     access_key: str = ACCESS_KEY
     secret_key: str = SECRET_KEY
@@ -65,6 +68,17 @@ class SeaweedFS:
         finally:
             client.close()
         return name
+
+    def empty(self, bucket: str) -> None:
+        """Remove all of a bucket, directories that its S3 interface would leave behind included."""
+        top = f"{self.filer_url}/buckets/{bucket}/"
+        asked = urllib.request.Request(f"{top}?limit=10000", headers={"Accept": "application/json"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            entries = json.load(answer)["Entries"] or ()
+        for entry in entries:
+            name = urllib.parse.quote(entry["FullPath"].rpartition("/")[2])
+            gone = urllib.request.Request(f"{top}{name}?recursive=true", method="DELETE")
+            urllib.request.urlopen(gone, timeout=30).close()
 
     def environment(self) -> dict[str, str]:
         """Return what a command's environment needs in order to reach this server."""
@@ -121,7 +135,8 @@ def _start(home: Path, *, tls: bool) -> tuple[subprocess.Popen[bytes], SeaweedFS
         url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
         bundle = str(home / "authority.pem") if tls else None
         if _is_ready(process, port, home, bundle):
-            return process, SeaweedFS(url, home, process.pid, bundle)
+            filer = f"http://127.0.0.1:{ports[LISTENERS.index('filer.port')]}"
+            return process, SeaweedFS(url, home, process.pid, filer, bundle)
         _end(process)
     end_of_log = (home / "log").read_text(errors="replace")[-2000:]
     raise RuntimeError(f"SeaweedFS did not start: {end_of_log}")
@@ -192,7 +207,7 @@ def _is_ready(process: subprocess.Popen[bytes], port: int, home: Path, bundle: s
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             break
         time.sleep(0.05)
-    client = SeaweedFS(url, home, process.pid, bundle).client()
+    client = SeaweedFS(url, home, process.pid, "", bundle).client()
     try:
         while time.monotonic() < until and process.poll() is None:
             with suppress(BotoCoreError, ClientError):
