@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from backgate.cli.options import chosen, repository_options
+from backgate.cli.options import chosen, complete_target, repository_options
 
 if TYPE_CHECKING:
     from backgate.cli.session import Session
@@ -14,7 +14,9 @@ PIECE = 4 * 1024 * 1024  # bytes read and written at a time
 
 
 @click.command()
-@click.argument("targets", metavar="TARGET:PATH...", nargs=-1, required=True)
+@click.argument(
+    "targets", metavar="TARGET:PATH...", nargs=-1, required=True, shell_complete=complete_target
+)
 @repository_options
 @click.pass_context
 def command(context: click.Context, targets: tuple[str, ...]) -> None:

@@ -88,8 +88,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return INTERRUPTED
     except click.ClickException as error:
         return _complain(_usage(error), WRONG_USAGE)
-    except Exception as error:
+    except BaseExceptionGroup as error:
         return _failed(_cause(error))
+    except Exception as error:
+        return _failed(error)
 
 
 def _failed(error: BaseException) -> int:

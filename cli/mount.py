@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from backgate.cli.logs import log_to_stderr
-from backgate.cli.options import Choice, chosen, repository_options, target_argument
+from backgate.cli.options import (
+    Choice,
+    chosen,
+    directory_argument,
+    repository_options,
+    target_argument,
+)
 from backgate.gateway.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +40,7 @@ class Wanted:
 
 @click.command()
 @target_argument
-@click.argument("directory", metavar="DIR")
+@directory_argument
 @click.option(
     "-f", "--foreground", is_flag=True, help="Stay, and log to standard error (for systemd)."
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from backgate.gateway.errors import UsageError
 
@@ -42,7 +43,29 @@ _OPTIONS = (
 )
 
 
-target_argument = click.argument("target", metavar="TARGET")
+def complete_target(
+    _context: click.Context, _parameter: click.Parameter, typed: str
+) -> list[CompletionItem]:
+    """Return the configured repositories that begin with `typed`; a path is the shell's to find."""
+    from backgate.gateway.config import load_configuration
+    from backgate.gateway.errors import ConfigError
+
+    if typed.startswith((".", "/", "~")):
+        return [CompletionItem(typed, type="dir")]
+    try:
+        names = load_configuration().repositories
+    except ConfigError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(typed)]
+
+
+target_argument = click.argument("target", metavar="TARGET", shell_complete=complete_target)
+optional_target_argument = click.argument(
+    "target", metavar="[TARGET]", required=False, shell_complete=complete_target
+)
+directory_argument = click.argument(
+    "directory", metavar="DIR", type=click.Path(file_okay=False, exists=False)
+)
 
 
 @dataclass(frozen=True, slots=True)

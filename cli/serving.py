@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from backgate.cli.options import Choice
+from backgate.fs.control import Arguments, Progress, Verb
 from backgate.fs.gateway_tree import open_gateway_tree
 from backgate.fs.mount import MountOptions, serve
 from backgate.fs.session import Backing, Pending
@@ -13,6 +17,7 @@ from backgate.fs.walk import resolve
 from backgate.gateway.credentials import credentials_of
 from backgate.gateway.places import Places
 from backgate.gateway.repository import Repository, open_repository
+from backgate.gateway.spool import Spool
 
 if TYPE_CHECKING:
     from backgate.cli.mount import Wanted
@@ -57,7 +62,25 @@ def _backing(repository: Repository) -> Backing:
         waiting = spool.pending()
         return Pending(len(waiting), sum(one.size for one in waiting))
 
-    return Backing(drain=spool.drained, pending=pending, status=status)
+    return Backing(drain=spool.drained, pending=pending, status=status, verbs=_spool_verbs(spool))
+
+
+def _spool_verbs(spool: Spool) -> Mapping[str, Verb]:
+    """Return what `backgate spool` asks of the mount that has the spool."""
+
+    async def show(_arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return {"pending": [asdict(one) for one in spool.pending()]}
+
+    async def retry(arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
+        await spool.retry(arguments.get("key"))
+        return {}
+
+    async def discard(arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
+        await spool.discard(arguments["key"])
+        return {}
+
+    return {"spool list": show, "spool retry": retry, "spool discard": discard}
 
 
 def repository_status(repository: Repository) -> Mapping[str, Any]:
@@ -66,6 +89,7 @@ def repository_status(repository: Repository) -> Mapping[str, Any]:
     return {
         "repository": repository.config.name,
         "store": repository.store.name,
+        "writes": repository.spool is not None,
         "requests": dict(counters.requests),
         "bytes_in": counters.bytes_in,
         "bytes_out": counters.bytes_out,

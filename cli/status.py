@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backgate.cli.options import chosen, repository_options
+from backgate.cli.options import chosen, optional_target_argument, repository_options
 from backgate.cli.output import json_option, print_json, print_table
 from backgate.gateway.errors import BackgateError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("target", metavar="[TARGET]", required=False)
+@optional_target_argument
 @repository_options
 @json_option
 @click.pass_context

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backgate.cli.options import directory_argument
 from backgate.cli.output import json_option, print_json, progress_bar
 from backgate.gateway.errors import BackgateError
 
@@ -15,7 +16,7 @@ GONE_WITHIN = 30.0  # seconds for a process that has stored everything to end
 
 
 @click.command()
-@click.argument("directory", metavar="DIR")
+@directory_argument
 @click.option(
     "--abort",
     is_flag=True,

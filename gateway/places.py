@@ -30,6 +30,11 @@ class Places:
     state: Path  # spool and journal
     runtime: Path  # control sockets
 
+    @property
+    def spool(self) -> Path:
+        """Where files are that are not in the store yet, with their journal."""
+        return self.state / "spool"
+
 
 def places_of(config: RepositoryConfig, environment: Mapping[str, str] = os.environ) -> Places:
     """Return `config`'s folders, made if need be.
