@@ -28,14 +28,13 @@ def format_class(plugin: EntryPoint) -> type[BackupFormat]:
 
     Raises `ConfigError` when it cannot be imported or is not a format of that name.
     """
+    what = f"format {plugin.name!r} of {origin(plugin)}"
     try:
         found = plugin.load()
     except (ImportError, AttributeError) as error:
-        raise ConfigError(f"format {plugin.name!r} of {origin(plugin)}: {error}") from error
+        raise ConfigError(f"{what}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, BackupFormat)):
-        raise ConfigError(f"format {plugin.name!r} of {origin(plugin)}: not a BackupFormat")
+        raise ConfigError(f"{what}: not a BackupFormat")
     if found.name != plugin.name:
-        raise ConfigError(
-            f"format {plugin.name!r} of {origin(plugin)}: calls itself {found.name!r}"
-        )
+        raise ConfigError(f"{what}: calls itself {found.name!r}")
     return found

@@ -1,0 +1,109 @@
+"""Tar archives in a repository, each shown as the tree that extracting it would leave."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from backgate.fs.format import Backup, BackupFormat, Surroundings
+from backgate.fs.formats.compression.codec import codec_named
+from backgate.fs.formats.compression.decoders import Decoders
+from backgate.fs.formats.compression.source import Pieces, Unpacked
+from backgate.fs.formats.tar.build import Indexes, identity
+from backgate.fs.formats.tar.index import Index
+from backgate.fs.formats.tar.paths import is_archive, paths
+from backgate.fs.formats.tar.tree import TarTree
+from backgate.fs.formats.tar.verdicts import Verdict, Verdicts, judge
+from backgate.fs.tree import Tree
+from backgate.gateway.errors import Damaged, StoreError
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Source
+from backgate.gateway.units import MIB
+
+LOOKS_AT_ONCE = 16  # archives whose ends are looked at together while listing
+PIECES_SHARE = 4  # a fourth of the memory holds plain pieces, the rest decompressors
+PIECES_MIN = 4 * MIB  # bytes; below it a sequential read would decompress twice
+
+
+class TarFormat(BackupFormat):
+    """`tar/<key without suffix>/<the files>`; see `backgate.fs.formats.tar`."""
+
+    name = "tar"
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__(surroundings)
+        objects, directory = surroundings.objects, surroundings.cache_directory
+        pieces = max(PIECES_MIN, surroundings.memory_limit // PIECES_SHARE)
+        self._indexes = Indexes(objects, directory)
+        self._verdicts = Verdicts(directory)
+        self._pieces = Pieces(pieces, getsizeof=len)
+        self._decoders = Decoders(surroundings.memory_limit - pieces)
+
+    def is_landmark(self, key: str) -> bool:
+        return is_archive(key)
+
+    async def backups(self, landmarks: Sequence[ObjectInfo]) -> list[Backup]:
+        places = paths(info.key for info in landmarks)
+        verdicts = await self._judge(landmarks)
+        return [
+            Backup(
+                path=places[info.key],
+                key=info.key,
+                time_ns=info.mtime_ns,
+                size=info.size,
+                is_complete=not verdict.reason,
+                reason=verdict.reason,
+                notes={"compression": verdict.kind},
+            )
+            for info, verdict in zip(landmarks, verdicts, strict=True)
+        ]
+
+    @asynccontextmanager
+    async def open(self, backup: Backup) -> AsyncIterator[Tree]:
+        info = await self.surroundings.objects.info(backup.key)
+        try:
+            path = await self._indexes.index(info)
+        except Damaged as error:
+            kind = backup.notes.get("compression", "tar")
+            self._verdicts.remember({identity(info): Verdict(kind, str(error))})
+            raise
+        with Index(path) as index:
+            yield TarTree(index, self._plain(info, index))
+
+    def _plain(self, info: ObjectInfo, index: Index) -> Source:
+        source = self.surroundings.objects.source(info)
+        codec = index.fact("codec")
+        if codec is None:
+            return source
+        return Unpacked(
+            identity(info),
+            info.key,
+            source,
+            codec_named(str(codec)),
+            index.connection,
+            self._decoders,
+            self._pieces,
+        )
+
+    async def _judge(self, landmarks: Sequence[ObjectInfo]) -> list[Verdict]:
+        """Return a verdict on each; what is not known yet is looked at, and then remembered."""
+        found: dict[str, Verdict] = {}
+        failed: dict[str, Verdict] = {}
+        looks = trio.CapacityLimiter(LOOKS_AT_ONCE)
+
+        async def look(info: ObjectInfo) -> None:
+            async with looks:
+                try:
+                    found[identity(info)] = await judge(
+                        info, self.surroundings.objects.source(info)
+                    )
+                except (StoreError, Damaged) as error:
+                    failed[identity(info)] = Verdict(reason=str(error))
+
+        async with trio.open_nursery() as nursery:
+            for info in landmarks:
+                if self._verdicts.known(info) is None:
+                    nursery.start_soon(look, info)
+        if found:
+            self._verdicts.remember(found)
+        return [self._verdicts.known(info) or failed[identity(info)] for info in landmarks]

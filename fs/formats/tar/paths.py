@@ -1,0 +1,76 @@
+"""Where archives appear below `backups/tar/`: their keys without the suffix."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+SUFFIXES = (
+    ".tar",
+    *(".tar.gz", ".tgz"),
+    *(".tar.bz2", ".tbz2", ".tbz"),
+    *(".tar.xz", ".txz"),
+    *(".tar.zst", ".tzst"),
+)
+NAME_MAX = 255  # bytes in one component, the kernel's limit
+HASH_DIGITS = 8  # hex digits that stand for what a component cannot hold
+
+Path = tuple[str, ...]
+
+
+def is_archive(key: str) -> bool:
+    """True when `key` has the suffix of an archive, in capitals or not."""
+    return key.lower().endswith(SUFFIXES)
+
+
+def paths(keys: Iterable[str]) -> Mapping[str, Path]:
+    """Return a path for each key: without its suffix, unless another archive needs that name too.
+
+    A name is needed when it is another's path, or the beginning of one. Then all of them keep their
+    suffix; and where a key still stands in the way of others, it gets a hash behind it.
+    """
+    keys = sorted(keys)
+    whole = {key: _safe(key) for key in keys}
+    short = {key: (*path[:-1], _without_suffix(path[-1])) for key, path in whole.items()}
+    taken = _uses(short.values())
+    first = {key: short[key] if taken[short[key]] == 1 else whole[key] for key in keys}
+    taken = _uses(first.values())
+    return {
+        key: path if taken[path] == 1 else (*path[:-1], _hashed(path[-1], key))
+        for key, path in first.items()
+    }
+
+
+def _uses(paths: Iterable[Path]) -> Counter[Path]:
+    """Count how often each path is used: as one, or as the beginning of one."""
+    used: Counter[Path] = Counter()
+    for path in paths:
+        used.update(path[:length] for length in range(1, len(path) + 1))
+    return used
+
+
+def _without_suffix(name: str) -> str:
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)] or name
+    return name  # it was too long, and has lost its end
+
+
+def _safe(key: str) -> Path:
+    return tuple(_safe_name(name, key) for name in key.split("/"))
+
+
+def _safe_name(name: str, key: str) -> str:
+    """Return a component that a path may have; most are as they are."""
+    clean = name.replace("\0", "_")
+    if clean in ("", ".", ".."):
+        clean = f"_{clean}"
+    if len(os.fsencode(clean)) > NAME_MAX - HASH_DIGITS - 1:
+        encoded = os.fsencode(clean)[: NAME_MAX - HASH_DIGITS - 16]
+        clean = _hashed(encoded.decode("utf-8", "ignore"), name)
+    return clean if clean == name else _hashed(clean, key)
+
+
+def _hashed(name: str, text: str) -> str:
+    digits = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
+    return f"{name}~{digits}"
