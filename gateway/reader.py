@@ -16,9 +16,9 @@ from backgate.gateway.source import Data
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.units import MIB
 
-# A longer GET delays its first byte more than it saves. The one block more is for 8 MiB that do
+# A longer GET delays its first byte more than it saves. The one block more is for 16 MiB that do
 # not begin with a block: they stay one GET.
-LONGEST_RUN = 8 * MIB // BLOCK + 1  # blocks
+LONGEST_RUN = 16 * MIB // BLOCK + 1  # blocks
 
 
 class ObjectReader:

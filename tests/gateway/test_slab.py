@@ -199,6 +199,7 @@ def test_a_place_of_the_wrong_length_is_not_believed(tmp_path: Path) -> None:
         assert cache.read(version(), 0, [Place(0, BLOCK, 1)]) == b""
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     steps=st.lists(

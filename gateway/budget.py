@@ -1,0 +1,83 @@
+"""Bounds what all open files together hold in memory ahead of their readers."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from weakref import WeakKeyDictionary
+
+import trio
+
+from backgate.gateway.units import MIB
+
+LIMIT = 80 * MIB  # bytes; four long segments on their way and one being handed over
+IDLE = 5.0  # seconds after which a reader no longer counts as one of those who share
+PUSHERS = 8  # threads that push; one may have to wait for a slow read of the same page
+NOTHING = memoryview(b"")
+NOWHERE = 1 << 63  # behind the end of any file
+
+
+class Segment:
+    """A stretch of a source ahead of its reader, on its way or here."""
+
+    def __init__(self, owner: Hashable, start: int, stop: int) -> None:
+        self.owner, self.start, self.stop = owner, start, stop
+        self.data = NOTHING  # once it has ended: from its start on, whole or what was kept
+        self.ended = trio.Event()
+        self.scope = trio.CancelScope()
+        self.pushed_from = NOWHERE  # the kernel has it from this offset on
+
+    @property
+    def size(self) -> int:
+        """The bytes of the stretch."""
+        return self.stop - self.start
+
+
+class Budget:
+    """The bytes that may be held; they are taken or refused, never waited for."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        self.limit, self.used = limit, 0
+        self.pushers = trio.CapacityLimiter(PUSHERS)
+        self._held: OrderedDict[Segment, int] = OrderedDict()  # size; the longest unread first
+        self._active: WeakKeyDictionary[Hashable, float] = WeakKeyDictionary()  # when it last read
+
+    def share(self, owner: Hashable) -> int:
+        """Return how many bytes `owner`, which is reading now, may hold at most."""
+        now = trio.current_time()
+        self._active[owner] = now
+        return self.limit // sum(now - last < IDLE for last in self._active.values())
+
+    def take(self, segment: Segment) -> bool:
+        """Make room for `segment`, if need be at the cost of what others left unread.
+
+        False, and nothing changed, when its owner would hold more than its share.
+        """
+        held = sum(size for other, size in self._held.items() if other.owner is segment.owner)
+        if held + segment.size > self.share(segment.owner):
+            return False
+        for other in list(self._held):
+            if self.used + segment.size <= self.limit:
+                break
+            if other.ended.is_set() and other.owner is not segment.owner:
+                self.give(other)
+        if self.used + segment.size > self.limit:
+            return False
+        self.used += segment.size
+        self._held[segment] = segment.size
+        return True
+
+    def touch(self, segment: Segment) -> None:
+        """Note that `segment` was read."""
+        if segment in self._held:
+            self._held.move_to_end(segment)
+
+    def shrink(self, segment: Segment, size: int) -> None:
+        """Keep only the first `size` bytes of `segment`."""
+        if segment in self._held:
+            segment.data = memoryview(bytes(segment.data[:size]))  # a slice would hold all of it
+            self.used -= self._held[segment] - size
+            self._held[segment] = size
+
+    def give(self, segment: Segment) -> None:
+        """Take back what `segment` holds; nothing the second time."""
+        segment.data = NOTHING
+        self.used -= self._held.pop(segment, 0)
