@@ -75,16 +75,17 @@ def _store(config: "RepositoryConfig") -> Iterator["Finding"]:
     subject = f"{config.name}: store"
     try:
         provider, _ = open_provider(config, credentials_of(config))
-        try:
-            provider.check()
-            skew = provider.clock_skew
-        finally:
-            provider.close()
+    except BackgateError as error:
+        yield checks.Finding(subject, "wrong", str(error), "docs/configuration.md has every key")
+        return
+    try:
+        provider.check()
+        yield checks.Finding(subject, "ok", f"{provider.name} answers")
     except BackgateError as error:
         yield checks.Finding(subject, "wrong", str(error), "docs/troubleshooting.md has the cases")
-        return
-    yield checks.Finding(subject, "ok", f"{provider.name} answers")
-    yield checks.clock(config, skew)
+    finally:
+        provider.close()
+    yield checks.clock(config, provider.clock_skew)
 
 
 def _print(finding: "Finding") -> None:

@@ -22,6 +22,9 @@ from backgate.gateway.spool import Spool
 if TYPE_CHECKING:
     from backgate.cli.mount import Wanted
 
+LISTED = 200  # files of the spool in one line of an answer, which is at most 1 MiB long
+REPORT_EVERY = 1.0  # seconds; who asks hears that we are still at it
+
 
 async def serve_target(
     choice: Choice, places: Places, mountpoint: str, wanted: "Wanted", ready: Callable[[], None]
@@ -68,12 +71,22 @@ def _backing(repository: Repository) -> Backing:
 def _spool_verbs(spool: Spool) -> Mapping[str, Verb]:
     """Return what `backgate spool` asks of the mount that has the spool."""
 
-    async def show(_arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
-        await trio.lowlevel.checkpoint()
-        return {"pending": [asdict(one) for one in spool.pending()]}
+    async def show(_arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+        pending = [asdict(one) for one in spool.pending()]
+        for first in range(0, len(pending), LISTED):
+            await progress({"pending": pending[first : first + LISTED]})
+        return {}
 
-    async def retry(arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
-        await spool.retry(arguments.get("key"))
+    async def report(progress: Progress) -> None:
+        while True:
+            await progress({"files": len(spool.pending())})
+            await trio.sleep(REPORT_EVERY)
+
+    async def retry(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            nursery.start_soon(report, progress)
+            await spool.retry(arguments.get("key"))
+            nursery.cancel_scope.cancel()
         return {}
 
     async def discard(arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:

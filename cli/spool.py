@@ -181,7 +181,8 @@ def _mount(choice: Choice) -> "RunningMount | None":
 def _pending(choice: Choice) -> Sequence[Record]:
     mount = _mount(choice)
     if mount is not None:
-        found: Sequence[Record] = mount.ask("spool list")["pending"]
+        found: list[Record] = []
+        mount.ask("spool list", progress=lambda answer: found.extend(answer["pending"]))
         return found
     from backgate.gateway.pending import read_pending
     from backgate.gateway.places import places_of

@@ -53,7 +53,12 @@ class S3(Provider):
 
     def check(self) -> None:
         with translated(self.name, "check"):
-            answer = self._clients.quick.head_bucket(Bucket=self._bucket)
+            try:
+                answer = self._clients.quick.head_bucket(Bucket=self._bucket)
+            except ClientError as error:
+                self._compare_clocks(error.response)
+                raise
+        self._compare_clocks(answer)
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         region = headers.get("x-amz-bucket-region", self._connection.region)
         if self._connection.profile.endpoint and region != self._connection.region:
@@ -215,6 +220,11 @@ class S3(Provider):
 
     def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
         return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)
+
+    def _compare_clocks(self, answer: Mapping[str, Any]) -> None:
+        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+        if told_ns := http_date_ns(date):
+            self.clock_skew = told_ns / SECOND_NS - time.time()
 
     def _source(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": key}
