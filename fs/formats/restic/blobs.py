@@ -5,18 +5,20 @@ is damaged or gone is replaced by another; then the index is read anew, once; on
 error, and of that blob alone.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import trio
 from cachetools import LRUCache
 
+from backgate.fs.formats.restic.allowance import Allowance
 from backgate.fs.formats.restic.caches import Caches
 from backgate.fs.formats.restic.packs import Blob, Packs, Range, ranges
 from backgate.fs.formats.restic.segment import Location
 from backgate.gateway.errors import BackgateError, Damaged, NotFound, StoreError
+from backgate.gateway.source import Data
 
 RANGES_IN_FLIGHT = 3  # that a budget should have room for
 CLOSED = "the repository was closed meanwhile"
@@ -56,7 +58,7 @@ class Blobs(Generic[T]):
         self,
         packs: Packs,
         locations: Locations,
-        finish: Callable[[bytes], T],
+        finish: Callable[[Data], T],
         cache: "LRUCache[bytes, T]",
         caches: Caches,
         nursery: trio.Nursery,
@@ -65,10 +67,6 @@ class Blobs(Generic[T]):
         self._cache, self._nursery = cache, nursery
         self._budget, self._budget_ahead = caches.wanted, caches.ahead
         self._due: dict[bytes, _Due[T]] = {}
-
-    def is_at_hand(self, blob: bytes) -> bool:
-        """True when the blob is cached or on its way."""
-        return blob in self._cache or blob in self._due
 
     async def get(self, ids: Sequence[bytes]) -> list[T]:
         """Return the blobs `ids`; raises `Damaged` for the first that is, and `StoreError`."""
@@ -83,7 +81,7 @@ class Blobs(Generic[T]):
             else:
                 missing.append(blob)
                 due[blob] = self._due[blob] = _Due()
-        self._start(missing)
+        self._start_all(missing)
         for blob, one in due.items():
             await one.ended.wait()
             if one.error is not None:
@@ -94,40 +92,46 @@ class Blobs(Generic[T]):
             await trio.lowlevel.checkpoint()
         return [found[blob] for blob in ids]
 
-    async def fetch_ahead(self, ids: Iterable[bytes]) -> None:
-        """Bring blobs into the cache that will be wanted; errors show when they are.
+    def at_hand(self, blob: bytes) -> T | None:
+        """Return the blob if it is cached."""
+        return self._cache.get(blob)
 
-        Returns when all have been fetched. It never delays `get`, which has a budget of its own.
+    def want(self, ids: Iterable[bytes]) -> None:
+        """Begin to fetch blobs that will be asked for; errors show when they are.
+
+        It takes its memory from a budget of its own, and so never delays what is asked for now.
         """
-        with suppress(BackgateError):
-            known = self._known(blob for blob in dict.fromkeys(ids) if not self.is_at_hand(blob))
-            for part in ranges(known, self._budget_ahead.limit // RANGES_IN_FLIGHT):
-                async with self._budget_ahead.taken(part.cost):
-                    await self._read_what_is_missing(part)
+        missing = [blob for blob in dict.fromkeys(ids) if not self._is_coming(blob)]
+        with suppress(Damaged):
+            known = self._known(missing)
+            self._due |= {blob.id: _Due() for blob in known}
+            self._start(known, self._budget_ahead)
+
+    def _is_coming(self, blob: bytes) -> bool:
+        return blob in self._cache or blob in self._due
 
     def _known(self, ids: Iterable[bytes]) -> list[Blob]:
         return [Blob(blob, where[0]) for blob in ids if (where := self._locations.find(blob))]
 
-    async def _read_what_is_missing(self, part: Range) -> None:
-        blobs = [blob for blob in part.blobs if not self.is_at_hand(blob.id)]
-        if blobs:
-            claimed = Range(part.pack, blobs)
-            self._due |= {blob.id: _Due() for blob in blobs}
-            with self._abandoned_if_cancelled(claimed):
-                await self._read(claimed)
-
-    def _start(self, missing: Sequence[bytes]) -> None:
-        """Fetch what was just claimed: in ranges what is known, one by one what is not."""
+    def _start_all(self, missing: Sequence[bytes]) -> None:
         known = self._known(missing)
+        self._start(known, self._budget)
         for blob in set(missing).difference(blob.id for blob in known):
             self._nursery.start_soon(self._rescue, blob)
-        for part in ranges(known, self._budget.limit // RANGES_IN_FLIGHT):
-            self._nursery.start_soon(self._fetch, part)
 
-    async def _fetch(self, part: Range) -> None:
-        with self._abandoned_if_cancelled(part):
-            async with self._budget.taken(part.cost):
+    def _start(self, known: Iterable[Blob], budget: Allowance) -> None:
+        """Fetch blobs that were just claimed."""
+        for part in ranges(known, budget.limit // RANGES_IN_FLIGHT):
+            self._nursery.start_soon(self._fetch, part, budget)
+
+    async def _fetch(self, part: Range, budget: Allowance) -> None:
+        try:
+            async with budget.held(part.cost):
                 await self._read(part)
+        except trio.Cancelled:
+            for blob in part.blobs:
+                self._settle(blob.id, StoreError(CLOSED))
+            raise
 
     async def _read(self, part: Range) -> None:
         """Read a range whose blobs are claimed; afterwards each is settled or being rescued."""
@@ -174,7 +178,7 @@ class Blobs(Generic[T]):
     async def _copy(self, blob: Blob) -> T | Damaged:
         part = Range(blob.location.pack, [blob])
         try:
-            async with self._budget.taken(part.cost):
+            async with self._budget.held(part.cost):
                 return (await self._packs.read(part, self._finish))[0]
         except NotFound:
             return self._gone(blob)
@@ -182,15 +186,6 @@ class Blobs(Generic[T]):
     def _gone(self, blob: Blob) -> Damaged:
         reason = f"the pack is gone; blob {blob.id.hex()[:16]} was in it"
         return Damaged(self._packs.key(blob.location.pack), blob.location.offset, reason)
-
-    @contextmanager
-    def _abandoned_if_cancelled(self, part: Range) -> Iterator[None]:
-        try:
-            yield
-        except trio.Cancelled:
-            for blob in part.blobs:
-                self._settle(blob.id, StoreError(CLOSED))
-            raise
 
     def _settle(self, blob: bytes, result: T | BackgateError) -> None:
         due = self._due.pop(blob)

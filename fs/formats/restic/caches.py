@@ -4,18 +4,19 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from backgate.fs.formats.restic.allowance import Allowance
 from backgate.fs.formats.restic.directory import Directory
-from backgate.gateway.budget import Budget
+from backgate.gateway.source import Data
 
 
 @dataclass(frozen=True, slots=True)
 class Caches:
     """Decoded blobs by id. An id is a hash of the content, so repositories cannot disagree."""
 
-    data: "LRUCache[bytes, bytes]"
+    data: "LRUCache[bytes, Data]"
     directories: "LRUCache[bytes, Directory]"
-    wanted: Budget  # bytes being fetched that somebody waits for
-    ahead: Budget  # bytes being fetched early
+    wanted: Allowance  # bytes being fetched that somebody waits for
+    ahead: Allowance  # bytes being fetched early
     window: int  # bytes fetched ahead of one reader; all of it must fit into `data`
 
     @classmethod
@@ -24,7 +25,7 @@ class Caches:
         return cls(
             data=LRUCache(memory * 3 // 8, getsizeof=len),
             directories=LRUCache(memory // 8, getsizeof=lambda directory: directory.weight),
-            wanted=Budget(memory // 4),
-            ahead=Budget(memory // 4),
+            wanted=Allowance(memory // 4),
+            ahead=Allowance(memory // 4),
             window=memory // 4,
         )

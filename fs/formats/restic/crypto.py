@@ -17,6 +17,7 @@ from backgate.gateway.source import Data
 
 IV = 16  # bytes
 MAC = 16  # bytes
+BLOCK = 16  # bytes: of AES
 OVERHEAD = IV + MAC  # bytes that an envelope is longer than what it holds
 AES_KEY = 32  # bytes
 MAC_KEY = 16  # bytes; of both k and r
@@ -55,7 +56,7 @@ class Opener:
         self._key = key
         self._local = threading.local()  # a cipher context belongs to one thread
 
-    def open(self, sealed: Data) -> bytes:
+    def open(self, sealed: Data) -> memoryview:
         """Return what the envelope holds; `Unsound` when it was not sealed with this key."""
         if len(sealed) < OVERHEAD:
             raise Unsound(f"{len(sealed)} bytes are too few for an envelope")
@@ -67,7 +68,10 @@ class Opener:
             Poly1305.verify_tag(self._key.mac_r + self._nonce_cipher().update(iv), body, mac)
         except InvalidSignature:
             raise Unsound("the MAC does not match") from None
-        return Cipher(AES(self._key.encryption), CTR(iv)).decryptor().update(body)
+        # `update` would copy what it makes once more: a quarter of the speed.
+        plain = bytearray(len(body) + BLOCK - 1)
+        Cipher(AES(self._key.encryption), CTR(iv)).decryptor().update_into(body, plain)
+        return memoryview(plain)[: len(body)].toreadonly()
 
     def _nonce_cipher(self) -> CipherContext:
         cipher: CipherContext | None = getattr(self._local, "cipher", None)

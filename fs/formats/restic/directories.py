@@ -11,7 +11,7 @@ from backgate.fs.formats.restic.documents import Node
 from backgate.fs.formats.restic.values import name_from_go
 from backgate.gateway.errors import Damaged
 
-NODES_KEPT = 8192  # of about 700 bytes
+NODES_KEPT = 4096  # of about 700 bytes
 STAND_INS_MAX = 8  # very old trees: directories that stand for others, one after another
 
 
@@ -22,8 +22,15 @@ class Directories:
         self._blobs = blobs
         self._nodes: LRUCache[tuple[bytes, int], list[Node]] = LRUCache(NODES_KEPT, getsizeof=len)
 
+    def at_hand(self, tree: bytes) -> Directory | None:
+        """Return the directory if it is cached."""
+        directory = self._blobs.at_hand(tree)
+        return directory if directory is not None and directory.stands_for is None else None
+
     async def get(self, tree: bytes) -> Directory:
-        """Return the directory; `Damaged`, `StoreError`."""
+        """Return the directory; `Damaged`, `StoreError`. No checkpoint when it is at hand."""
+        if (known := self.at_hand(tree)) is not None:
+            return known
         for _ in range(STAND_INS_MAX):
             (directory,) = await self._blobs.get([tree])
             if directory.stands_for is None:
@@ -56,10 +63,6 @@ class Directories:
                 return number, node
         return None
 
-    async def fetch_ahead(self, trees: Sequence[bytes]) -> None:
-        """Bring directories into the cache that will be wanted."""
-        await self._blobs.fetch_ahead(trees)
-
-    def is_at_hand(self, tree: bytes) -> bool:
-        """True when the directory is cached or on its way."""
-        return self._blobs.is_at_hand(tree)
+    def want(self, trees: Sequence[bytes]) -> None:
+        """Begin to fetch directories that will be asked for."""
+        self._blobs.want(trees)

@@ -9,12 +9,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from backgate.fs.formats.restic.crypto import Unsound
+from backgate.gateway.source import Data
 
 ID = 32  # bytes: a sha256
 HEX_ID = 64  # characters
 
 Unsigned32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
-Size = Annotated[int, Meta(ge=0, lt=1 << 63)]
+Size = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 HexId = Annotated[str, Meta(min_length=HEX_ID, max_length=HEX_ID)]
 T = TypeVar("T")
 
@@ -122,7 +123,7 @@ class NamedTree(Struct):
     nodes: list[Named] | None = None
 
 
-def parse(data: bytes, document: type[T]) -> T:
+def parse(data: Data, document: type[T]) -> T:
     """Return `data` as a `document`; `Unsound` when it is not one."""
     try:
         return msgspec.json.decode(data, type=document)

@@ -27,16 +27,17 @@ class Expected(Generic[K]):
             self.weight += weight
 
     def reached(self, key: K) -> bool:
-        """True when `key` was expected; what stood before it is passed over."""
+        """True, once, when `key` was expected; what stood before it is passed over."""
         if key in self._passed:
+            del self._passed[key]
             return True
         if key not in self._coming:
             return False
-        passed = None
-        while passed != key:
+        while key in self._coming:
             passed, weight = self._coming.popitem(last=False)
             self.weight -= weight
             self._passed[passed] = None
+        del self._passed[key]
         while len(self._passed) > PASSED_MAX:
             self._passed.popitem(last=False)
         return True

@@ -34,13 +34,12 @@ class File:
         name: str,
         ids: bytes,
         stops: "array[int]",
-        blobs: Blobs[bytes],
-        nursery: trio.Nursery,
+        blobs: Blobs[Data],
         window_max: int,
     ) -> None:
         self.size = stops[-1] if stops else 0
         self._name, self._ids, self._stops = name, ids, stops
-        self._blobs, self._nursery, self._window_max = blobs, nursery, window_max
+        self._blobs, self._window_max = blobs, window_max
         self._window = 0  # bytes to have ahead of the reader
         self._expected = 0  # where a sequential reader reads next
         self._asked = 0  # the file is fetched up to here, or is being
@@ -94,4 +93,4 @@ class File:
         first, last = bisect_right(self._stops, start), bisect_right(self._stops, target - 1)
         self._asked = self._stops[last]
         ids = [self._id(number) for number in range(first, last + 1)]
-        self._nursery.start_soon(self._blobs.fetch_ahead, [one for one in ids if one != hole_id()])
+        self._blobs.want(one for one in ids if one != hole_id())

@@ -108,7 +108,7 @@ class Packs:
         known = self._sources.get(pack)
         return known[0] if known else self._layout.pack_keys(pack.hex())[0]
 
-    async def read(self, part: Range, finish: Callable[[bytes], T]) -> list[T | Damaged]:
+    async def read(self, part: Range, finish: Callable[[Data], T]) -> list[T | Damaged]:
         """Return each blob of `part`, made of its plaintext by `finish` in the same thread.
 
         In place of a blob that does not hold stands its error. Raises `NotFound` when the pack is
@@ -142,7 +142,7 @@ class Packs:
         return source
 
     def _opened(
-        self, part: Range, key: str, data: Data, finish: Callable[[bytes], T]
+        self, part: Range, key: str, data: Data, finish: Callable[[Data], T]
     ) -> list[T | Damaged]:
         view = memoryview(data)
         opened: list[T | Damaged] = []
@@ -157,12 +157,12 @@ class Packs:
         return opened
 
 
-def _plain(blob: Blob, sealed: Data, opener: Opener) -> bytes:
+def _plain(blob: Blob, sealed: Data, opener: Opener) -> Data:
     if len(sealed) < blob.location.length:
         raise Unsound("the pack ends before it")
     if blob.location.length > BLOB_MAX or blob.plain_length > BLOB_MAX:
         raise Unsound(f"a blob of {max(blob.location.length, blob.plain_length)} bytes")
-    plain = opener.open(sealed)
+    plain: Data = opener.open(sealed)
     if blob.location.plain_length != NO_COMPRESSION:
         plain = decompress(plain, blob.location.plain_length)
     if hashlib.sha256(plain).digest() != blob.id:

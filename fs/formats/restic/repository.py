@@ -30,6 +30,7 @@ from backgate.gateway.errors import (
     Unreachable,
 )
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Data
 
 SNAPSHOT_READERS = 8  # snapshot files read at once
 FOLDER_NAME = 16  # characters
@@ -138,5 +139,5 @@ class Repository:
         return Shelf(Directories(trees), data, located, lent.nursery, lent.workers, caches.window)
 
 
-def _as_is(plain: bytes) -> bytes:
+def _as_is(plain: Data) -> Data:
     return plain

@@ -17,11 +17,12 @@ from backgate.fs.formats.restic.documents import ID, Node
 from backgate.fs.formats.restic.entries import Place, content_of, entry_of, xattrs_of
 from backgate.fs.formats.restic.file import HOLE, File, hole_id
 from backgate.fs.formats.restic.located import Located
-from backgate.fs.formats.restic.lookahead import DirectoriesAhead, FilesAhead
+from backgate.fs.formats.restic.lookahead import FilesAhead
 from backgate.fs.formats.restic.packs import Blob
+from backgate.fs.formats.restic.treeahead import TreesAhead
 from backgate.fs.tree import DIRECTORY_MODE, Children, Entry
 from backgate.gateway.errors import Damaged, FileError
-from backgate.gateway.source import Source
+from backgate.gateway.source import Data, Source
 
 FEW = 64  # blobs that are looked up without going to a thread for it
 
@@ -33,7 +34,7 @@ class Shelf:
     """What the snapshots of one repository read from."""
 
     directories: Directories
-    blobs: Blobs[bytes]
+    blobs: Blobs[Data]
     located: Located
     nursery: trio.Nursery
     workers: trio.CapacityLimiter
@@ -48,10 +49,10 @@ class SnapshotTree:
     def __init__(self, key: str, root: bytes, time_ns: int, shelf: Shelf) -> None:
         self._key, self._root, self._time_ns, self._shelf = key, root, time_ns, shelf
         self._directories = shelf.directories
+        self._trees_ahead = TreesAhead(shelf.directories, shelf.nursery)
         self._files_ahead = FilesAhead(
             shelf.directories, shelf.blobs, shelf.nursery, shelf.window_max
         )
-        self._directories_ahead = DirectoriesAhead(shelf.directories, shelf.nursery)
 
     async def root(self) -> Entry:
         await trio.lowlevel.checkpoint()
@@ -70,7 +71,8 @@ class SnapshotTree:
         whole = await self._directories.get(tree)
         chunk = int(cursor or b"0")
         nodes = self._directories.nodes(tree, whole, chunk)
-        self._directories_ahead.listed(directory.node, nodes)
+        if chunk == 0:
+            self._trees_ahead.listed(directory.node, nodes)
         first = chunk * CHUNK
         entries = [
             self._entry(node, tree, number, directory.node)
@@ -92,7 +94,7 @@ class SnapshotTree:
             raise Damaged(name, None, str(error)) from None
         stops = await self._stops(ids)
         shelf = self._shelf
-        source = File(name, ids, stops, shelf.blobs, shelf.nursery, shelf.window_max)
+        source = File(name, ids, stops, shelf.blobs, shelf.window_max)
         if source.size != node.size:
             log.warning("%s: has %d bytes, listed with %d", name, source.size, node.size)
         yield source

@@ -17,8 +17,8 @@ from backgate.gateway.units import KIB, MIB
 
 KEY_FILE_MAX = 64 * KIB  # bytes
 UNPACKED_MAX = 64 * MIB  # bytes, sealed or plain; an index file has 8 MiB at most
-COMPRESSED = 0x02  # first byte of plaintext that goes on as one zstd frame
-JSON_STARTS = b"{["
+COMPRESSED = b"\x02"  # first byte of plaintext that goes on as one zstd frame
+JSON_STARTS = (b"{", b"[")
 
 
 async def read_whole(objects: Objects, info: ObjectInfo, limit: int) -> bytes:
@@ -48,11 +48,12 @@ def check_id(info: ObjectInfo, data: bytes) -> None:
 def unsealed(sealed: bytes, opener: Opener) -> bytes:
     """Return the JSON in an envelope, compressed or not."""
     plain = opener.open(sealed)
-    if plain[:1] and plain[0] in JSON_STARTS:
-        return plain
-    if plain[:1] != bytes([COMPRESSED]):
-        raise Unsound(f"an unknown encoding: {plain[:1]!r}")
-    return decompress_unknown(memoryview(plain)[1:], UNPACKED_MAX)
+    first = bytes(plain[:1])
+    if first == COMPRESSED:
+        return decompress_unknown(plain[1:], UNPACKED_MAX)
+    if first not in JSON_STARTS:
+        raise Unsound(f"an unknown encoding: {first!r}")
+    return bytes(plain)
 
 
 def _checked(info: ObjectInfo, data: bytes, opener: Opener) -> bytes:
