@@ -1,0 +1,117 @@
+"""Ask the store for one name, where the index is not sure, and note what it says."""
+
+from backgate.gateway.attributes import Attributes, attributes_from_metadata
+from backgate.gateway.errors import InvalidKey, NotFound, StoreError
+from backgate.gateway.metadata import coverage, names, own, rows, spans
+from backgate.gateway.metadata.index import Index
+from backgate.gateway.metadata.rows import Known, Subdirectory
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.store import ObjectStore
+
+
+class Asking:
+    """Questions about single names to `store`, in its own patience."""
+
+    def __init__(self, store: ObjectStore, index: Index) -> None:
+        self._store, self._index = store, index
+
+    async def look_up(self, key: str, known: Known | None) -> Known:
+        """Return the object `key` as the store has it; `known` when the store does not answer.
+
+        Raises `NotFound` when there is none, `StoreError` when neither is to be had.
+        """
+        try:
+            return await self._head(key)
+        except NotFound:
+            raise
+        except StoreError:
+            if known is None:
+                raise
+            return known
+
+    async def name(
+        self, path: str, known: Known | Subdirectory | None, *, is_beside: bool
+    ) -> Known | Subdirectory:
+        """Return what is at `path`: a file or, if there is none, a directory.
+
+        With `is_beside`, only the file, and only when there is a directory too.
+        Raises as `look_up`.
+        """
+        try:
+            if is_beside:
+                await self._directory(path)
+                return await self._file(path)
+            if isinstance(known, Subdirectory):
+                return await self._directory(path)
+            try:
+                return await self._file(path)
+            except NotFound:
+                return await self._directory(path)
+        except NotFound:
+            raise
+        except StoreError:
+            if known is None:
+                raise
+            return known
+
+    def packed(self, info: ObjectInfo, attributes: Attributes | None) -> bytes | None:
+        """Return `attributes`, or else those in the metadata of `info`, for the index."""
+        if attributes is None and info.metadata is None:
+            return None
+        return rows.packed(attributes or attributes_from_metadata(info.metadata, info))
+
+    async def _file(self, path: str) -> Known:
+        if not path:
+            raise NotFound(f"{self._store.name}: no object has an empty key", key=path)
+        found = await self._head(path)
+        if names.is_marker(spans.encoded(path), found.info.size):
+            raise NotFound(f"{self._store.name}: {path!r} is a directory", key=path)
+        return found
+
+    async def _head(self, key: str) -> Known:
+        raw = spans.encoded(key)
+        asked = self._index.read(coverage.sequence)
+        try:
+            info = await self._store.head(key)
+        except InvalidKey as error:
+            raise NotFound(f"{error}", key=key) from error
+        except NotFound:
+            if self._index.read(names.object_at, raw) is not None:
+                await self._bucket_exists()
+                self._index.write(own.lost, raw, asked)
+        else:
+            self._index.write(own.found, info, self.packed(info, None), asked)
+        found = self._index.read(names.object_at, raw)
+        if found is None:
+            raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
+        return found
+
+    async def _directory(self, path: str) -> Subdirectory:
+        """Return the directory `path/` if the store or, meanwhile, the index has it."""
+        prefix = path + "/"
+        asked = self._index.read(coverage.sequence)
+        info = await self._first_below(prefix)
+        if info is not None:
+            self._index.write(own.found, info, None, asked)
+        _, directory = self._index.read(names.named, spans.encoded(path))
+        if directory is None:
+            raise NotFound(f"{self._store.name}: nothing at {path!r}", key=path)
+        return directory
+
+    async def _first_below(self, prefix: str) -> ObjectInfo | None:
+        token: str | None = None
+        try:
+            while True:
+                page = await self._store.page(prefix, limit=1, token=token)
+                if page.objects or page.token is None or page.token == token:
+                    return page.objects[0] if page.objects else None
+                token = page.token
+        except NotFound as error:
+            raise StoreError(f"{self._store.name}: cannot be listed: {error}") from error
+
+    async def _bucket_exists(self) -> None:
+        """Raise `StoreError` when it is the bucket that is not there, and not one object."""
+        try:
+            await self._store.check()
+        except NotFound as error:
+            raise StoreError(str(error)) from error

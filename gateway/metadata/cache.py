@@ -1,0 +1,289 @@
+"""The metadata cache of a repository: which objects there are, without waiting for a listing.
+
+A directory that is known completely is answered from the index; with shared writers, when that is
+old, a refresh runs behind the answer. One that is not is listed first, and the caller waits for the
+whole of it. A single name does not wait for that: the store is asked for it alone. `NotFound` is
+always a sure answer; that nobody could be asked is another `StoreError`.
+"""
+
+import copy
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from backgate.gateway.attributes import Attributes
+from backgate.gateway.errors import InvalidKey, NotFound
+from backgate.gateway.keys import component_of, parent_of
+from backgate.gateway.metadata import coverage, names, own, progress, spans
+from backgate.gateway.metadata.asking import Asking
+from backgate.gateway.metadata.children import Child, children, long_named
+from backgate.gateway.metadata.crawler import BeforePage, Crawler
+from backgate.gateway.metadata.freshness import Freshness, Writers
+from backgate.gateway.metadata.index import Index
+from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
+from backgate.gateway.metadata.listings import Listings
+from backgate.gateway.metadata.rows import Known, Subdirectory, packed
+from backgate.gateway.metadata.status import Activity, MetadataStatus, status
+from backgate.gateway.metadata.upkeep import Upkeep
+from backgate.gateway.metadata.whole import below_confirmed
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.store import ObjectStore
+
+PAGE = 1000  # names in one answer; some milliseconds of trio's thread
+
+Progress = Callable[[int, int | None], None]  # objects listed, of how many
+
+
+@asynccontextmanager
+async def open_metadata(
+    store: ObjectStore,
+    directory: Path,
+    *,
+    writers: Writers,
+    max_age: float,
+    crawls: bool = True,
+    now_ns: Callable[[], int] = time.time_ns,
+) -> "AsyncIterator[Metadata]":
+    """Open the index in `directory` and, with `crawls`, keep it whole for as long as it is open.
+
+    Raises `StoreError` when no index can be made there.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    index = Index(directory)
+    try:
+        crawler = Crawler(store, index, now_ns)
+        async with trio.open_nursery() as nursery:
+            listings = Listings(crawler, nursery, store.patience)
+            upkeep = Upkeep(index, crawler, listings)
+            nursery.start_soon(upkeep.follow)
+            if crawls:
+                nursery.start_soon(index.check)
+                nursery.start_soon(upkeep.crawl)
+            freshness = Freshness(writers, max_age, now_ns)
+            yield Metadata(store, index, crawler, listings, upkeep, freshness)
+            nursery.cancel_scope.cancel()
+    finally:
+        index.close()
+
+
+class Metadata:
+    """What is known of the objects of `store`, for any number of tasks.
+
+    All methods that are awaited raise `StoreError` when something is not known and the store could
+    not be asked for it in time. Own writes are committed when their method returns; no page or
+    answer that was asked for earlier undoes them.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        index: Index,
+        crawler: Crawler,
+        listings: Listings,
+        upkeep: Upkeep,
+        freshness: Freshness,
+    ) -> None:
+        self._index, self._crawler, self._listings = index, crawler, listings
+        self._upkeep, self._freshness = upkeep, freshness
+        self._asking = Asking(store, index)
+        self._landmarks = Landmarks(index)
+        self._store, self._patience = store, float("inf")  # a listing has a patience of its own
+
+    def patient(self, patience: float) -> "Metadata":
+        """Return the same cache for callers who wait no longer than `patience` seconds."""
+        other = copy.copy(self)
+        other._store, other._patience = self._store.patient(patience), patience
+        other._asking = Asking(other._store, self._index)
+        return other
+
+    @property
+    def generation(self) -> int:
+        """The number of the last change that is known of; it only grows."""
+        return self._index.generation
+
+    async def changed_since(self, generation: int) -> None:
+        """Return once something has changed behind `generation`."""
+        await self._index.changes.wait(generation)
+
+    async def look_up(self, key: str) -> Known:
+        """Return the object `key`; `NotFound` when there surely is none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raw, parent = spans.encoded(key), parent_of(key)
+        found = self._index.read(names.object_at, raw)
+        if found is not None and self._freshness.is_exclusive:
+            return found
+        if self._is_name_known(parent, raw):
+            if found is None:
+                raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
+            return found
+        return await self._asking.look_up(key, found)
+
+    async def settled(self, key: str) -> Known:
+        """Return the object `key` with the attributes that are kept with it."""
+        found = await self.look_up(key)
+        return found if found.is_settled else await self._asking.look_up(key, None)
+
+    async def look_up_name(self, prefix: str, name: str) -> Known | Subdirectory:
+        """Return what the directory `prefix` ("" is the root) shows as `name`, or `NotFound`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            component = component_of(name)
+        except InvalidKey as error:
+            raise NotFound(str(error)) from error
+        text = component.text
+        if component.is_abbreviated:
+            text = await self._long_named(prefix, name, text)
+        path = prefix + text
+        raw = spans.encoded(path)
+        file, directory = self._index.read(names.named, raw)
+        beside = file if directory is not None else None
+        found = beside if component.is_beside else directory or file
+        if found is not None and self._freshness.is_exclusive:
+            return found
+        if self._is_name_known(prefix, raw):
+            if found is None:
+                raise NotFound(f"{self._store.name}: no {name!r} in {prefix!r}", key=path)
+            return found
+        return await self._asking.name(path, found, is_beside=component.is_beside)
+
+    async def children(
+        self, prefix: str, cursor: str | None = None, limit: int = PAGE
+    ) -> tuple[list[Child], str | None]:
+        """Return the next children of the directory `prefix` and a cursor, None after the last.
+
+        Whole, or it waits, or `StoreError`. A directory that does not exist has no children.
+        """
+        await self._complete(prefix)
+        start = None if cursor is None else spans.encoded(cursor)
+        found, stop = self._index.read(children, prefix, start, limit)
+        return found, None if stop is None else spans.decoded(stop)
+
+    async def is_empty(self, prefix: str) -> bool:
+        """True when nothing is in the directory `prefix`."""
+        await self._complete(prefix)
+        found, _ = self._index.read(children, prefix, None, 2)  # the marker may be one of them
+        return not found
+
+    async def below(self, prefix: str, after: str = "") -> list[ObjectInfo]:
+        """Return the next objects whose keys begin with `prefix`; none: there are no more."""
+        await self.complete(prefix)
+        args = spans.encoded(prefix), spans.encoded(after), PAGE
+        return [one.info for one in self._index.read(names.objects_below, *args)]
+
+    async def complete(self, prefix: str = "") -> None:
+        """Return once every object whose key begins with `prefix` is known."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raw = spans.encoded(prefix)
+        confirmed = self._index.read(below_confirmed, raw)
+        if confirmed is None:
+            await self._listings.wait(
+                prefix,
+                is_level=False,
+                is_known=lambda: self._index.read(below_confirmed, raw) is not None,
+                patience=self._patience,
+            )
+        elif not self._freshness.is_fresh(confirmed):
+            self._listings.refresh(prefix, is_level=False)
+
+    async def landmarks(self, is_landmark: IsLandmark) -> list[ObjectInfo]:
+        """Return all known objects for whose key `is_landmark` is true, ascending.
+
+        What the index does not know yet is not among them; `complete` waits for that. Asking again
+        with an equal function is cheap.
+        """
+        now = self._index.read(progress.progress)
+        confirmed = self._index.read(coverage.span_confirmed, spans.FIRST, spans.END)
+        is_old = not self._freshness.is_fresh_pass(confirmed, now.took_ns)
+        if is_old and not now.is_due:
+            self._index.write(progress.begin_crawl)
+        return await self._landmarks.objects(is_landmark)
+
+    def stored(self, info: ObjectInfo, attributes: Attributes | None) -> None:
+        """Note an object that was stored; without attributes, those in `info.metadata` count."""
+        self._index.write(own.stored, info, self._asking.packed(info, attributes))
+
+    def removed(self, keys: Iterable[str]) -> None:
+        """Note objects that were deleted; the directories that they were in remain."""
+        self._index.write(own.removed, [spans.encoded(key) for key in keys])
+
+    def attributes_changed(self, key: str, attributes: Attributes) -> None:
+        """Note attributes of an object that are newer than those kept with it."""
+        self._index.write(own.attributes_changed, spans.encoded(key), packed(attributes))
+
+    def directory_made(self, prefix: str, attributes: Attributes | None) -> None:
+        """Note a directory that was made: it is empty, and complete."""
+        data = None if attributes is None else packed(attributes)
+        now_ns = self._freshness.now_ns()
+        self._index.write(own.directory_made, spans.encoded(prefix), data, now_ns)
+
+    def directory_removed(self, prefix: str) -> None:
+        """Note an empty directory that was removed, with its marker."""
+        self._index.write(own.directory_removed, spans.encoded(prefix))
+
+    def directory_changed(self, prefix: str, attributes: Attributes) -> None:
+        """Note attributes of a directory."""
+        self._index.write(own.directory_changed, spans.encoded(prefix), packed(attributes))
+
+    async def refresh(self, prefix: str = "") -> None:
+        """List everything below `prefix` again, and return when that is done."""
+        if prefix:
+            await self._crawler.flat(prefix, self._store.patience, is_refresh=True)
+        else:
+            await self._list_everything(trio.lowlevel.checkpoint)
+
+    async def rebuild(self, progress_made: Progress) -> None:
+        """Forget everything, list it again, and return when that is done."""
+        total = self._index.read(progress.progress).objects or None
+        await self._index.write_behind(total or 0, coverage.forget_all)
+
+        async def before_page() -> None:
+            progress_made(self._index.read(progress.progress).objects, total)
+            await trio.lowlevel.checkpoint()
+
+        await self._list_everything(before_page)
+        await before_page()
+
+    def status(self) -> MetadataStatus:
+        """Return how complete the index is, and how listings have gone."""
+        last_error = self._upkeep.last_error or self._listings.last_error
+        activity = Activity(self._upkeep.is_crawling, self._crawler.page_size, last_error)
+        return self._index.read(status, self._index.path, self._freshness, activity)
+
+    async def _list_everything(self, before_page: BeforePage) -> None:
+        self._index.write(progress.begin_crawl)
+        await self._crawler.everything(self._store.patience, before_page)
+
+    async def _complete(self, prefix: str) -> None:
+        """Return once all names in the directory `prefix` are known."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raw = spans.encoded(prefix)
+        confirmed = self._index.read(coverage.level_confirmed, raw)
+        if confirmed is None:
+            await self._listings.wait(
+                prefix,
+                is_level=True,
+                is_known=lambda: self._index.read(coverage.level_confirmed, raw) is not None,
+                patience=self._patience,
+            )
+        elif not self._freshness.is_fresh(confirmed):
+            self._listings.refresh(prefix, is_level=True)
+
+    def _is_name_known(self, parent: str, path: bytes) -> bool:
+        """True when it is sure what `path` is, in the directory `parent`; it may be old."""
+        confirmed = self._index.read(coverage.name_confirmed, spans.encoded(parent), path)
+        if confirmed is None:
+            return False
+        if not self._freshness.is_fresh(confirmed):
+            self._listings.refresh(parent, is_level=True)
+        return True
+
+    async def _long_named(self, prefix: str, name: str, beginning: str) -> str:
+        """Return the component that is shown under the abbreviated `name`."""
+        await self._complete(prefix)
+        found = self._index.read(long_named, prefix, name, beginning)
+        if found is None:
+            raise NotFound(f"{self._store.name}: no {name!r} in {prefix!r}")
+        return found

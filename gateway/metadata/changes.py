@@ -1,0 +1,65 @@
+"""What has changed lately in the index: who waits for news, and who keeps a summary of it."""
+
+from collections import deque
+from collections.abc import Iterable
+
+import trio
+
+LONGEST = 10_000  # keys remembered; who was away for longer looks through everything again
+
+
+class News:
+    """Lets any number of tasks wait for the next piece of news."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def tell(self) -> None:
+        """Wake all who wait."""
+        self._event.set()
+        self._event = trio.Event()
+
+    async def wait(self) -> None:
+        """Return at the next `tell`."""
+        await self._event.wait()
+
+
+class Changes:
+    """The number of the latest change, and the keys that the latest ones concerned."""
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self._keys: deque[tuple[int, bytes]] = deque()
+        self._known_since = generation  # changes behind this one are all in `_keys`
+        self._news = News()
+
+    def took(self, before: int, generation: int, keys: Iterable[bytes]) -> None:
+        """Note the change from `before` to `generation`; one in between was somebody else's."""
+        if before != self.generation:
+            self.lost_track(before)
+        if generation <= self.generation:
+            return
+        self.generation = generation
+        self._keys.extend((generation, key) for key in keys)
+        while len(self._keys) > LONGEST:
+            self._known_since = max(self._known_since, self._keys.popleft()[0])
+        self._news.tell()
+
+    def lost_track(self, generation: int) -> None:
+        """Note that unknown keys changed, up to `generation`."""
+        self._keys.clear()
+        self.generation = max(self.generation, generation)
+        self._known_since = self.generation
+        self._news.tell()
+
+    def since(self, generation: int) -> set[bytes] | None:
+        """Return the keys that changed behind `generation`; None when that is not known."""
+        if generation < self._known_since:
+            return None
+        return {key for number, key in self._keys if number > generation}
+
+    async def wait(self, generation: int) -> None:
+        """Return once there has been a change behind `generation`."""
+        while self.generation <= generation:
+            await self._news.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()

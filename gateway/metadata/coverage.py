@@ -1,0 +1,154 @@
+"""What the index knows completely, since when, and what makes it doubt that.
+
+A directory is complete when a listing of its own level has ended (`directory.listed_ns`), or when
+flat pages have covered every key below it (`covered`). Each page of a pass adds the interval it
+told, so a crawl that was interrupted goes on at the first gap that is left.
+"""
+
+import sqlite3
+
+from backgate.gateway.metadata import spans
+from backgate.gateway.metadata.file import Outdated, Transaction
+
+REMEMBERED = 50_000  # own deletions; an older page than the last forgotten one is asked for again
+
+Interval = tuple[bytes, bytes, int, int]  # start, stop, number of the pass, confirmed_ns
+
+
+def sequence(db: sqlite3.Connection) -> int:
+    """Return the number of the last change: what is asked of the store now is newer."""
+    return int(db.execute("SELECT sequence FROM state").fetchone()[0])
+
+
+def level_confirmed(db: sqlite3.Connection, prefix: bytes) -> int | None:
+    """Return when all names in the directory `prefix` were confirmed; None when they never were."""
+    return _confirmed(db, prefix, prefix, spans.end_of(prefix))
+
+
+def name_confirmed(db: sqlite3.Connection, parent: bytes, path: bytes) -> int | None:
+    """Return when it was confirmed what `path` and `path/` are in `parent`; None: never."""
+    return _confirmed(db, parent, path, spans.end_of(path + b"/"))
+
+
+def span_confirmed(db: sqlite3.Connection, start: bytes, stop: bytes) -> int | None:
+    """Return when all keys in `[start, stop)` were confirmed at the latest; None: not all."""
+    at, oldest = start, None
+    for first, last, _, confirmed_ns in _touching(db, start, stop):
+        if last <= start or first >= stop:
+            continue
+        if first > at:
+            return None
+        at, oldest = last, confirmed_ns if oldest is None else min(oldest, confirmed_ns)
+    return oldest if at >= stop else None
+
+
+def gap(db: sqlite3.Connection, start: bytes, stop: bytes, since: int) -> bytes | None:
+    """Return where in `[start, stop)` the first key lies that no pass numbered `since` told of."""
+    for first, last, number, _ in _touching(db, start, stop):
+        if start >= stop or first > start:
+            break
+        if last > start:
+            if number < since:
+                break
+            start = last
+    return start if start < stop else None
+
+
+def cover(
+    db: sqlite3.Connection, start: bytes, stop: bytes, number: int, confirmed_ns: int
+) -> None:
+    """Note that pass `number` told all keys in `[start, stop)`."""
+    if start >= stop:
+        return
+    for first, last, other, other_ns in _touching(db, start, stop):
+        db.execute("DELETE FROM covered WHERE start = ?", (first,))
+        if other == number:
+            start, stop = min(start, first), max(stop, last)
+            confirmed_ns = min(confirmed_ns, other_ns)
+            continue
+        if first < start:
+            _put(db, (first, start, other, other_ns))
+        if last > stop:
+            _put(db, (stop, last, other, other_ns))
+    _put(db, (start, stop, number, confirmed_ns))
+
+
+def doubt(change: Transaction) -> None:
+    """Keep what is known, but count nothing as complete; no page asked for so far is taken."""
+    change.db.execute("DELETE FROM covered")
+    change.db.execute("UPDATE directory SET listed_ns = NULL")
+    change.db.execute("UPDATE state SET crawl_pass = NULL, crawl_token = NULL")
+    change.db.execute("UPDATE state SET epoch = ?", (change.sequence,))
+    change.horizon = change.sequence
+
+
+def refuse_page(db: sqlite3.Connection, asked: int) -> None:
+    """Raise `Outdated` when a page asked for at change `asked` might undo what is forgotten."""
+    if asked < db.execute("SELECT horizon FROM state").fetchone()[0]:
+        raise Outdated
+
+
+def refuse_listing(db: sqlite3.Connection, begun: int) -> None:
+    """Raise `Outdated` when the first pages of a listing begun at change `begun` are in doubt."""
+    if begun < db.execute("SELECT epoch FROM state").fetchone()[0]:
+        raise Outdated
+
+
+def is_ordered(db: sqlite3.Connection) -> bool:
+    """True when the store has never been seen to list out of order."""
+    return bool(db.execute("SELECT is_ordered FROM state").fetchone()[0])
+
+
+def distrust_order(change: Transaction) -> None:
+    """Note that the store does not list in order: what its pages seemed to tell is in doubt."""
+    change.db.execute("UPDATE state SET is_ordered = 0")
+    doubt(change)
+
+
+def forget_all(change: Transaction) -> None:
+    """Empty the index."""
+    for table in ("object", "directory", "covered", "removed"):
+        change.db.execute(f"DELETE FROM {table}")
+    change.db.execute(
+        "INSERT INTO directory (prefix, parent, own, mark) VALUES (?, ?, 0, 0)", (b"", spans.END)
+    )
+    change.db.execute("UPDATE state SET objects = 0, bytes = 0")
+    doubt(change)
+
+
+def forget_removed(change: Transaction) -> None:
+    """Forget the oldest of very many own deletions."""
+    row = change.db.execute(
+        "SELECT sequence FROM removed ORDER BY sequence DESC LIMIT 1 OFFSET ?", (REMEMBERED,)
+    ).fetchone()
+    if row is not None:
+        change.db.execute("DELETE FROM removed WHERE sequence <= ?", row)
+        change.db.execute("UPDATE state SET horizon = max(horizon, ?)", row)
+
+
+def _confirmed(db: sqlite3.Connection, prefix: bytes, start: bytes, stop: bytes) -> int | None:
+    """Return the later of: the directory's own level was listed, and flat pages told the span."""
+    row = db.execute("SELECT listed_ns FROM directory WHERE prefix = ?", (prefix,)).fetchone()
+    times = (row[0] if row else None, span_confirmed(db, start, stop))
+    return max((time for time in times if time is not None), default=None)
+
+
+def _touching(db: sqlite3.Connection, start: bytes, stop: bytes) -> list[Interval]:
+    """Return the intervals that overlap `[start, stop)` or meet it, in order."""
+    before = db.execute(
+        "SELECT start, stop, pass, confirmed_ns FROM covered WHERE start < ?"
+        " ORDER BY start DESC LIMIT 1",
+        (start,),
+    ).fetchall()
+    within: list[Interval] = db.execute(
+        "SELECT start, stop, pass, confirmed_ns FROM covered WHERE start >= ? AND start <= ?"
+        " ORDER BY start",
+        (start, stop),
+    ).fetchall()
+    return [one for one in before if one[1] >= start] + within
+
+
+def _put(db: sqlite3.Connection, interval: Interval) -> None:
+    db.execute(
+        "INSERT INTO covered (start, stop, pass, confirmed_ns) VALUES (?, ?, ?, ?)", interval
+    )

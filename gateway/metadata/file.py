@@ -1,0 +1,92 @@
+"""The index file as a process has it open: two connections, one turn to write, counted changes."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from backgate.gateway.metadata import schema
+
+
+class Outdated(Exception):
+    """A page was asked for before deletions that are no longer remembered: ask again."""
+
+
+class Transaction:
+    """Changes that become visible together, under one number."""
+
+    def __init__(self, db: sqlite3.Connection, before: int) -> None:
+        self.db = db
+        self.before = before  # the number of the change before it
+        self.sequence = before + 1
+        self.keys: list[bytes] = []  # what changed; directories by their prefix
+        self.is_own = False  # it tells of something that this gateway did in the store
+        self.horizon: int | None = None  # set: pages asked for up to there are refused
+        self._objects = self._bytes = 0
+
+    def changed(self, key: bytes, objects: int = 0, size: int = 0) -> None:
+        """Note that `key` changed, and by how much the totals did."""
+        self.keys.append(key)
+        self._objects += objects
+        self._bytes += size
+
+    def note(self) -> None:
+        """Write the number and the totals, when anything changed."""
+        if not self.keys and self.horizon is None:
+            return
+        self.db.execute(
+            "UPDATE state SET sequence = ?, objects = objects + ?, bytes = bytes + ?,"
+            " horizon = coalesce(?, horizon)",
+            (self.sequence, self._objects, self._bytes, self.horizon),
+        )
+
+
+class IndexFile:
+    """One opening of the file. When it turns out to be damaged, another replaces it."""
+
+    def __init__(self, path: Path, first: int) -> None:
+        self.path = path
+        self.front = schema.connect(path, makes_checkpoints=False)  # trio's thread
+        try:
+            schema.prepare(self.front, first)
+            self.behind = schema.connect(path, makes_checkpoints=True)  # a worker's thread
+        except sqlite3.Error:
+            self.front.close()
+            raise
+        self.inode = schema.inode(path)
+        self._turn = threading.Lock()  # spares waiting out SQLite's busy intervals in one process
+        self._id: int | None = None
+        self._has_written = False
+
+    def enter(self, boot: str) -> None:
+        """Write down that this process has the index open."""
+        cursor = self.front.execute("INSERT INTO opened (boot, has_written) VALUES (?, 0)", (boot,))
+        self._id = cursor.lastrowid
+
+    def close(self, *, is_clean: bool) -> None:
+        """Close the connections; a clean close leaves nothing to doubt behind."""
+        with self._turn, suppress(sqlite3.Error):
+            if is_clean:
+                self.behind.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self.behind.execute("DELETE FROM opened WHERE id = ?", (self._id,))
+        self.front.close()
+        self.behind.close()
+
+    @contextmanager
+    def transaction(self, db: sqlite3.Connection) -> Iterator[Transaction]:
+        """Make changes on `db`; all of them or, when the context is left by an error, none."""
+        with self._turn:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                before = db.execute("SELECT sequence FROM state").fetchone()[0]
+                change = Transaction(db, before)
+                yield change
+                if change.is_own and not self._has_written:
+                    db.execute("UPDATE opened SET has_written = 1 WHERE id = ?", (self._id,))
+                change.note()
+                db.execute("COMMIT")
+                self._has_written = self._has_written or change.is_own
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")

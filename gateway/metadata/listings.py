@@ -1,0 +1,86 @@
+"""Listings that somebody waits for, or that run behind an answer: one for all who want the same."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from backgate.gateway.errors import StoreError, Unreachable
+from backgate.gateway.metadata.crawler import Crawler
+
+BREATH = 10.0  # seconds without refreshes behind answers, after one has failed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Listing:
+    """A listing under way."""
+
+    waiters: int = 0
+    is_done: bool = False
+    error: StoreError | None = None
+
+
+class Listings:
+    """Starts listings in `nursery`; each goes on when those who waited for it are gone."""
+
+    def __init__(self, crawler: Crawler, nursery: trio.Nursery, patience: float) -> None:
+        self._crawler, self._nursery, self._patience = crawler, nursery, patience
+        self._under_way: dict[tuple[str, bool], _Listing] = {}
+        self._not_before = -float("inf")  # trio's time; for refreshes behind answers
+        self.last_error: str | None = None  # of a listing that failed, until one succeeds
+
+    def refresh(self, prefix: str, *, is_level: bool) -> None:
+        """List `prefix` behind an answer that was given already."""
+        if trio.current_time() >= self._not_before:
+            self._start(prefix, is_level, is_refresh=True)
+
+    async def wait(
+        self, prefix: str, *, is_level: bool, is_known: Callable[[], bool], patience: float
+    ) -> None:
+        """List `prefix`, and return when that has ended or what is wanted is known.
+
+        Raises `StoreError` when it cannot be listed, or not within `patience` seconds.
+        """
+        listing = self._start(prefix, is_level, is_refresh=False)
+        listing.waiters += 1
+        try:
+            with trio.move_on_after(patience) as scope:
+                while not listing.is_done and not is_known():
+                    await self._crawler.news.wait()
+        finally:
+            listing.waiters -= 1
+        if scope.cancelled_caught:
+            raise Unreachable(f"the listing of {prefix!r} did not end within {patience:.0f} s")
+        if listing.error is not None:
+            raise StoreError(f"{prefix!r} cannot be listed: {listing.error}") from listing.error
+
+    async def quiet(self) -> None:
+        """Return when no listing is under way: what runs by itself gives way to them."""
+        await trio.lowlevel.checkpoint()
+        while self._under_way:
+            await self._crawler.news.wait()
+
+    def _start(self, prefix: str, is_level: bool, *, is_refresh: bool) -> _Listing:
+        listing = self._under_way.get((prefix, is_level))
+        if listing is None:
+            listing = self._under_way[prefix, is_level] = _Listing()
+            self._nursery.start_soon(self._run, prefix, is_level, listing, is_refresh)
+        return listing
+
+    async def _run(self, prefix: str, is_level: bool, listing: _Listing, is_refresh: bool) -> None:
+        run = self._crawler.level if is_level else self._crawler.flat
+        try:
+            await run(prefix, self._patience, is_refresh=is_refresh)
+            self.last_error = None
+        except StoreError as error:
+            listing.error, self.last_error = error, str(error)
+            if not listing.waiters:
+                log.warning("%r could not be refreshed: %s", prefix, error)
+                self._not_before = trio.current_time() + BREATH
+        finally:
+            listing.is_done = True
+            del self._under_way[prefix, is_level]
+            self._crawler.news.tell()

@@ -1,0 +1,71 @@
+"""What the index knows of one name, and how it lies in a row."""
+
+import sqlite3
+from dataclasses import dataclass, fields
+
+import msgspec
+
+from backgate.gateway.attributes import Attributes
+from backgate.gateway.metadata.spans import decoded
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.units import SECOND_NS
+
+OBJECT = "key, size, mtime_ns, etag, attributes"  # the columns that `known` takes
+NO_ATTRIBUTES = b""  # the object's metadata was read and tells none; NULL: never read
+
+ObjectRow = tuple[bytes, int, int, str, bytes | None]
+
+_NAMES = tuple(field.name for field in fields(Attributes))  # a new one goes to the end
+_decoder = msgspec.msgpack.Decoder(list[int | None])
+
+
+@dataclass(slots=True)
+class Known:
+    """An object as the index has it."""
+
+    info: ObjectInfo
+    attributes: Attributes | None  # None: it has none, or nobody has read its metadata yet
+    is_settled: bool = False  # its metadata was read: `attributes` is the whole truth
+
+
+@dataclass(slots=True)
+class Subdirectory:
+    """A directory: a marker object, or just the beginning of other keys."""
+
+    prefix: str  # ends in "/"
+    attributes: Attributes | None  # as set through this gateway, or kept with the marker
+
+
+def known(row: ObjectRow) -> Known:
+    """Return the object that `row` (of the columns `OBJECT`) describes."""
+    key, size, mtime_ns, etag, packed = row
+    info = ObjectInfo(decoded(key), size, mtime_ns, etag)
+    return Known(info, unpacked(packed), packed is not None)
+
+
+def is_same_version(info: ObjectInfo, etag: str, mtime_ns: int, listed: int, size: int) -> bool:
+    """True when the row of those columns is about the version `info`.
+
+    An etag may be that of the contents alone, so times count too: to the second, which is all that
+    HEAD tells, and not before the store itself has told the time.
+    """
+    if info.etag != etag or info.size != size:
+        return False
+    return not listed or abs(info.mtime_ns - mtime_ns) < SECOND_NS
+
+
+def packed(attributes: Attributes | None) -> bytes:
+    """Return attributes as the index stores them; about 30 bytes."""
+    if attributes is None:
+        return NO_ATTRIBUTES
+    return msgspec.msgpack.encode([getattr(attributes, name) for name in _NAMES])
+
+
+def unpacked(data: bytes | None) -> Attributes | None:
+    """Return what `packed` was given; what it cannot have given means a damaged index."""
+    if not data:
+        return None
+    try:
+        return Attributes(**dict(zip(_NAMES, _decoder.decode(data), strict=False)))  # type: ignore[arg-type]
+    except (msgspec.DecodeError, TypeError) as error:
+        raise sqlite3.DatabaseError(f"not attributes: {error}") from error
