@@ -63,6 +63,11 @@ class ObjectStore:
         self._put_calls = trio.CapacityLimiter(threads.PUT_THREADS)
         self._writers: dict[str, str] = {}  # pending upload -> what its object will be marked with
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a fault is waited out."""
+        return self._patience
+
     def patient(self, patience: float) -> "ObjectStore":
         """Return this store with another patience: same provider, limiters and counters."""
         other = copy.copy(self)
