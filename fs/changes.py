@@ -54,8 +54,7 @@ class Operations(Reading):
         directory, tree, above = await self._place(parent_inode, name)
         entry, file = await self._create(tree, above, name, mode, flags, ctx)
         inode = self._inodes.learned(directory, tree, entry)
-        appends = bool(flags & os.O_APPEND)
-        number = self._handles.opened_for_writing(inode, file, appends=appends)
+        number = self._handles.opened_for_writing(inode, file, appends=self._appends(flags))
         told = attributes(inode.number, entry, lifetime(tree))
         return pyfuse3.FileInfo(fh=number, keep_cache=False), told
 
@@ -158,10 +157,16 @@ class Operations(Reading):
             raise FileError(errno.ESTALE, inode.name)
         await self._handles.expect_changes(inode)
         file = await tree.open_for_writing(await self._inodes.entry(inode), truncate=truncate)
-        appends = bool(flags & os.O_APPEND)
         keep = inode.is_as_cached()
-        number = self._handles.opened_for_writing(inode, file, appends=appends)
+        number = self._handles.opened_for_writing(inode, file, appends=self._appends(flags))
         return pyfuse3.FileInfo(fh=number, keep_cache=keep and not truncate)
+
+    def _appends(self, flags: int) -> bool:
+        """True when each write goes to the end, wherever the kernel believed that to be.
+
+        Writes that the kernel kept back come in any order, and it owns the size: then its offsets hold.
+        """
+        return bool(flags & os.O_APPEND) and not self.enable_writeback_cache
 
     async def _create(
         self,

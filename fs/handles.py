@@ -131,11 +131,11 @@ class DirectoryHandle:
             self._first, self._page = first, children.entries
             self._is_last = children.cursor is None
             stop = first + len(children.entries)
-            if position < stop or children.cursor is None:
+            # Positions behind this page count from it as it is now.
+            self._starts[number + 1 :] = [] if self._is_last else [(stop, children.cursor)]
+            if position < stop or self._is_last:
                 return
             number += 1
-            del self._starts[number:]
-            self._starts.append((stop, children.cursor))
 
 
 class Handles:

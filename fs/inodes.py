@@ -58,7 +58,7 @@ class Inode:
         return before == now
 
     def note_cached(self) -> None:
-        """Note that the kernel's pages are of the file as it is, for they came through the kernel."""
+        """Note that the kernel has pages of the file as it is: they came through the kernel."""
         self._cached = self._stamp()
 
     def _stamp(self) -> tuple[int, int]:

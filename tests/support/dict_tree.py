@@ -2,9 +2,10 @@
 
 import errno
 import stat
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import count
 
 import trio
@@ -17,6 +18,10 @@ PAGE = 1000  # entries
 SPACE = Space(total=2**40, free=2**39)
 _numbers = count(1)
 _clock = count(1_700_000_000_000_000_000, 1_000_000)  # nanoseconds; every change has its own time
+
+
+async def _nothing(verb: str, name: bytes) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 @dataclass(eq=False, slots=True)
@@ -65,46 +70,53 @@ class Node:
 
 
 class DictTree:
-    """`WritableTree` over dicts; `happened` is called with (verb, name) before each call."""
+    """`WritableTree` over dicts.
+
+    Before each call, `happened` is called with the verb and the name, and `hinder` awaited with them; it may
+    wait, or raise what the tree is to raise.
+    """
 
     is_immutable = False
 
     def __init__(self, top: Node | None = None) -> None:
         self.top = top or Node(stat.S_IFDIR | 0o755)
         self.happened: Callable[[str, bytes], None] = lambda verb, name: None
+        self.hinder: Callable[[str, bytes], Awaitable[None]] = _nothing
 
     async def root(self) -> Entry:
-        await self._note("root", b"")
+        await self.note("root", b"")
         return self.top.entry(b"")
 
     async def child(self, directory: Entry, name: bytes) -> Entry:
-        await self._note("child", name)
+        await self.note("child", name)
         return self._child(directory, name).entry(name)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
-        await self._note("children", directory.name)
-        names = sorted(name for name in directory.node.children if cursor is None or name > cursor)
+        await self.note("children", directory.name)
+        above = cursor or b""
+        names = nsmallest(PAGE + 1, (name for name in directory.node.children if name > above))
         page = names[:PAGE]
         entries = [directory.node.children[name].entry(name) for name in page]
         return Children(entries, page[-1] if len(names) > PAGE else None)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator["DictFile"]:
-        await self._note("open", file.name)
+        await self.note("open", file.name)
         try:
             yield DictFile(self, file.node, file.name)
         finally:
-            self.happened("closed", file.name)
+            with trio.CancelScope(shield=True):
+                await self.note("closed", file.name)
 
     async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
-        await self._note("xattrs", entry.name)
+        await self.note("xattrs", entry.name)
         xattrs: dict[bytes, bytes] = entry.node.xattrs
         return xattrs
 
     async def create(
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int, exclusive: bool
     ) -> tuple[Entry, "DictFile"]:
-        await self._note("create", name)
+        await self.note("create", name)
         if name in directory.node.children and exclusive:
             raise FileError(errno.EEXIST, name)
         node = Node(stat.S_IFREG | mode, uid, gid)
@@ -112,7 +124,7 @@ class DictTree:
         return node.entry(name), DictFile(self, node, name)
 
     async def open_for_writing(self, file: Entry, *, truncate: bool) -> "DictFile":
-        await self._note("open_for_writing", file.name)
+        await self.note("open_for_writing", file.name)
         if truncate:
             file.node.change(Changes(size=0))
         return DictFile(self, file.node, file.name)
@@ -120,23 +132,23 @@ class DictTree:
     async def make_directory(
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int
     ) -> Entry:
-        await self._note("make_directory", name)
+        await self.note("make_directory", name)
         return self._put(directory, name, Node(stat.S_IFDIR | mode, uid, gid))
 
     async def make_symlink(
         self, directory: Entry, name: bytes, target: bytes, *, uid: int, gid: int
     ) -> Entry:
-        await self._note("make_symlink", name)
+        await self.note("make_symlink", name)
         return self._put(directory, name, Node(stat.S_IFLNK | 0o777, uid, gid, target=target))
 
     async def remove_directory(self, directory: Entry, name: bytes) -> None:
-        await self._note("remove_directory", name)
+        await self.note("remove_directory", name)
         if self._child(directory, name).children:
             raise FileError(errno.ENOTEMPTY, name)
         del directory.node.children[name]
 
     async def unlink(self, directory: Entry, name: bytes) -> None:
-        await self._note("unlink", name)
+        await self.note("unlink", name)
         self._child(directory, name).nlink -= 1
         del directory.node.children[name]
 
@@ -149,7 +161,7 @@ class DictTree:
         *,
         no_replace: bool = False,
     ) -> None:
-        await self._note("rename", name)
+        await self.note("rename", name)
         node, there = self._child(directory, name), new_directory.node.children.get(new_name)
         if there is not None and no_replace:
             raise FileError(errno.EEXIST, new_name)
@@ -160,13 +172,13 @@ class DictTree:
             del directory.node.children[name]
 
     async def change(self, entry: Entry, changes: Changes) -> Entry:
-        await self._note("change", entry.name)
+        await self.note("change", entry.name)
         entry.node.change(changes)
         changed: Entry = entry.node.entry(entry.name)
         return changed
 
     async def synchronize(self, directory: Entry) -> None:
-        await self._note("synchronize", directory.name)
+        await self.note("synchronize", directory.name)
 
     def space(self) -> Space:
         return SPACE
@@ -196,9 +208,10 @@ class DictTree:
             raise FileError(errno.ENOENT, name)
         return children[name]
 
-    async def _note(self, verb: str, name: bytes) -> None:
-        await trio.lowlevel.checkpoint()
+    async def note(self, verb: str, name: bytes) -> None:
+        """Tell of a call, and let it be hindered."""
         self.happened(verb, name)
+        await self.hinder(verb, name)
 
 
 class FrozenTree:
@@ -226,30 +239,25 @@ class DictFile:
         return self._node.entry(self._name)
 
     async def read_at(self, offset: int, length: int) -> Data:
-        await trio.lowlevel.checkpoint()
-        self._tree.happened("read", self._name)
+        await self._tree.note("read", self._name)
         return bytes(self._node.data[offset : offset + length])
 
     async def write_at(self, offset: int, data: bytes | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        self._tree.happened("write", self._name)
+        await self._tree.note("write", self._name)
         self._node.data.extend(bytes(max(0, offset - self.size)))
         self._node.data[offset : offset + len(data)] = data
         self._node.mtime_ns = next(_clock)
 
     async def change(self, changes: Changes) -> Entry:
-        await trio.lowlevel.checkpoint()
+        await self._tree.note("change", self._name)
         self._node.change(changes)
         return self.entry
 
     async def synchronize(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self._tree.happened("fsync", self._name)
+        await self._tree.note("fsync", self._name)
 
     async def flush(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self._tree.happened("flush", self._name)
+        await self._tree.note("flush", self._name)
 
     async def release(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self._tree.happened("release", self._name)
+        await self._tree.note("release", self._name)
