@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -21,8 +22,9 @@ from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.providers import open_provider
 from backgate.gateway.readahead import Budget, ReadAhead
 from backgate.gateway.reader import ObjectReader
+from backgate.gateway.recovery import open_spool
 from backgate.gateway.source import Source
-from backgate.gateway.spool import Spool, open_spool
+from backgate.gateway.spool import Spool
 from backgate.gateway.store import ObjectStore
 
 CHECK_PATIENCE = 5.0  # seconds; a store that is away must not keep a mount from coming up
@@ -114,7 +116,10 @@ async def open_repository(
         )
         spool = None
         if writable:
-            spool = await stack.enter_async_context(open_spool(config, places, store, metadata))
+            sources = partial(_source, store, blocks)
+            spool = await stack.enter_async_context(
+                open_spool(places.spool, config, store, metadata, sources)
+            )
         ahead = Ahead(await stack.enter_async_context(trio.open_nursery()), Budget())
         stack.callback(ahead.nursery.cancel_scope.cancel)
         patience = config.backups_patience
@@ -128,6 +133,10 @@ async def open_repository(
             objects=Objects(store.patient(patience), metadata.patient(patience), blocks, ahead),
             spool=spool,
         )
+
+
+def _source(store: ObjectStore, blocks: BlockCache, info: ObjectInfo) -> Source:
+    return ObjectReader(store, info, blocks)
 
 
 async def _check(store: ObjectStore) -> None:

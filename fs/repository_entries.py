@@ -1,0 +1,200 @@
+"""What a repository shows: the index's objects and directories, and the spool's files in their
+place.
+"""
+
+import errno
+import time
+from dataclasses import dataclass, replace
+
+import msgspec
+import trio
+from cachetools import LRUCache
+
+from backgate.fs.tree import Children, Entry
+from backgate.gateway.aside import HIDDEN
+from backgate.gateway.attributes import (
+    SYMLINK_MAX,
+    Attributes,
+    default_attributes,
+)
+from backgate.gateway.errors import Damaged, FileError, InvalidKey, NotFound
+from backgate.gateway.keys import component_of, name_of
+from backgate.gateway.metadata.rows import Known, Subdirectory
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.repository import Repository
+from backgate.gateway.spool import Spool
+from backgate.gateway.spooled import SpooledFile
+
+PAGE = 1000  # entries
+TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
+
+Found = Known | Subdirectory | SpooledFile
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where an entry lies: the key of its object, or the prefix of its directory."""
+
+    key: str
+
+    @property
+    def is_directory(self) -> bool:
+        return not self.key or self.key.endswith("/")
+
+
+class Entries:
+    """Finds names and makes entries of them."""
+
+    def __init__(self, repository: Repository, spool: Spool) -> None:
+        self._metadata, self._spool = repository.metadata, spool
+        self._sources = repository.source
+        self._asks_store = repository.config.attributes == "stored"
+        self._targets: LRUCache[tuple[str, str], bytes] = LRUCache(TARGETS)
+        self._root_attributes: Attributes | None = None
+        self._started_ns = time.time_ns()  # the time of directories that have none
+
+    async def root(self) -> Entry:
+        """Return the top directory."""
+        await trio.lowlevel.checkpoint()
+        return self.directory(b"", Subdirectory("", self._root_attributes))
+
+    def set_root(self, attributes: Attributes) -> None:
+        """Give the top directory attributes, until the repository is closed: it has no object."""
+        self._root_attributes = attributes
+
+    async def find(self, prefix: str, name: bytes) -> Found | None:
+        """Return what `name` in the directory `prefix` is; None when there surely is nothing."""
+        text = decoded(name)
+        if prefix + text == HIDDEN[:-1]:
+            return None
+        try:
+            component = component_of(text)
+        except InvalidKey:
+            return None  # no key is shown under this name
+        if not (component.is_beside or component.is_abbreviated):
+            spooled = self._spool.writing(prefix + component.text)
+            if spooled is not None:
+                return spooled
+        try:
+            found = await self._metadata.look_up_name(prefix, text)
+        except NotFound:
+            return None
+        if isinstance(found, Known):
+            return self._spool.writing(found.info.key) or found
+        return found
+
+    async def child(self, prefix: str, name: bytes) -> Entry:
+        """Return the entry `name` of the directory `prefix`, its attributes settled."""
+        found = await self.find(prefix, name)
+        if found is None:
+            raise FileError(errno.ENOENT, name)
+        return await self.entry(name, found)
+
+    async def entry(self, name: bytes, found: Found) -> Entry:
+        """Return the entry of what was found under `name`, its attributes settled."""
+        if isinstance(found, Known):
+            if not found.is_settled and self._is_doubtful(found.info):
+                found = await self._metadata.settled(found.info.key)
+            return await self._with_target(self.file(name, found), found.info)
+        if isinstance(found, Subdirectory):
+            return self.directory(name, found)
+        return self.spooled(name, found)
+
+    async def children(self, prefix: str, cursor: bytes | None) -> Children:
+        """Return a page of the directory `prefix`.
+
+        Its entries are in the order of their keys, those of the spool at the place of theirs:
+        whatever is stored while somebody lists is shown once.
+        """
+        after, place = msgspec.json.decode(cursor, type=tuple[str, str]) if cursor else ("", None)
+        page, place = await self._metadata.children(prefix, place, PAGE)
+        named: dict[str, tuple[str, Found]] = {}
+        for name, found in page:
+            key = found.info.key if isinstance(found, Known) else found.prefix
+            named[key] = name, found
+        last = max(named, default=after)
+        for key, file in self._spool.shelf.children(prefix).items():
+            if after < key and (place is None or key <= last):
+                name = named[key][0] if key in named else name_of(key[len(prefix) :])
+                named[key] = name, file
+        entries = [
+            self._listed(name, found)
+            for key, (name, found) in sorted(named.items())
+            if key != HIDDEN
+        ]
+        following = msgspec.json.encode((last, place)) if place is not None else None
+        return Children(entries, following)
+
+    def attributes(self, known: Known) -> Attributes:
+        """Return what stat(2) tells of an object."""
+        return known.attributes or default_attributes(known.info)
+
+    def file(self, name: bytes, known: Known) -> Entry:
+        """Return the entry of an object."""
+        info = known.info
+        return self._made(name, info.key, self.attributes(known), info.size)
+
+    def spooled(self, name: bytes, file: SpooledFile) -> Entry:
+        """Return the entry of a file as it is in the spool."""
+        return self._made(name, file.key or "", file.attributes, file.size)
+
+    def directory(self, name: bytes, found: Subdirectory) -> Entry:
+        """Return the entry of a directory; one without attributes is the gateway's user's."""
+        marker = ObjectInfo(found.prefix or "/", 0, self._started_ns, "")
+        attributes = found.attributes or default_attributes(marker)
+        return replace(self._made(name, found.prefix, attributes, 0), nlink=2)
+
+    def linked(self, info: ObjectInfo, target: bytes) -> None:
+        """Remember the target of a symlink that was just stored."""
+        self._targets[info.key, info.etag] = target
+
+    def _listed(self, name: str, found: Found) -> Entry:
+        """Return an entry for a listing, for which the store is not asked."""
+        raw = name.encode("utf-8", "surrogateescape")
+        if isinstance(found, Subdirectory):
+            return self.directory(raw, found)
+        if isinstance(found, SpooledFile):
+            return self.spooled(raw, found)
+        entry = self.file(raw, found)
+        if entry.is_symlink:
+            target = self._targets.get((found.info.key, found.info.etag))
+            return replace(entry, target=target, is_settled=target is not None)
+        return replace(entry, is_settled=found.is_settled or not self._is_doubtful(found.info))
+
+    def _is_doubtful(self, info: ObjectInfo) -> bool:
+        """True when the object's own metadata may say what matters: a symlink, or as configured."""
+        return self._asks_store or 0 < info.size <= SYMLINK_MAX
+
+    async def _with_target(self, entry: Entry, info: ObjectInfo) -> Entry:
+        if not entry.is_symlink:
+            return entry
+        target = self._targets.get((info.key, info.etag))
+        if target is None:
+            target = bytes(await self._sources(info).read_at(0, SYMLINK_MAX))
+            if not target or b"\0" in target:
+                raise Damaged(info.key, 0, "it says that it is a symlink, and holds no target")
+            self.linked(info, target)
+        return replace(entry, target=target)
+
+    def _made(self, name: bytes, key: str, attributes: Attributes, size: int) -> Entry:
+        return Entry(
+            name=name,
+            mode=attributes.mode,
+            size=size,
+            uid=attributes.uid,
+            gid=attributes.gid,
+            mtime_ns=attributes.mtime_ns,
+            atime_ns=attributes.atime_ns,
+            ctime_ns=attributes.ctime_ns,
+            node=Node(key),
+        )
+
+
+def decoded(name: bytes) -> str:
+    """Return a name as keys have it; `FileError` (EILSEQ) when it is not UTF-8."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise FileError(
+            errno.EILSEQ, name, "a key of an object is UTF-8, and this is not"
+        ) from None

@@ -1,0 +1,306 @@
+"""The writable view of a repository: its objects as files, and what the spool holds in their place.
+
+Names are decoded as UTF-8, strictly: keys are UTF-8, and a name that is not would come back as
+another one. A file that is open for writing, or staged, is seen by every reader as it is in the
+spool. Who changes what a name means claims it first, and looks at it then.
+"""
+
+import errno
+import stat
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+
+from backgate.fs.repository_entries import Entries, Found, Node, decoded
+from backgate.fs.repository_file import RepositoryFile, changed
+from backgate.fs.tree import Changes, Children, Entry, Space
+from backgate.gateway.aside import HIDDEN
+from backgate.gateway.attributes import SYMLINK_MAX, Attributes
+from backgate.gateway.errors import FileError, InvalidKey, NotFound
+from backgate.gateway.keys import MARK, NAME_MAX, new_key
+from backgate.gateway.metadata.rows import Known, Subdirectory
+from backgate.gateway.namespace import Name, Namespace
+from backgate.gateway.repository import Repository
+from backgate.gateway.source import Source
+from backgate.gateway.spooled import SpooledFile
+from backgate.gateway.units import TIB
+
+CAPACITY = 1024 * TIB  # bytes that statfs shows where nothing is configured
+FRESH_ALONE = 10.0  # seconds that the kernel may keep what only we can change
+FRESH_SHARED = 1.0  # seconds, where others write too
+
+
+class RepositoryTree:
+    """A repository as a `WritableTree`."""
+
+    is_immutable = False
+
+    def __init__(self, repository: Repository) -> None:
+        if repository.spool is None:
+            raise ValueError("a repository without a spool cannot be written to")
+        config = repository.config
+        self.fresh_for = FRESH_ALONE if config.writers == "exclusive" else FRESH_SHARED
+        self._capacity = config.capacity
+        self._store, self._metadata = repository.store, repository.metadata
+        self._spool = repository.spool
+        self._names = Namespace(self._spool)
+        self._entries = Entries(repository, self._spool)
+
+    async def root(self) -> Entry:
+        return await self._entries.root()
+
+    async def child(self, directory: Entry, name: bytes) -> Entry:
+        return await self._entries.child(_prefix(directory), name)
+
+    async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
+        return await self._entries.children(_prefix(directory), cursor)
+
+    @asynccontextmanager
+    async def open(self, file: Entry) -> AsyncIterator[Source]:
+        key = _key(file)
+        spooled = self._spool.writing(key)
+        if spooled is None:
+            known = await self._metadata.look_up(key)
+            with self._names.opened(known.info) as source:
+                yield source
+            return
+        self._spool.hold(spooled)
+        try:
+            yield spooled
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._spool.release(spooled)
+
+    async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
+        await trio.lowlevel.checkpoint()
+        return {}
+
+    async def create(
+        self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int, exclusive: bool
+    ) -> tuple[Entry, RepositoryFile]:
+        key = self._new_key(directory, name)
+        async with self._spool.claims.claim(key, key + "/"):
+            found = await self._entries.find(_prefix(directory), name)
+            if found is None:
+                attributes = _new_attributes(stat.S_IFREG | mode, uid, gid)
+                spooled = self._spool.create(key, attributes, exclusive=exclusive)
+                file = RepositoryFile(self._spool, self._entries, self._spool.hold(spooled), name)
+            elif exclusive:
+                raise FileError(errno.EEXIST, name)
+            else:
+                file = await self._open(await self._entries.entry(name, found))
+        return file.entry, file
+
+    async def open_for_writing(self, file: Entry, *, truncate: bool) -> RepositoryFile:
+        key = _key(file)
+        async with self._spool.claims.claim(key):
+            opened = await self._open(file)
+        if truncate:
+            await opened.change(Changes(size=0))
+        return opened
+
+    async def make_directory(
+        self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int
+    ) -> Entry:
+        key = self._new_key(directory, name)
+        attributes = _new_attributes(stat.S_IFDIR | mode, uid, gid)
+        async with self._spool.claims.claim(key, key + "/"):
+            await self._expect_absent(directory, name)
+            await self._names.make_directory(key + "/", attributes)
+        return self._entries.directory(name, Subdirectory(key + "/", attributes))
+
+    async def make_symlink(
+        self, directory: Entry, name: bytes, target: bytes, *, uid: int, gid: int
+    ) -> Entry:
+        key = self._new_key(directory, name)
+        if not 0 < len(target) <= SYMLINK_MAX:
+            raise FileError(errno.ENAMETOOLONG if target else errno.ENOENT, name)
+        attributes = _new_attributes(stat.S_IFLNK | 0o777, uid, gid)
+        async with self._spool.claims.claim(key, key + "/"):
+            await self._expect_absent(directory, name)
+            info = await self._names.put(key, target, attributes)
+        self._entries.linked(info, target)
+        return await self._entries.entry(name, Known(info, attributes, is_settled=True))
+
+    async def remove_directory(self, directory: Entry, name: bytes) -> None:
+        await self._spool.settled()
+        key = await self._key_below(directory, name)
+        async with self._spool.claims.claim(key, key + "/"):
+            found = await self._existing(directory, name)
+            if not isinstance(found, Subdirectory):
+                raise FileError(errno.ENOTDIR, name)
+            await self._names.remove_directory(found.prefix)
+
+    async def unlink(self, directory: Entry, name: bytes) -> None:
+        await self._spool.settled()
+        key = await self._key_below(directory, name)
+        async with self._spool.claims.claim(key):
+            found = await self._existing(directory, name)
+            if isinstance(found, Subdirectory):
+                raise FileError(errno.EISDIR, name)
+            await self._names.remove(await self._name(found))
+
+    async def rename(
+        self,
+        directory: Entry,
+        name: bytes,
+        new_directory: Entry,
+        new_name: bytes,
+        *,
+        no_replace: bool = False,
+    ) -> None:
+        key, new = await self._key_below(directory, name), self._new_key(new_directory, new_name)
+        if key == new:
+            return
+        await self._spool.settled(but=key)
+        async with self._spool.claims.claim(key, key + "/", new, new + "/"):
+            source = await self._existing(directory, name)
+            target = await self._entries.find(_prefix(new_directory), new_name)
+            if target is not None and no_replace:
+                raise FileError(errno.EEXIST, new_name)
+            if isinstance(source, Subdirectory):
+                await self._rename_directory(source, new + "/", target, new_name)
+            elif isinstance(target, Subdirectory):
+                raise FileError(errno.EISDIR, new_name)
+            else:
+                replaced = await self._name(target) if target else Name(new, None, None)
+                await self._names.rename(await self._name(source), replaced, no_replace=no_replace)
+
+    async def change(self, entry: Entry, changes: Changes) -> Entry:
+        node: Node = entry.node
+        if node.is_directory:
+            return await self._change_directory(entry, changes)
+        if changes.size is not None:
+            file = await self.open_for_writing(entry, truncate=False)
+            try:
+                await file.change(changes)
+                await file.flush()
+                return file.entry
+            finally:
+                await file.release()
+        spooled = self._spool.writing(node.key)
+        if spooled is not None:
+            self._spool.set_attributes(spooled, changed(spooled.attributes, changes))
+            return self._entries.spooled(entry.name, spooled)
+        known = await self._metadata.settled(node.key)
+        attributes = changed(self._entries.attributes(known), changes)
+        self._metadata.attributes_changed(node.key, attributes)
+        return await self._entries.entry(entry.name, Known(known.info, attributes, is_settled=True))
+
+    async def synchronize(self, directory: Entry) -> None:
+        self._spool.end_epoch()
+        await self._spool.journal.synchronize()
+
+    def space(self) -> Space:
+        total = self._capacity or CAPACITY
+        used = self._metadata.status().bytes if self._capacity else 0
+        return Space(total, max(0, total - used))
+
+    async def _open(self, file: Entry) -> RepositoryFile:
+        key = _key(file)
+        spooled = self._spool.writing(key)
+        if spooled is None:
+            known = await self._metadata.look_up(key)
+            spooled = self._spool.open(known.info, self._entries.attributes(known))
+        else:
+            self._spool.hold(spooled)
+        return RepositoryFile(self._spool, self._entries, spooled, file.name)
+
+    async def _change_directory(self, entry: Entry, changes: Changes) -> Entry:
+        if changes.size is not None:
+            raise FileError(errno.EISDIR, entry.name)
+        prefix = _prefix(entry)
+        now = Attributes(
+            mode=entry.mode,
+            uid=entry.uid,
+            gid=entry.gid,
+            mtime_ns=entry.mtime_ns,
+            atime_ns=entry.atime_ns,
+            ctime_ns=entry.ctime_ns,
+        )
+        attributes = changed(now, changes)
+        if prefix:
+            self._metadata.directory_changed(prefix, attributes)
+        else:
+            self._entries.set_root(attributes)
+        await trio.lowlevel.checkpoint()
+        return self._entries.directory(entry.name, Subdirectory(prefix, attributes))
+
+    async def _rename_directory(
+        self, source: Subdirectory, target_prefix: str, target: Found | None, name: bytes
+    ) -> None:
+        if target is not None and not isinstance(target, Subdirectory):
+            raise FileError(errno.ENOTDIR, name)
+        if target_prefix.startswith(source.prefix):
+            raise FileError(errno.EINVAL, name, "a directory cannot be moved into itself")
+        if target is not None:
+            await self._names.expect_empty(target_prefix)
+        await self._names.rename_directory(source.prefix, target_prefix)
+
+    async def _name(self, found: Found) -> Name:
+        """Return what the spool and the store have of a file, now that its name is claimed."""
+        if isinstance(found, Known):
+            return Name(found.info.key, self._spool.writing(found.info.key), found)
+        assert isinstance(found, SpooledFile)
+        assert found.key is not None
+        if found.is_new:
+            return Name(found.key, found, None)
+        try:
+            return Name(found.key, found, await self._metadata.look_up(found.key))
+        except NotFound:
+            return Name(found.key, found, None)
+
+    async def _existing(self, directory: Entry, name: bytes) -> Found:
+        found = await self._entries.find(_prefix(directory), name)
+        if found is None:
+            raise FileError(errno.ENOENT, name)
+        return found
+
+    async def _expect_absent(self, directory: Entry, name: bytes) -> None:
+        if await self._entries.find(_prefix(directory), name) is not None:
+            raise FileError(errno.EEXIST, name)
+
+    def _new_key(self, directory: Entry, name: bytes) -> str:
+        """Return the key for a new name; `FileError` when no object can have it."""
+        text, prefix = decoded(name), _prefix(directory)
+        if len(name) > NAME_MAX:
+            raise FileError(errno.ENAMETOOLONG, name)
+        if prefix + text == HIDDEN[:-1]:
+            raise FileError(errno.EPERM, name, "this name is the gateway's own")
+        try:
+            return new_key(prefix, name, self._store.abilities)
+        except InvalidKey as error:
+            too_long = len((prefix + text).encode()) >= self._store.abilities.limits.key_max
+            code = errno.ENAMETOOLONG if too_long else errno.EINVAL
+            raise FileError(code, name, str(error)) from error
+
+    async def _key_below(self, directory: Entry, name: bytes) -> str:
+        """Return the key that a name stands for, if anything has it."""
+        prefix, text = _prefix(directory), decoded(name)
+        if not text.startswith(MARK):
+            return prefix + text
+        found = await self._existing(directory, name)
+        if isinstance(found, Subdirectory):
+            return found.prefix[:-1]
+        return found.info.key if isinstance(found, Known) else found.key or prefix + text
+
+
+def _prefix(directory: Entry) -> str:
+    node: Node = directory.node
+    if not node.is_directory:
+        raise FileError(errno.ENOTDIR, directory.name)
+    return node.key
+
+
+def _key(file: Entry) -> str:
+    node: Node = file.node
+    if node.is_directory:
+        raise FileError(errno.EISDIR, file.name)
+    return node.key
+
+
+def _new_attributes(mode: int, uid: int, gid: int) -> Attributes:
+    now_ns = time.time_ns()
+    return Attributes(mode=mode, uid=uid, gid=gid, mtime_ns=now_ns, ctime_ns=now_ns)

@@ -1,0 +1,75 @@
+"""Hidden objects: bytes of files being written that had to leave the spool, and objects that were
+unlinked open.
+
+They lie below `.backgate/`, which the tree does not show. The journal knows each before it exists,
+so that none outlives its use, whatever happens to the gateway.
+"""
+
+import logging
+from collections.abc import Iterable
+
+import trio
+
+from backgate.gateway.attributes import Attributes
+from backgate.gateway.deletions import Deletions
+from backgate.gateway.errors import StoreError
+from backgate.gateway.journal import Journal
+from backgate.gateway.provider import Body, ObjectInfo
+from backgate.gateway.records import Aside, Cleared
+from backgate.gateway.renames import Renames
+from backgate.gateway.store import ObjectStore
+
+HIDDEN = ".backgate/"  # the prefix of all hidden objects
+
+log = logging.getLogger(__name__)
+
+
+class Asides:
+    """The hidden objects of one spool."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        journal: Journal,
+        deletions: Deletions,
+        nursery: trio.Nursery,
+        gateway: str,
+    ) -> None:
+        self._store, self._journal = store, journal
+        self._deletions, self._nursery = deletions, nursery
+        prefix = f"{HIDDEN}{gateway}/"
+        numbers = [key.removeprefix(prefix) for key in journal.state.asides]
+        self._prefix = prefix
+        self._last = max((int(number) for number in numbers if number.isdigit()), default=0)
+
+    async def put(self, body: Body) -> ObjectInfo:
+        """Store `body` as a hidden object."""
+        key = await self._announced()
+        return await self._store.put(key, body)
+
+    async def copy(
+        self, info: ObjectInfo, attributes: Attributes | None, renames: Renames
+    ) -> ObjectInfo:
+        """Make a hidden copy of an object that is about to go, for those who have it open."""
+        return await renames.copy(info, attributes, await self._announced())
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Delete hidden objects in the background; the next start tries again what fails."""
+        for key in keys:
+            if key in self._journal.state.asides:
+                self._nursery.start_soon(self._remove, key)
+
+    async def _announced(self) -> str:
+        self._last += 1
+        key = f"{self._prefix}{self._last}"
+        self._journal.append(Aside(key))
+        await self._journal.synchronize()
+        return key
+
+    async def _remove(self, key: str) -> None:
+        try:
+            await self._deletions.delete(key)
+        except StoreError as error:
+            log.info("hidden object %r stays until the next start: %s", key, error)
+            return
+        self._journal.append(Cleared([key]))

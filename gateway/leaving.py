@@ -1,0 +1,101 @@
+"""Back-pressure: bytes leave the spool's disk for the store, and writers wait until they have.
+
+From half of the limit on, parts of growing files leave for hidden objects. At the limit a writer
+waits until something has left. When nothing can leave, because all files are shorter than a part,
+the limit is exceeded: waiting for ever would help nobody.
+"""
+
+import logging
+
+import trio
+
+from backgate.gateway.errors import StoreError
+from backgate.gateway.parts import Part, PartPlan
+from backgate.gateway.room import Room
+from backgate.gateway.shelf import Shelf
+from backgate.gateway.spooled import SpooledFile
+from backgate.gateway.units import size_to_text
+from backgate.gateway.upload import Uploader
+
+AT_ONCE = 4  # parts of one file; enough to fill a link, and no more is sent twice than needed
+
+log = logging.getLogger(__name__)
+
+
+class Leaving:
+    """What leaves one spool to make room."""
+
+    def __init__(self, room: Room, shelf: Shelf, uploader: Uploader, nursery: trio.Nursery) -> None:
+        self._room, self._shelf = room, shelf
+        self._uploader, self._nursery = uploader, nursery
+        self._leaving: set[tuple[int, Part]] = set()  # file's number, part
+        self._fault: StoreError | None = None
+        self._is_exceeded = False
+
+    async def room(self, size: int) -> None:
+        """Return when `size` bytes more fit, or when nothing can be done about it.
+
+        Raises `StoreError` when what should leave could not be stored before the deadline.
+        """
+        while self._room.used + size > self._room.limit:
+            self._fault = None
+            if not (self._uploader.ahead or self._leaving or self._begin()):
+                self._exceed()
+                return
+            if self._room.used + size > self._room.limit:
+                await self._room.change()
+            if self._fault is not None:
+                raise self._fault
+        self._is_exceeded = False
+
+    def leave(self, file: SpooledFile) -> bool:
+        """Let full parts of `file` leave in the background; False when none can."""
+        parts = [
+            part
+            for part in full_parts(file, self._uploader.plan)
+            if (file.number, part) not in self._leaving and not file.is_on_way(part)
+        ]
+        for part in parts[:AT_ONCE]:
+            self._leaving.add((file.number, part))
+            self._nursery.start_soon(self._put_aside, file, part)
+        return bool(parts)
+
+    def _begin(self) -> bool:
+        """Free what is stored anyway, or begin to store what is not; False without any."""
+        before = self._room.used
+        by_size = sorted(self._shelf, key=lambda file: file.local.total, reverse=True)
+        for file in by_size:
+            if not file.is_dirty and file.local.total and not file.is_sending:
+                file.release_clean()
+        return self._room.used < before or any(self.leave(file) for file in by_size)
+
+    async def _put_aside(self, file: SpooledFile, part: Part) -> None:
+        try:
+            await self._uploader.put_aside(file, part)
+        except StoreError as error:
+            self._fault = error
+        finally:
+            self._leaving.discard((file.number, part))
+            self._room.changed()
+
+    def _exceed(self) -> None:
+        if not self._is_exceeded:
+            self._is_exceeded = True
+            log.warning(
+                "the spool is full, %s of %s, with files that cannot leave in parts: going on",
+                size_to_text(self._room.used),
+                size_to_text(self._room.limit),
+            )
+
+
+def full_parts(file: SpooledFile, plan: PartPlan) -> list[Part]:
+    """Return the parts of `file` of which the disk holds every byte."""
+    parts = []
+    for start, stop in file.local:
+        number = plan.number_at(start)
+        if plan.part(number).start < start:
+            number += 1
+        while (part := plan.part(number)).stop <= stop:
+            parts.append(part)
+            number += 1
+    return parts

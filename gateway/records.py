@@ -1,0 +1,180 @@
+"""What the crash journal says: its records, and the state that they add up to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import msgspec
+
+from backgate.gateway.attributes import Attributes
+from backgate.gateway.extents import Backing
+from backgate.gateway.provider import ObjectInfo
+
+
+class Header(msgspec.Struct, frozen=True, tag="header"):
+    """Begins the log of one run."""
+
+    gateway: str  # names this spool among all that write to one store
+    boot: str  # of the machine; what was not synchronized before another boot is not to be trusted
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True):
+    """Bytes of a file that lie in an object."""
+
+    start: int
+    stop: int
+    offset: int
+    key: str
+    size: int
+    mtime_ns: int
+    etag: str
+
+    @classmethod
+    def of(cls, backing: Backing) -> "Held":
+        info = backing.info
+        return cls(
+            backing.start, backing.stop, backing.offset,
+            info.key, info.size, info.mtime_ns, info.etag,
+        )  # fmt: skip
+
+    def backing(self) -> Backing:
+        info = ObjectInfo(self.key, self.size, self.mtime_ns, self.etag)
+        return Backing(self.start, self.stop, info, self.offset)
+
+
+class Spooled(msgspec.Struct, frozen=True, tag="file", kw_only=True):
+    """A file of the spool as it is now; replaces what was said of it before."""
+
+    number: int
+    key: str
+    attributes: Attributes
+    size: int  # bytes
+    local: list[tuple[int, int]]  # ranges whose bytes are in the local file
+    held: list[Held]
+    epoch: int  # it is stored after all that was acknowledged in earlier ones
+    is_durable: bool  # its bytes were synchronized before this was written
+    is_closed: bool
+    is_new: bool  # the store had no object of its name
+    if_absent: bool  # it was created with O_EXCL and is not stored yet
+    reason: str = ""  # why it could not be stored
+
+
+class Left(msgspec.Struct, frozen=True, tag="left"):
+    """Bytes of a file have left the local file for an object."""
+
+    number: int
+    held: Held
+
+
+class Named(msgspec.Struct, frozen=True, tag="named"):
+    """A file of the spool has another name."""
+
+    number: int
+    key: str
+
+
+class Gone(msgspec.Struct, frozen=True, tag="gone"):
+    """A file is stored, removed or discarded: nothing needs to be done for it."""
+
+    number: int
+
+
+class Began(msgspec.Struct, frozen=True, tag="began"):
+    """A multipart upload was begun."""
+
+    upload: str
+    key: str
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """A multipart upload was committed or aborted."""
+
+    upload: str
+
+
+class Aside(msgspec.Struct, frozen=True, tag="aside"):
+    """A hidden object is about to be made."""
+
+    key: str
+
+
+class Cleared(msgspec.Struct, frozen=True, tag="cleared"):
+    """Hidden objects were deleted."""
+
+    keys: list[str]
+
+
+class Move(msgspec.Struct, frozen=True, tag="move"):
+    """An object, or all below a prefix, is about to be renamed in the store."""
+
+    number: int
+    source: str
+    target: str
+
+
+class Moved(msgspec.Struct, frozen=True, tag="moved"):
+    """A rename in the store has ended."""
+
+    number: int
+
+
+Record: TypeAlias = (
+    Header | Spooled | Left | Named | Gone | Began | Ended | Aside | Cleared | Move | Moved
+)
+
+
+@dataclass(slots=True)
+class State:
+    """What all records of a log together say."""
+
+    header: Header = field(default_factory=lambda: Header("", ""))
+    files: dict[int, Spooled] = field(default_factory=dict)  # in the order they became durable
+    uploads: dict[str, str] = field(default_factory=dict)  # upload -> key
+    asides: set[str] = field(default_factory=set)  # keys
+    moves: dict[int, Move] = field(default_factory=dict)
+
+    def apply(self, record: Record) -> None:
+        """Change the state as `record` says; one that fits nothing changes nothing."""
+        match record:
+            case Header():
+                self.header = record
+            case Spooled(number=number):
+                before = self.files.get(number)
+                if before is not None and record.is_durable and not before.is_durable:
+                    del self.files[number]  # its turn counts from here
+                self.files[number] = record
+            case Left(number=number, held=held) if number in self.files:
+                self.files[number] = _without(self.files[number], held)
+            case Named(number=number, key=key) if number in self.files:
+                self.files[number] = msgspec.structs.replace(self.files[number], key=key)
+            case Gone(number=number):
+                self.files.pop(number, None)
+            case Began(upload=upload, key=key):
+                self.uploads[upload] = key
+            case Ended(upload=upload):
+                self.uploads.pop(upload, None)
+            case Aside(key=key):
+                self.asides.add(key)
+            case Cleared(keys=keys):
+                self.asides.difference_update(keys)
+            case Move(number=number):
+                self.moves[number] = record
+            case Moved(number=number):
+                self.moves.pop(number, None)
+
+    def records(self) -> Iterator[Record]:
+        """Return the fewest records that say the same."""
+        yield self.header
+        yield from (Began(upload, key) for upload, key in self.uploads.items())
+        yield from (Aside(key) for key in sorted(self.asides))
+        yield from self.moves.values()
+        yield from self.files.values()
+
+
+def _without(file: Spooled, held: Held) -> Spooled:
+    """Return `file` with the bytes of `held` no longer in the local file."""
+    local: list[tuple[int, int]] = []
+    for start, stop in file.local:
+        local += [(start, min(stop, held.start)), (max(start, held.stop), stop)]
+    kept = [(start, stop) for start, stop in local if start < stop]
+    return msgspec.structs.replace(file, local=kept, held=[*file.held, held])

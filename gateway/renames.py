@@ -1,0 +1,180 @@
+"""Renames in the store: copies on the store's side, then deletes, journalled so that a crash
+finishes them.
+
+All copies exist before the first original goes, so whoever looks at the store meanwhile misses
+nothing, and doing it twice does no harm. One that fails is taken back: its copies are deleted
+again.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from backgate.gateway.attributes import Attributes, metadata_from_attributes
+from backgate.gateway.errors import NotFound, StoreError
+from backgate.gateway.journal import Journal
+from backgate.gateway.keys import name_of, parent_of
+from backgate.gateway.metadata.cache import Metadata
+from backgate.gateway.metadata.rows import Subdirectory
+from backgate.gateway.parts import COPY_PART
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import Began, Ended, Move, Moved
+from backgate.gateway.store import ObjectStore
+
+COPIES_AT_ONCE = 16  # objects of one directory
+UNDO_PATIENCE = 30.0  # seconds; the store has just failed for as long as it may
+
+log = logging.getLogger(__name__)
+
+OnMoved = Callable[[str, ObjectInfo], None]  # told the old key and the object as it is now
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    info: ObjectInfo
+    attributes: Attributes | None
+    target: str
+
+
+class Renames:
+    """Renames objects of one store, with what the metadata cache knows of them."""
+
+    def __init__(self, store: ObjectStore, metadata: Metadata, journal: Journal) -> None:
+        self._store, self._metadata, self._journal = store, metadata, journal
+        self._last = max(journal.state.moves, default=0)
+
+    async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
+        """Rename the object `source`; one that ends in "/" is a directory with all below it.
+
+        `on_moved` hears of each copy before its original goes. Raises `StoreError`, and then all is
+        as it was; after cancellation the next start of the gateway finishes it.
+        """
+        self._last += 1
+        move = Move(self._last, source, target)
+        self._journal.append(move)
+        await self._journal.synchronize()
+        try:
+            await self.finish(move, on_moved)
+        except StoreError:
+            self._journal.append(Moved(move.number))
+            raise
+
+    async def finish(self, move: Move, on_moved: OnMoved) -> None:
+        """Do what is left to do of a rename that the journal knows."""
+        objects = await self._objects(move.source, move.target)
+        copies: dict[str, ObjectInfo] = {}
+        try:
+            await self._copy_all(objects, copies)
+        except StoreError:
+            await self._undo(list(copies.values()))
+            raise
+        if move.source.endswith("/"):
+            await self._move_directories(move, objects)
+        for one in objects:
+            copy = copies.get(one.info.key)
+            if copy is not None:
+                self._metadata.stored(copy, one.attributes)
+                on_moved(one.info.key, copy)
+        await self._delete([one.info.key for one in objects])
+        if move.source.endswith("/"):
+            self._metadata.directory_removed(move.source)
+        self._journal.append(Moved(move.number))
+        await self._journal.synchronize()
+
+    async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
+        """Copy an object of any size on the store's side; its metadata goes along."""
+        if info.size <= self._store.abilities.limits.copy_max:
+            return await self._store.copy(info.key, key)
+        if attributes is not None:
+            metadata = metadata_from_attributes(attributes)
+        else:
+            metadata = dict((await self._store.head(info.key)).metadata or {})
+        upload = await self._store.begin_upload(key, metadata)
+        self._journal.append(Began(upload, key))
+        await self._journal.synchronize()
+        size = min(COPY_PART, self._store.abilities.limits.copy_max)
+        etags = []
+        for number, start in enumerate(range(0, info.size, size), 1):
+            stop = min(start + size, info.size)
+            etag = await self._store.copy_part(key, upload, number, info.key, start, stop)
+            etags.append((number, etag))
+        copy = await self._store.commit_upload(key, upload, etags)
+        self._journal.append(Ended(upload))
+        return copy
+
+    async def _objects(self, source: str, target: str) -> list[_Object]:
+        """Return what there is to rename; what a crash let go already is not there any more."""
+        if not source.endswith("/"):
+            try:
+                known = await self._metadata.settled(source)
+            except NotFound:
+                return []
+            return [_Object(known.info, known.attributes, target)]
+        objects: list[_Object] = []
+        after = ""
+        while infos := await self._metadata.below(source, after):
+            for info in infos:
+                known = await self._metadata.look_up(info.key)
+                to = target + info.key.removeprefix(source)
+                objects.append(_Object(known.info, known.attributes, to))
+            after = infos[-1].key
+        return objects
+
+    async def _copy_all(self, objects: list[_Object], copies: dict[str, ObjectInfo]) -> None:
+        errors: list[StoreError] = []
+        limiter = trio.CapacityLimiter(COPIES_AT_ONCE)
+
+        async def copy(one: _Object) -> None:
+            try:
+                async with limiter:
+                    copies[one.info.key] = await self.copy(one.info, one.attributes, one.target)
+            except NotFound:
+                log.debug("%r is not there any more", one.info.key)
+            except StoreError as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for one in objects:
+                nursery.start_soon(copy, one)
+        if errors:
+            raise errors[0]
+
+    async def _undo(self, copies: list[ObjectInfo]) -> None:
+        keys = [copy.key for copy in copies]
+        try:
+            failed = await self._store.patient(UNDO_PATIENCE).delete(keys)
+        except StoreError:
+            failed = dict.fromkeys(keys)
+        if failed:
+            log.warning("a rename failed; %d of its copies stay, as %r", len(failed), min(failed))
+
+    async def _move_directories(self, move: Move, objects: list[_Object]) -> None:
+        """Have the metadata cache know the directories, empty, before it knows what is in them."""
+        prefixes = {move.source}
+        for one in objects:
+            prefix = parent_of(one.info.key)
+            while prefix not in prefixes and prefix.startswith(move.source):
+                prefixes.add(prefix)
+                prefix = parent_of(prefix[:-1])
+        for prefix in sorted(prefixes):
+            attributes = await self._attributes_of(prefix)
+            target = move.target + prefix.removeprefix(move.source)
+            self._metadata.directory_made(target, attributes)
+
+    async def _attributes_of(self, prefix: str) -> Attributes | None:
+        parent = parent_of(prefix[:-1])
+        try:
+            name = name_of(prefix[len(parent) : -1])
+            found = await self._metadata.look_up_name(parent, name)
+        except NotFound:
+            return None
+        return found.attributes if isinstance(found, Subdirectory) else None
+
+    async def _delete(self, keys: list[str]) -> None:
+        failed = await self._store.delete(keys)
+        self._metadata.removed([key for key in keys if key not in failed])
+        for error in failed.values():
+            raise error

@@ -1,0 +1,432 @@
+"""The spool: files that are being written, staged, or could not be stored yet, on the gateway's own
+disk.
+
+A file that is closed is in the store when `flush` returns, and then leaves the spool. One whose
+name is staged stays until it is renamed, or until nobody has renamed it for a while. One that could
+not be stored stays, listed, and is tried again. `recovery.open_spool` opens a spool.
+
+With `is_lazy` (durability = "journal") flush returns once the bytes are safe on this disk, and
+files are stored behind it, epoch by epoch: nothing of a later epoch is seen in the store before all
+of an earlier one.
+"""
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+from msgspec.structs import replace
+
+from backgate.gateway.aside import HIDDEN, Asides
+from backgate.gateway.attributes import Attributes
+from backgate.gateway.backlog import Backlog, LeftOver
+from backgate.gateway.claims import Claims
+from backgate.gateway.deletions import Deletions
+from backgate.gateway.errors import FileError, StoreError
+from backgate.gateway.journal import Journal, synchronize_directory
+from backgate.gateway.leaving import Leaving
+from backgate.gateway.metadata.cache import Metadata
+from backgate.gateway.pending import FILES, Pending
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import Gone, Named
+from backgate.gateway.renames import Renames
+from backgate.gateway.room import Room
+from backgate.gateway.shelf import Shelf
+from backgate.gateway.source import Data
+from backgate.gateway.spooled import Sources, SpooledFile
+from backgate.gateway.staged import StagedNames
+from backgate.gateway.store import ObjectStore
+from backgate.gateway.upload import Uploader
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a spool is made of."""
+
+    directory: Path
+    gateway: str  # names this spool among all that write to one store
+    store: ObjectStore
+    metadata: Metadata
+    sources: Sources
+    staged: StagedNames
+    journal: Journal
+    nursery: trio.Nursery
+    claims: Claims
+    deletions: Deletions
+    asides: Asides
+    renames: Renames
+    room: Room
+    shelf: Shelf
+    uploader: Uploader
+    leaving: Leaving
+
+
+class Spool:
+    """All files between the tools and the store."""
+
+    def __init__(self, parts: Parts, last_number: int, *, is_lazy: bool, is_shared: bool) -> None:
+        self.store, self.metadata, self.sources = parts.store, parts.metadata, parts.sources
+        self.claims, self.deletions = parts.claims, parts.deletions
+        self.asides, self.renames, self.journal = parts.asides, parts.renames, parts.journal
+        self.staged, self.shelf = parts.staged, parts.shelf
+        self._files = parts.directory / FILES
+        self._room, self._uploader, self._leaving = parts.room, parts.uploader, parts.leaving
+        self._last_number = last_number
+        self.is_lazy = is_lazy
+        # Where others write too, the store decides who was first; where not, the index knows.
+        self.is_guarded = is_shared and parts.store.abilities.conditional_put
+        self.epoch = 0
+        self.left_over: dict[int, LeftOver] = {}  # by number; no tool was told that they are safe
+        self._backlog = Backlog(self)
+        self.is_recovered = trio.Event()  # what an earlier run began in the store has ended
+        self._is_disk_full = False
+
+    @property
+    def used(self) -> int:
+        """How many bytes the files take on the gateway's disk."""
+        return self._room.used
+
+    @property
+    def limit(self) -> int:
+        """How many bytes they may take."""
+        return self._room.limit
+
+    def writing(self, key: str) -> SpooledFile | None:
+        """Return the file `key` as it is in the spool; None when the store has it as it is."""
+        return self.shelf.get(key)
+
+    def create(self, key: str, attributes: Attributes, *, exclusive: bool = False) -> SpooledFile:
+        """Open a new, empty file, which nobody has under that key."""
+        file = self._new(key, attributes)
+        file.if_absent = exclusive and self.is_guarded
+        file.version += 1
+        self._record(file)
+        return file
+
+    def open(self, info: ObjectInfo, attributes: Attributes) -> SpooledFile:
+        """Open the object `info` for writing; it is copied where it is not overwritten."""
+        file = self.shelf.get(info.key)
+        if file is None:
+            file = self._new(info.key, attributes)
+            file.start_from(info)
+        return self.hold(file)
+
+    def hold(self, file: SpooledFile) -> SpooledFile:
+        """Note that one more has `file` open; each is to be released."""
+        file.opens += 1
+        return file
+
+    async def write(self, file: SpooledFile, offset: int, data: Data) -> None:
+        """Put `data` at `offset`; waits for room in the spool.
+
+        Raises `FileError`: EFBIG, ENOSPC when the gateway's disk is full; `StoreError` when room
+        can only be made by a store that does not answer.
+        """
+        stop = offset + len(data)
+        if stop > self._uploader.plan.largest:
+            raise FileError(errno.EFBIG, file.key or "")
+        if self.is_lazy and file.is_waiting:
+            await self.settled()
+        if self._room.used + len(data) > self._room.limit:
+            await self._leaving.room(len(data))
+        if file.is_sending:
+            await file.arrived(offset, stop)
+        self._record(file)
+        try:
+            file.write(offset, data)
+        except FileError as error:
+            self._disk_failed(error)
+            raise
+        self._is_disk_full = False
+        self._send_ahead(file, offset, stop)
+
+    async def truncate(self, file: SpooledFile, size: int) -> None:
+        """Make the file `size` bytes long."""
+        if size > self._uploader.plan.largest:
+            raise FileError(errno.EFBIG, file.key or "")
+        if size >= file.size:
+            if size > file.size:
+                self._record(file)
+                file.truncate(size)
+            return
+        if self.is_lazy and file.is_waiting:
+            await self.settled()
+        async with file.publishing:
+            await file.arrived(size, file.size)
+            if file.is_durable:
+                await self._announce_truncation(file, size)
+            file.truncate(size)
+            if file.key is not None and not file.is_durable:
+                self.journal.append(file.record(is_durable=False))
+                file.is_recorded = True
+
+    async def synchronize(self, file: SpooledFile) -> None:
+        """fsync: return once bytes and journal are on disk; they survive whatever comes."""
+        async with file.recording:
+            while file.key is not None and file.is_dirty:
+                if not file.is_durable and not file.is_waiting:
+                    file.epoch = self.epoch
+                record, truncations = file.record(is_durable=True), file.truncations
+                if file.synchronized_version != file.version:
+                    await trio.to_thread.run_sync(file.synchronize)
+                if not file.is_durable:
+                    await trio.to_thread.run_sync(synchronize_directory, self._files)
+                if truncations != file.truncations:
+                    continue  # what was synchronized is not what the record says
+                if file.key is None or not file.is_dirty:
+                    break  # it was stored or removed meanwhile
+                self.journal.append(replace(record, key=file.key, attributes=file.attributes))
+                file.is_durable = file.is_recorded = True
+                break
+        await self.journal.synchronize()
+
+    async def flush(self, file: SpooledFile) -> None:
+        """close: return once the file is stored, or at once when its name is staged.
+
+        Raises `StoreError` when it cannot be stored before the deadline; then it stays here and is
+        tried again.
+        """
+        while (key := file.key) is not None and file.is_dirty:
+            self._closed(file)
+            if self.staged.matches(key):
+                await self.stay(file)
+                return
+            if self.is_lazy:
+                await self.stay(file)
+                return
+            async with self.claims.claim(key):
+                if file.key == key:
+                    await self.publish(file, key)
+                    return
+
+    async def publish(self, file: SpooledFile, key: str) -> None:
+        """Store the file under `key` and give it that name; who calls has claimed both.
+
+        From one moment to the next the file is stored, listed and named so. Raises `StoreError`,
+        and then nothing has changed.
+        """
+        async with file.publishing:
+            if not file.is_dirty and file.key == key:
+                return
+            version = file.version
+            try:
+                info = await self._uploader.store(file, key)
+            except StoreError as error:
+                if file.key == key:
+                    await self._failed(file, error)
+                raise
+            hidden = _hidden(file)
+            file.stored_as(info, version)
+            self.metadata.stored(info, file.attributes)
+            if file.key is not None and file.key != key:
+                self.renamed(file, key)
+            await self._settle(file)
+            self.asides.remove(hidden)
+
+    async def release(self, file: SpooledFile) -> None:
+        """One who had the file open is gone."""
+        file.opens -= 1
+        if file.opens > 0:
+            return
+        if file.key is None or not file.is_dirty:
+            self._forget(file)
+            return
+        file.rest()
+        if not file.is_waiting:  # written through a mapping, after the last close
+            self._closed(file)
+        self._backlog.wake()
+
+    async def stay_as(self, file: SpooledFile, key: str) -> None:
+        """Rename a file that is to be stored later, in an epoch of its own."""
+        self.end_epoch()
+        self.renamed(file, key)
+        self._closed(file)
+        await self.stay(file)
+
+    def renamed(self, file: SpooledFile, key: str) -> None:
+        """Give a file of the spool another name; what had it loses it."""
+        replaced = self.shelf.get(key)
+        if replaced is not None and replaced is not file:
+            self.unlinked(replaced)
+        self.shelf.rename(file, key)
+        if file.is_recorded:
+            self.journal.append(Named(file.number, key))
+
+    def unlinked(self, file: SpooledFile) -> None:
+        """Take its name from a file; it lives on for those who have it open."""
+        self.shelf.rename(file, None)
+        self._done(file)
+        self._uploader.give_up(file)
+        if file.opens == 0:
+            self._forget(file)
+
+    def pending(self) -> list[Pending]:
+        """Return everything that is here and not in the store."""
+        return self._backlog.pending()
+
+    async def drained(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Return once everything that was closed is in the store; staged files under their own
+        names.
+
+        `progress` hears how many files and bytes are left. What cannot be stored is tried again
+        until the caller gives up.
+        """
+        await self._backlog.drained(progress)
+
+    async def retry(self, key: str | None = None) -> None:
+        """Try now to store what waits, failed or was left over; only `key` if given.
+
+        Raises `StoreError` when it fails again, `FileError` (ENOENT) for a key that is not here.
+        """
+        await self._backlog.retry(key)
+
+    async def discard(self, key: str) -> None:
+        """Drop for good what is here under `key` and not in the store.
+
+        Raises `FileError`: ENOENT for a key that is not here, EBUSY when somebody has it open.
+        """
+        await self._backlog.discard(key)
+
+    async def keep_trying(self) -> None:
+        """Store what waits, in the order of its epochs, for as long as the spool is open."""
+        await self._backlog.keep_trying()
+
+    def end_epoch(self) -> None:
+        """Let nothing that is closed from now on be seen in the store before all that was."""
+        self.epoch += 1
+
+    async def settled(self, but: str = "") -> None:
+        """Return once nothing acknowledged waits: what comes next may be seen in the store.
+
+        A file `but` that is only here needs no waiting for: it takes its turn.
+        """
+        file = self.shelf.get(but)
+        is_only_here = file is not None and file.is_dirty and file.is_new
+        if self.is_lazy and not is_only_here:
+            await self._backlog.settled()
+
+    def set_attributes(self, file: SpooledFile, attributes: Attributes) -> None:
+        """Give the file attributes: with its object when it is stored, or else in the cache."""
+        file.set_attributes(attributes)
+        if file.key is not None and not file.is_dirty:
+            self.metadata.attributes_changed(file.key, attributes)
+
+    def adopt(self, file: SpooledFile) -> None:
+        """Take up a file that an earlier run of the gateway left."""
+        self.shelf.add(file)
+        self.epoch = max(self.epoch, file.epoch + 1)
+        self._backlog.wake()
+
+    def moved(self, key: str, info: ObjectInfo) -> None:
+        """Note that the object `key` is now `info`: what began from it goes on from there."""
+        file = self.shelf.get(key)
+        if file is not None:
+            file.backing.moved(key, info)
+
+    def moved_below(self, source: str, target: str) -> None:
+        """Give all files below the prefix `source`, or the file of that key, their new names."""
+        files = self.shelf.below(source) if source.endswith("/") else [self.shelf.get(source)]
+        for file in files:
+            if file is not None and file.key is not None:
+                self.renamed(file, target + file.key.removeprefix(source))
+
+    def drop_if_done(self, file: SpooledFile) -> None:
+        """Free a file that is stored and that nobody has open."""
+        if file.opens == 0 and not file.is_dirty and not file.is_disposed:
+            self._forget(file)
+
+    def made(self, number: int, key: str, attributes: Attributes) -> SpooledFile:
+        """Return an empty file of the spool that is on no shelf yet."""
+        path = self._files / str(number)
+        return SpooledFile(number, path, key, attributes, self.sources, self._room.account)
+
+    def _new(self, key: str, attributes: Attributes) -> SpooledFile:
+        self._last_number += 1
+        file = self.made(self._last_number, key, attributes)
+        self.shelf.add(file)
+        return file
+
+    def _record(self, file: SpooledFile) -> None:
+        """Have the journal know that the file exists, before it holds anything of its own."""
+        if not file.is_recorded and file.key is not None:
+            self.journal.append(file.record(is_durable=False))
+            file.is_recorded = True
+
+    def _send_ahead(self, file: SpooledFile, offset: int, stop: int) -> None:
+        key, plan = file.key, self._uploader.plan
+        if key is None or plan.number_at(offset) == plan.number_at(stop):
+            return  # no part was filled
+        if self.staged.matches(key) or (file.backing and file.upload is None):
+            if self._room.is_pressed:
+                self._leaving.leave(file)
+        else:
+            self._uploader.advance(file)
+
+    async def stay(self, file: SpooledFile) -> None:
+        """Keep a file that is to be stored later; a crash of the gateway does not harm it."""
+        is_staged = self.staged.matches(file.key or "")
+        if file.is_durable or (self.is_lazy and not is_staged):
+            await self.synchronize(file)
+        elif file.key is not None:
+            self.journal.append(file.record(is_durable=False))
+            file.is_recorded = True
+        self._backlog.wake()
+
+    def _closed(self, file: SpooledFile) -> None:
+        file.flushed_version, file.flushed_at = file.version, trio.current_time()
+        file.epoch = self.epoch
+
+    async def _announce_truncation(self, file: SpooledFile, size: int) -> None:
+        """Have the journal say the new size first: it must not promise bytes that are cut off."""
+        await self.synchronize(file)
+        async with file.recording:
+            if file.is_durable:
+                self.journal.append(file.record(is_durable=True, size=size))
+                await self.journal.synchronize()
+
+    async def _settle(self, file: SpooledFile) -> None:
+        """Bring the journal in line with a file that was just stored."""
+        was_durable = file.is_durable
+        if not file.is_dirty:
+            self._done(file)
+        elif file.is_recorded:
+            file.is_durable = False
+            await self.synchronize(file)
+        if was_durable:
+            await self.journal.synchronize()
+
+    async def _failed(self, file: SpooledFile, error: StoreError) -> None:
+        """Keep what could not be stored safe from whatever comes, with the reason."""
+        file.reason, file.flushed_at = str(error), trio.current_time()
+        try:
+            await self.synchronize(file)
+        except OSError as failure:
+            file.reason += f"; and it is not safe from a crash: {failure}"
+        self._backlog.wake()
+
+    def _done(self, file: SpooledFile) -> None:
+        if file.is_recorded:
+            self.journal.append(Gone(file.number))
+        file.is_recorded = file.is_durable = False
+
+    def _forget(self, file: SpooledFile) -> None:
+        """Free everything of a file that nobody has open."""
+        self._uploader.give_up(file)
+        self._done(file)
+        self.shelf.remove(file)
+        self.asides.remove(_hidden(file))
+        file.dispose()
+
+    def _disk_failed(self, error: FileError) -> None:
+        if error.errno == errno.ENOSPC and not self._is_disk_full:
+            self._is_disk_full = True
+            log.error("no space left in the spool: %s", error)
+
+
+def _hidden(file: SpooledFile) -> set[str]:
+    """Return the keys of the hidden objects that hold bytes of `file`."""
+    return {one.info.key for one in file.backing if one.info.key.startswith(HIDDEN)}

@@ -1,0 +1,347 @@
+"""One file of the spool: bytes that a tool writes, on their way into an object.
+
+**Every byte is in the local file, or in a finished object, or zero.** The object is the stored one
+that the file was opened from, or a hidden one that holds a part which had to leave when the spool
+grew too full. (What was sent to an upload that is not committed cannot be read back from S3, so it
+does not count.) Hence a part that has left can be read, and changed, like any other; and after a
+crash everything can be sent again.
+
+Changes happen without an await; only reading what is not local waits for the store. A write to
+bytes that are just being sent waits until they have arrived, so that no object is a mixture.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from backgate.gateway.attributes import Attributes
+from backgate.gateway.errors import FileError
+from backgate.gateway.extents import Backing, BackingMap, Ranges
+from backgate.gateway.parts import Part, Upload
+from backgate.gateway.provider import Body, ObjectInfo
+from backgate.gateway.records import Held, Spooled
+from backgate.gateway.source import Data, Source
+from backgate.gateway.units import MIB
+
+READ_STEP = 8 * MIB  # bytes fetched at a time
+MAPPED_FROM = 64 * MIB  # bytes; only parts of files beyond 100 GiB are larger
+_PUNCH_HOLE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, fallocate(2)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Sources = Callable[[ObjectInfo], Source]
+
+
+class SpooledFile:
+    """A file open for writing, staged, or waiting to be stored; for any number of tasks at once.
+
+    It is dirty while it holds anything that its object does not. `key` is None once it was
+    unlinked: then it lives on for those who have it open, and is never stored.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        path: Path,
+        key: str,
+        attributes: Attributes,
+        sources: Sources,
+        account: Callable[[int], None],
+    ) -> None:
+        self.number, self.path = number, path
+        self.key: str | None = key
+        self.attributes = attributes
+        self.size = 0  # bytes
+        self.local = Ranges()
+        self.backing = BackingMap()
+        self.is_new = True  # the store has no object of its name
+        self.version = 0  # grows with each change of the bytes
+        self.stored_version = 0  # which of them is in the store
+        self.synchronized_version = 0  # which of them is surely on disk
+        self.flushed_version = 0  # which of them somebody closed
+        self.attributes_version = 0  # grows when somebody sets them
+        self.opens = 0  # descriptors that may write
+        self.is_recovered = False  # an earlier run of the gateway left it
+        self.if_absent = False  # created with O_EXCL and not stored yet
+        self.is_durable = False  # the journal knows it synchronized
+        self.is_recorded = False  # the journal knows it
+        self.flushed_at = 0.0  # seconds, monotonic
+        self.since_ns = time.time_ns()  # when it came into the spool
+        self.epoch = 0  # it is stored after all that was acknowledged in earlier ones
+        self.reason = ""  # why it could not be stored
+        self.upload: Upload | None = None  # in flight while it is written
+        self.next_part = 1  # of that upload
+        self.publishing = trio.Lock()
+        self.recording = trio.Lock()  # for what must be in the journal before it is done
+        self._sources, self._account = sources, account
+        self._descriptor = -1
+        self._sending: dict[Part, trio.Event] = {}
+        self._truncations = 0
+        self._is_disposed = False
+
+    @property
+    def is_dirty(self) -> bool:
+        """True while its object does not hold all that was written."""
+        return self.version != self.stored_version
+
+    @property
+    def is_waiting(self) -> bool:
+        """True when it was closed and is to be stored."""
+        return self.is_dirty and self.flushed_version == self.version
+
+    @property
+    def is_sending(self) -> bool:
+        """True while parts of it are on their way."""
+        return bool(self._sending)
+
+    @property
+    def truncations(self) -> int:
+        """How often it became shorter."""
+        return self._truncations
+
+    def write(self, offset: int, data: Data) -> None:
+        """Put `data` at `offset`; nobody must be sending those bytes.
+
+        Raises `FileError` (ENOSPC) when the disk of the spool is full.
+        """
+        view, at = memoryview(data), offset
+        try:
+            while view:
+                count = os.pwrite(self.descriptor(), view, at)
+                self._wrote(at, at + count)
+                at, view = at + count, view[count:]
+        except OSError as error:
+            raise FileError(error.errno or errno.EIO, self.path, f"spool: {error}") from error
+
+    def truncate(self, size: int) -> None:
+        """Make it `size` bytes long; nobody must be sending what is cut off."""
+        if size < self.size:
+            self._truncations += 1
+            self._forget(size, self.size)
+            self.backing.remove(size, self.size)
+            if self._descriptor >= 0 or self.path.exists():
+                os.ftruncate(self.descriptor(), size)
+            if self.upload is not None:
+                self.upload.changed(size, self.size)
+        self.size = size
+        self._changed()
+
+    def set_attributes(self, attributes: Attributes) -> None:
+        """Give it these attributes when it is stored."""
+        self.attributes = attributes
+        self.attributes_version += 1
+
+    async def read_at(self, offset: int, length: int) -> Data:
+        """Return `length` bytes at `offset` as they are now, fewer only where the file ends.
+
+        Raises `StoreError` when bytes that are not local cannot be had before the deadline.
+        """
+        stop = min(offset + length, self.size)
+        if offset >= stop:
+            return b""
+        if not self._missing(Ranges(), offset, stop):
+            return self._local_bytes(offset, stop)
+        buffer, fetched = bytearray(stop - offset), Ranges()
+        while missing := self._missing(fetched, offset, stop):
+            one = missing[0]
+            data = await self._sources(one.info).read_at(one.offset, one.stop - one.start)
+            if len(data) != one.stop - one.start:
+                raise FileError(errno.EIO, one.info.key, "the object is shorter than it was")
+            buffer[one.start - offset : one.stop - offset] = data
+            fetched.add(one.start, one.stop)
+        for begin, end in self.local.within(offset, min(stop, self.size)):
+            buffer[begin - offset : end - offset] = self._local_bytes(begin, end)
+        return memoryview(buffer)
+
+    def needs(self, key: str) -> bool:
+        """True while bytes of it lie in the object `key` only."""
+        return any(one.info.key == key for one in self._missing(Ranges(), 0, self.size))
+
+    async def body(self, part: Part) -> Body:
+        """Return the bytes of `part` to be sent; a very large one is mapped, not read."""
+        if part.size < MAPPED_FROM or not self.local.covers(part.start, part.stop):
+            return await self.read_at(part.start, part.size)
+        access = mmap.ACCESS_READ
+        return memoryview(mmap.mmap(self.descriptor(), part.size, access=access, offset=part.start))
+
+    def unchanged(self, start: int, stop: int) -> Backing | None:
+        """Return the object's range that is all of `[start, stop)`, if there is one."""
+        held = self.backing.within(start, stop)
+        whole = len(held) == 1 and (held[0].start, held[0].stop) == (start, stop)
+        return held[0] if whole and not self.local.within(start, stop) else None
+
+    @contextmanager
+    def sending(self, part: Part) -> Iterator[None]:
+        """Keep the bytes of `part` as they are while the context is open."""
+        self._sending[part] = arrived = trio.Event()
+        try:
+            yield
+        finally:
+            del self._sending[part]
+            arrived.set()
+            if self._is_disposed and not self._sending:
+                self._close()
+
+    async def arrived(self, start: int, stop: int) -> None:
+        """Wait until nobody is sending any of `[start, stop)`."""
+        while on_way := [
+            event
+            for part, event in self._sending.items()
+            if part.start < stop and start < part.stop
+        ]:
+            await on_way[0].wait()
+
+    def is_on_way(self, part: Part) -> bool:
+        """True while some of `part` is being sent."""
+        return any(one.start < part.stop and part.start < one.stop for one in self._sending)
+
+    def left(self, backing: Backing) -> None:
+        """Free the local bytes that `backing` holds as well."""
+        self.backing.put(backing)
+        self._forget(backing.start, backing.stop)
+        self._punch(backing.start, backing.stop)
+
+    def stored_as(self, info: ObjectInfo, version: int) -> None:
+        """Note that `info` is what was written up to `version`."""
+        self.stored_version = version
+        self.is_new, self.if_absent, self.reason = False, False, ""
+        if version == self.version:
+            self.backing = BackingMap([Backing(0, self.size, info, 0)])
+        else:  # what lay in an object then, and was not touched since, lies in this one too
+            self.backing = BackingMap(
+                [Backing(one.start, one.stop, info, one.start) for one in self.backing]
+            )
+
+    def release_clean(self) -> None:
+        """Free all local bytes of a file that is stored as it is."""
+        self._forget(0, self.size)
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def record(self, *, is_durable: bool, size: int | None = None) -> Spooled:
+        """Return what the journal should say of it now, or once it is cut to `size`."""
+        size = self.size if size is None else size
+        return Spooled(
+            number=self.number,
+            key=self.key or "",
+            attributes=self.attributes,
+            size=size,
+            local=self.local.within(0, size),
+            held=[Held.of(one) for one in self.backing.within(0, size)],
+            epoch=self.epoch,
+            is_durable=is_durable,
+            is_closed=self.is_waiting,
+            is_new=self.is_new,
+            if_absent=self.if_absent,
+            reason=self.reason,
+        )
+
+    def start_from(self, info: ObjectInfo) -> None:
+        """Begin as the object `info` is."""
+        self.size, self.is_new = info.size, False
+        self.backing = BackingMap([Backing(0, info.size, info, 0)])
+
+    def recover(self, record: Spooled) -> None:
+        """Become what the journal says; what the local file holds beyond that is dropped."""
+        self.size = record.size
+        self.backing = BackingMap(held.backing() for held in record.held)
+        self.epoch, self.is_new = record.epoch, record.is_new
+        self.if_absent, self.reason = record.if_absent, record.reason
+        for start, stop in record.local:
+            self.local.add(start, min(stop, record.size))
+        self._account(self.local.total)
+        if self.path.exists():
+            os.ftruncate(self.descriptor(), record.size)
+        for start, stop in self.local.gaps(0, record.size):
+            self._punch(start, stop)
+        self.version = self.synchronized_version = self.flushed_version = 1
+        self.is_recovered = True
+        self.is_durable, self.is_recorded = record.is_durable, True
+        self.flushed_at = trio.current_time()
+
+    def synchronize(self) -> None:
+        """fsync the local file; blocking."""
+        version = self.version
+        if self.path.exists():
+            os.fsync(self.descriptor())
+        self.synchronized_version = version
+
+    def descriptor(self) -> int:
+        """Return the local file's descriptor; the file is made when it is first needed."""
+        if self._descriptor < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o600)
+        return self._descriptor
+
+    def rest(self) -> None:
+        """Close the local file until somebody needs it again."""
+        if not self._sending:
+            self._close()
+
+    def dispose(self) -> None:
+        """Delete the local file; nobody has it open any more."""
+        self._is_disposed = True
+        self._account(-self.local.total)
+        self.local = Ranges()
+        self.path.unlink(missing_ok=True)
+        self.rest()
+
+    @property
+    def is_disposed(self) -> bool:
+        return self._is_disposed
+
+    def _wrote(self, start: int, stop: int) -> None:
+        before = self.local.total
+        self.local.add(start, stop)
+        self._account(self.local.total - before)
+        self.size = max(self.size, stop)
+        if self.upload is not None:
+            self.upload.changed(start, stop)
+        self._changed()
+
+    def _changed(self) -> None:
+        now_ns = time.time_ns()
+        self.version += 1
+        self.attributes = replace(self.attributes, mtime_ns=now_ns, ctime_ns=now_ns)
+
+    def _forget(self, start: int, stop: int) -> None:
+        before = self.local.total
+        self.local.remove(start, stop)
+        self._account(self.local.total - before)
+
+    def _punch(self, start: int, stop: int) -> None:
+        """Make it zeros that take no room; only zeros where the file system has no holes."""
+        if self._descriptor < 0 and not self.path.exists():
+            return
+        descriptor = self.descriptor()
+        offset, length = ctypes.c_int64(start), ctypes.c_int64(stop - start)
+        if _libc.fallocate(descriptor, _PUNCH_HOLE, offset, length):
+            for at in range(start, stop, READ_STEP):
+                os.pwrite(descriptor, bytes(min(READ_STEP, stop - at)), at)
+
+    def _missing(self, fetched: Ranges, start: int, stop: int) -> list[Backing]:
+        """Return what of `[start, stop)` lies in objects only and was not fetched yet."""
+        return [
+            one.cut(inside, min(outside, inside + READ_STEP))
+            for one in self.backing.within(start, min(stop, self.size))
+            for begin, end in self.local.gaps(one.start, one.stop)
+            for inside, outside in fetched.gaps(begin, end)
+        ]
+
+    def _local_bytes(self, start: int, stop: int) -> bytes:
+        data = os.pread(self.descriptor(), stop - start, start)
+        return data if len(data) == stop - start else data.ljust(stop - start, b"\0")
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

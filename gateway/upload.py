@@ -1,0 +1,241 @@
+"""Send files of the spool: small ones by one put, larger ones in parts, while the tool still
+writes.
+
+A part that is full leaves in the background as soon as the allowance of bytes in flight allows, so
+close has little left to send. When the spool is pressed for room, a part is stored as a hidden
+object instead and copied into the upload on the store's side: only then may the local disk forget
+it (see `spooled.py`).
+"""
+
+import logging
+from collections.abc import Sequence
+
+import trio
+
+from backgate.gateway.allowance import Allowance
+from backgate.gateway.aside import Asides
+from backgate.gateway.attributes import metadata_from_attributes
+from backgate.gateway.errors import NotFound, StoreError
+from backgate.gateway.extents import Backing
+from backgate.gateway.journal import Journal
+from backgate.gateway.parts import Part, PartPlan, Upload, composition
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import Began, Ended, Held, Left
+from backgate.gateway.room import Room
+from backgate.gateway.spooled import SpooledFile
+from backgate.gateway.store import ObjectStore
+from backgate.gateway.units import MIB
+
+IN_FLIGHT = 64 * MIB  # bytes of parts and small files in memory, over all files together
+SINGLE_PARTS = 4  # a file of up to so many first parts goes by one put: five requests less
+
+log = logging.getLogger(__name__)
+
+
+class Uploader:
+    """Sends the files of one spool to its store."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        journal: Journal,
+        asides: Asides,
+        nursery: trio.Nursery,
+        plan: PartPlan,
+        room: Room,
+    ) -> None:
+        self._store, self._journal, self._asides = store, journal, asides
+        self._nursery, self.plan, self._room = nursery, plan, room
+        self.ahead = 0  # parts that are about to leave, or leaving, before anybody waits for them
+        self._allowance = Allowance(IN_FLIGHT)
+        limits = store.abilities.limits
+        self._single_max = min(SINGLE_PARTS * plan.first, limits.put_max)  # bytes
+
+    def advance(self, file: SpooledFile) -> None:
+        """Begin to send the parts of a growing file that are full; nobody waits for them."""
+        if file.size < self._single_max or (file.backing and file.upload is None):
+            return
+        while True:
+            part = self.plan.part(file.next_part)
+            if part.stop > file.size or not file.local.covers(part.start, part.stop):
+                return
+            if file.upload is None:
+                file.upload = Upload(file.key or "", self.plan, file.attributes_version)
+            file.next_part += 1
+            self.ahead += 1
+            self._nursery.start_soon(self._send_ahead, file, file.upload, part)
+
+    async def store(self, file: SpooledFile, key: str) -> ObjectInfo:
+        """Store the file as it is now under `key`, and return what was stored.
+
+        Raises `StoreError` when that cannot be done before the deadline; nothing is lost.
+        """
+        size = file.size
+        if file.upload is not None and (file.upload.key != key or size <= self._single_max):
+            self.give_up(file)
+        if file.upload is None and size <= self._single_max:
+            return _checked(await self._put(file, key, size), size)
+        try:
+            return _checked(await self._complete(file, key, size), size)
+        except NotFound:  # the upload is gone: some stores abort what is older than a limit
+            self.give_up(file)
+            return _checked(await self._complete(file, key, size), size)
+
+    async def put_aside(self, file: SpooledFile, part: Part) -> None:
+        """Move the bytes of `part` into a hidden object, so that the spool has room again."""
+        async with self._allowance.taken(part.size):
+            if file.is_disposed or file.size < part.stop or file.is_on_way(part):
+                return
+            with file.sending(part):
+                body = await file.body(part)
+                await self._leave(file, part, await self._asides.put(body))
+
+    def give_up(self, file: SpooledFile) -> None:
+        """Abort the upload of `file`, if there is one, in the background."""
+        upload, file.upload = file.upload, None
+        file.next_part = 1
+        if upload is not None:
+            upload.is_given_up = True
+            if upload.upload:
+                self._nursery.start_soon(self.abort, upload.key, upload.upload)
+
+    async def abort(self, key: str, upload: str) -> None:
+        """Abort an upload; the next start tries again what fails."""
+        try:
+            await self._store.abort_upload(key, upload)
+        except StoreError as error:
+            log.info("an upload of %r stays until the next start: %s", key, error)
+            return
+        self._journal.append(Ended(upload))
+
+    async def _put(self, file: SpooledFile, key: str, size: int) -> ObjectInfo:
+        async with self._allowance.taken(size):
+            body = await file.read_at(0, size)
+            metadata = metadata_from_attributes(file.attributes)
+            return await self._store.put(key, body, metadata, if_absent=file.if_absent)
+
+    async def _complete(self, file: SpooledFile, key: str, size: int) -> ObjectInfo:
+        """Send what was not sent yet, all at once within the allowance, and commit."""
+        parts = self.plan.parts(size)
+        if file.upload is None:
+            if file.backing:
+                limits = self._store.abilities.limits
+                parts = composition(size, file.local, file.backing, limits, self.plan.first)
+            file.upload = Upload(key, self.plan, file.attributes_version)
+        upload = file.upload
+        await self._begin(file, upload)
+        etags = await self._send_all(file, upload, parts)
+        info = await self._store.commit_upload(key, upload.upload, etags, if_absent=file.if_absent)
+        self._journal.append(Ended(upload.upload))
+        file.upload = None
+        if file.attributes_version == upload.attributes_version:
+            return info
+        return await self._with_attributes(file, info)
+
+    async def _send_all(
+        self, file: SpooledFile, upload: Upload, parts: Sequence[Part]
+    ) -> list[tuple[int, str]]:
+        errors: list[StoreError] = []
+
+        async def send(part: Part) -> None:
+            try:
+                await self._send_in_turn(file, upload, part)
+            except StoreError as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for part in parts:
+                if part not in upload.etags:
+                    nursery.start_soon(send, part)
+        if errors:
+            raise errors[0]
+        return [(part.number, upload.etags[part]) for part in parts]
+
+    async def _with_attributes(self, file: SpooledFile, info: ObjectInfo) -> ObjectInfo:
+        """Replace what an upload was begun with by what was set since, where one copy can."""
+        if info.size > self._store.abilities.limits.copy_max:
+            return info
+        metadata = metadata_from_attributes(file.attributes)
+        return await self._store.copy(info.key, info.key, metadata)
+
+    async def _begin(self, file: SpooledFile, upload: Upload) -> None:
+        async with upload.beginning:
+            if upload.upload or upload.is_given_up:
+                return
+            upload.attributes_version = file.attributes_version
+            metadata = metadata_from_attributes(file.attributes)
+            name = await self._store.begin_upload(upload.key, metadata)
+            self._journal.append(Began(name, upload.key))
+            upload.upload = name
+            await self._journal.synchronize()
+
+    async def _send_ahead(self, file: SpooledFile, upload: Upload, part: Part) -> None:
+        """Send one part while the file is written; a failure is for close to meet again."""
+        try:
+            await self._send_in_turn(file, upload, part, is_ahead=True)
+        except StoreError as error:
+            log.debug("part %d of %r did not leave early: %s", part.number, upload.key, error)
+        finally:
+            self.ahead -= 1
+            self._room.changed()
+
+    async def _send_in_turn(
+        self, file: SpooledFile, upload: Upload, part: Part, *, is_ahead: bool = False
+    ) -> None:
+        size = 0 if self._copied(file, part) else part.size
+        async with self._allowance.taken(size):
+            await file.arrived(part.start, part.stop)
+            if part in upload.etags or (is_ahead and self._is_outdated(file, upload, part)):
+                return
+            with file.sending(part):
+                await self._begin(file, upload)
+                upload.etags[part] = await self._send(file, upload, part, is_ahead=is_ahead)
+
+    async def _send(self, file: SpooledFile, upload: Upload, part: Part, *, is_ahead: bool) -> str:
+        held = self._copied(file, part)
+        if held is not None:
+            return await self._copy_part(upload, part, held)
+        body = await file.body(part)
+        if not (is_ahead and self._room.is_pressed):
+            return await self._store.put_part(upload.key, upload.upload, part.number, body)
+        info = await self._asides.put(body)
+        if self._store.abilities.copies_parts:
+            etag = await self._copy_part(upload, part, Backing(part.start, part.stop, info, 0))
+        else:
+            etag = await self._store.put_part(upload.key, upload.upload, part.number, body)
+        await self._leave(file, part, info)
+        return etag
+
+    async def _copy_part(self, upload: Upload, part: Part, held: Backing) -> str:
+        key, start = held.info.key, held.offset
+        return await self._store.copy_part(
+            upload.key, upload.upload, part.number, key, start, start + part.size
+        )
+
+    async def _leave(self, file: SpooledFile, part: Part, info: ObjectInfo) -> None:
+        """Let the local disk forget `part`, once the journal knows where it is."""
+        backing = Backing(part.start, part.stop, info, 0)
+        async with file.recording:
+            if file.is_disposed:
+                self._asides.remove([info.key])
+                return
+            self._journal.append(Left(file.number, Held.of(backing)))
+            if file.is_durable:
+                await self._journal.synchronize()
+            file.left(backing)
+
+    def _copied(self, file: SpooledFile, part: Part) -> Backing | None:
+        """Return what the store can copy `part` from, if it can."""
+        if not self._store.abilities.copies_parts:
+            return None
+        return file.unchanged(part.start, part.stop)
+
+    def _is_outdated(self, file: SpooledFile, upload: Upload, part: Part) -> bool:
+        return upload.is_given_up or file.is_disposed or file.size < part.stop
+
+
+def _checked(info: ObjectInfo, size: int) -> ObjectInfo:
+    if info.size != size:
+        raise StoreError(f"{info.key}: {info.size} bytes were stored of {size}", key=info.key)
+    return info
