@@ -1,0 +1,78 @@
+"""`python -m benchmarks [--quick] [--rounds N] [--output FILE] [SCENARIO ...]`."""
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))  # the server and the gateway that tests run, too
+
+from servers.seaweedfs import seaweedfs  # noqa: E402
+
+from benchmarks.bench import QUICK, Bench, Measurement, Sizes  # noqa: E402
+from benchmarks.report import page, table  # noqa: E402
+from benchmarks.scenarios import SCENARIOS  # noqa: E402
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+
+def main() -> None:
+    arguments = _arguments()
+    names = arguments.scenarios or [one.name for one in SCENARIOS]
+    sizes = QUICK if arguments.quick else Sizes()
+    if arguments.rounds:
+        sizes = replace(sizes, rounds=arguments.rounds)
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    os.chdir(ROOT)
+    home = Path(tempfile.mkdtemp(prefix="backgate-bench-", dir=arguments.directory))
+    try:
+        with seaweedfs(directory=home / "seaweedfs") as server:
+            bench = Bench(server, home, sizes)
+            measurements = [
+                measurement
+                for scenario in SCENARIOS
+                if scenario.name in names
+                for measurement in _run(scenario.name, bench)
+            ]
+            is_whole = not (arguments.scenarios or arguments.quick)
+            output = arguments.output or (PAGE if is_whole else None)
+            if output is not None:
+                output.parent.mkdir(exist_ok=True)
+                output.write_text(page(_command(), bench, measurements))
+                print(f"written to {output}")
+            print("\n".join(["", *(table(measurement) for measurement in measurements)]))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _run(name: str, bench: Bench) -> list[Measurement]:
+    print(f"{name}:", flush=True)
+    return next(one for one in SCENARIOS if one.name == name).run(bench)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    known = [one.name for one in SCENARIOS]
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(known))
+    parser.add_argument("--quick", action="store_true", help="little data, one round, no page")
+    parser.add_argument("--rounds", type=int, help="how often each is measured")
+    parser.add_argument("--output", type=Path, help=f"write the page here instead of {PAGE.name}")
+    parser.add_argument("--directory", type=Path, help="where the data go; some 10 GB, on disk")
+    arguments = parser.parse_args()
+    for name in arguments.scenarios:
+        if name not in known:
+            parser.error(f"no scenario {name!r}: there are {', '.join(known)}")
+    return arguments
+
+
+def _command() -> str:
+    return "make bench" + (f" ARGS={shlex.join(sys.argv[1:])!r}" if sys.argv[1:] else "")
+
+
+if __name__ == "__main__":
+    main()

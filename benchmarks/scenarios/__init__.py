@@ -1,0 +1,10 @@
+"""What is measured: one file for each kind of work."""
+
+from benchmarks.bench import Scenario
+from benchmarks.scenarios.listing import Listing
+from benchmarks.scenarios.random_reads import RandomReads
+from benchmarks.scenarios.restic_restore import ResticRestore
+from benchmarks.scenarios.sequential import Sequential
+from benchmarks.scenarios.writing import Writing
+
+SCENARIOS: list[Scenario] = [Sequential(), RandomReads(), Listing(), Writing(), ResticRestore()]
