@@ -1,6 +1,6 @@
 """`backgate cache`: the metadata cache, which answers listings."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -128,5 +128,27 @@ def _print(found: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    for name, value in found.items():
-        click.echo(f"{name.replace('_', ' '):24} {'-' if value is None else value}")
+    for label, text in _described(found):
+        click.echo(f"{label:18} {text}")
+
+
+def _described(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    from backgate.gateway.units import size_to_text
+
+    yield "objects", f"{found['objects']}, {size_to_text(found['bytes'])}"
+    yield "listed", coverage_text(found)
+    yield "confirmed", "-" if found["age"] is None else f"{found['age']:.0f} s ago"
+    yield "pages listed", f"{found['pages']}, {found['timeouts']} more were not given"
+    yield "page size", f"{found['page_size']} keys"
+    yield "order", "by key" if found["lists_in_order"] else "not by key: passes are compared whole"
+    yield "index", size_to_text(found["index_size"])
+    if found["last_error"]:
+        yield "last error", found["last_error"]
+
+
+def coverage_text(found: Mapping[str, Any]) -> str:
+    """Return how much of the store the cache knows, for people."""
+    if found["is_complete"]:
+        return "completely"
+    share = "partly" if found["coverage"] is None else f"{found['coverage']:.0%}"
+    return f"{share}, going on" if found["is_crawling"] else share

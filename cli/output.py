@@ -12,7 +12,8 @@ import click
 
 from backgate.gateway.units import SECOND_NS
 
-Progress: TypeAlias = Callable[[int, int], None]  # (done, total) so far, in the bar's unit
+# (done, total) so far, in the bar's unit; the total may be unknown
+Progress: TypeAlias = Callable[[int, int | None], None]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 

@@ -103,6 +103,7 @@ def repository_status(repository: Repository) -> Mapping[str, Any]:
         "repository": repository.config.name,
         "store": repository.store.name,
         "writes": repository.spool is not None,
+        "metadata": asdict(repository.metadata.status()),
         "requests": dict(counters.requests),
         "bytes_in": counters.bytes_in,
         "bytes_out": counters.bytes_out,

@@ -57,7 +57,7 @@ def _print(found: list[dict[str, Any]]) -> None:
     if not found:
         click.echo("nothing is mounted")
         return
-    head = ("MOUNTPOINT", "TARGET", "UP", "PENDING", "FETCHED", "STORED", "STATE")
+    head = ("MOUNTPOINT", "TARGET", "UP", "PENDING", "FETCHED", "STORED", "LISTED", "STATE")
     print_table(head, [_row(one) for one in found], "UP PENDING FETCHED STORED")
     for one in found:
         if one.get("last_fault"):
@@ -65,15 +65,17 @@ def _print(found: list[dict[str, Any]]) -> None:
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    from backgate.cli.cache import coverage_text
     from backgate.gateway.units import size_to_text
 
     hours, minutes = divmod(int(time.time() - one["since"]) // 60, 60)
     up = f"{hours}:{minutes:02}"
     if "error" in one:
-        return one["mountpoint"], one["target"], up, "-", "-", "-", "does not answer"
+        return one["mountpoint"], one["target"], up, "-", "-", "-", "-", "does not answer"
     pending = f"{one['pending_files']} files, {size_to_text(one['pending_bytes'])}"
     fetched, stored = size_to_text(one["bytes_in"]), size_to_text(one["bytes_out"])
-    return one["mountpoint"], one["target"], up, pending, fetched, stored, _state(one)
+    known = coverage_text(one["metadata"])
+    return one["mountpoint"], one["target"], up, pending, fetched, stored, known, _state(one)
 
 
 def _state(one: Mapping[str, Any]) -> str:

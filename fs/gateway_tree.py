@@ -11,6 +11,7 @@ import trio
 from backgate.fs.catalogue import Catalogue
 from backgate.fs.format import BackupFormat, Surroundings
 from backgate.fs.formats import format_class, installed_formats
+from backgate.fs.objects_tree import ObjectsTree
 from backgate.fs.opened import open_backups
 from backgate.fs.repository_tree import RepositoryTree
 from backgate.fs.root_tree import RootTree
@@ -42,7 +43,7 @@ async def open_gateway_tree(repository: Repository, view: View = "all") -> Async
         formats = _formats(repository, nursery)
         catalogue = Catalogue(_Landmarks(repository.metadata), formats, opened)
         trees: dict[str, Tree] = {
-            "repository": RepositoryTree(repository),
+            "repository": _objects(repository),
             "backups": catalogue,
         }
         both = RootTree({name.encode(): tree for name, tree in trees.items()})
@@ -50,6 +51,10 @@ async def open_gateway_tree(repository: Repository, view: View = "all") -> Async
             yield Shown(trees.get(view, both), catalogue)
         finally:
             nursery.cancel_scope.cancel()
+
+
+def _objects(repository: Repository) -> Tree:
+    return ObjectsTree(repository) if repository.spool is None else RepositoryTree(repository)
 
 
 class _Landmarks:

@@ -22,7 +22,7 @@ from backgate.gateway.keys import component_of, name_of
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.repository import Repository
-from backgate.gateway.spool import Spool
+from backgate.gateway.shelf import Shelf
 from backgate.gateway.spooled import SpooledFile
 
 PAGE = 1000  # entries
@@ -43,10 +43,10 @@ class Node:
 
 
 class Entries:
-    """Finds names and makes entries of them."""
+    """Finds names and makes entries of them; what is on the spool's `shelf` goes first."""
 
-    def __init__(self, repository: Repository, spool: Spool) -> None:
-        self._metadata, self._spool = repository.metadata, spool
+    def __init__(self, repository: Repository, shelf: Shelf) -> None:
+        self._metadata, self._shelf = repository.metadata, shelf
         self._sources = repository.source
         self._asks_store = repository.config.attributes == "stored"
         self._targets: LRUCache[tuple[str, str], bytes] = LRUCache(TARGETS)
@@ -72,7 +72,7 @@ class Entries:
         except InvalidKey:
             return None  # no key is shown under this name
         if not (component.is_beside or component.is_abbreviated):
-            spooled = self._spool.writing(prefix + component.text)
+            spooled = self._shelf.get(prefix + component.text)
             if spooled is not None:
                 return spooled
         try:
@@ -80,7 +80,7 @@ class Entries:
         except NotFound:
             return None
         if isinstance(found, Known):
-            return self._spool.writing(found.info.key) or found
+            return self._shelf.get(found.info.key) or found
         return found
 
     async def child(self, prefix: str, name: bytes) -> Entry:
@@ -113,7 +113,7 @@ class Entries:
             key = found.info.key if isinstance(found, Known) else found.prefix
             named[key] = name, found
         last = max(named, default=after)
-        for key, file in self._spool.shelf.children(prefix).items():
+        for key, file in self._shelf.children(prefix).items():
             if after < key and (place is None or key <= last):
                 name = named[key][0] if key in named else name_of(key[len(prefix) :])
                 named[key] = name, file
@@ -198,3 +198,19 @@ def decoded(name: bytes) -> str:
         raise FileError(
             errno.EILSEQ, name, "a key of an object is UTF-8, and this is not"
         ) from None
+
+
+def prefix_of(directory: Entry) -> str:
+    """Return the prefix of a directory; `FileError` (ENOTDIR) when it is none."""
+    node: Node = directory.node
+    if not node.is_directory:
+        raise FileError(errno.ENOTDIR, directory.name)
+    return node.key
+
+
+def key_of(file: Entry) -> str:
+    """Return the key of a file; `FileError` (EISDIR) when it is a directory."""
+    node: Node = file.node
+    if node.is_directory:
+        raise FileError(errno.EISDIR, file.name)
+    return node.key

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from backgate.fs.repository_entries import Entries, Found, Node, decoded
+from backgate.fs.repository_entries import Entries, Found, Node, decoded, key_of, prefix_of
 from backgate.fs.repository_file import RepositoryFile, changed
 from backgate.fs.tree import Changes, Children, Entry, Space
 from backgate.gateway.aside import HIDDEN
@@ -46,20 +46,20 @@ class RepositoryTree:
         self._store, self._metadata = repository.store, repository.metadata
         self._spool = repository.spool
         self._names = Namespace(self._spool)
-        self._entries = Entries(repository, self._spool)
+        self._entries = Entries(repository, self._spool.shelf)
 
     async def root(self) -> Entry:
         return await self._entries.root()
 
     async def child(self, directory: Entry, name: bytes) -> Entry:
-        return await self._entries.child(_prefix(directory), name)
+        return await self._entries.child(prefix_of(directory), name)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
-        return await self._entries.children(_prefix(directory), cursor)
+        return await self._entries.children(prefix_of(directory), cursor)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator[Source]:
-        key = _key(file)
+        key = key_of(file)
         spooled = self._spool.writing(key)
         if spooled is None:
             known = await self._metadata.look_up(key)
@@ -82,7 +82,7 @@ class RepositoryTree:
     ) -> tuple[Entry, RepositoryFile]:
         key = self._new_key(directory, name)
         async with self._spool.claims.claim(key, key + "/"):
-            found = await self._entries.find(_prefix(directory), name)
+            found = await self._entries.find(prefix_of(directory), name)
             if found is None:
                 attributes = _new_attributes(stat.S_IFREG | mode, uid, gid)
                 spooled = self._spool.create(key, attributes, exclusive=exclusive)
@@ -94,7 +94,7 @@ class RepositoryTree:
         return file.entry, file
 
     async def open_for_writing(self, file: Entry, *, truncate: bool) -> RepositoryFile:
-        key = _key(file)
+        key = key_of(file)
         async with self._spool.claims.claim(key):
             opened = await self._open(file)
         if truncate:
@@ -157,7 +157,7 @@ class RepositoryTree:
         await self._spool.settled(but=key)
         async with self._spool.claims.claim(key, key + "/", new, new + "/"):
             source = await self._existing(directory, name)
-            target = await self._entries.find(_prefix(new_directory), new_name)
+            target = await self._entries.find(prefix_of(new_directory), new_name)
             if target is not None and no_replace:
                 raise FileError(errno.EEXIST, new_name)
             if isinstance(source, Subdirectory):
@@ -199,7 +199,7 @@ class RepositoryTree:
         return Space(total, max(0, total - used))
 
     async def _open(self, file: Entry) -> RepositoryFile:
-        key = _key(file)
+        key = key_of(file)
         spooled = self._spool.writing(key)
         if spooled is None:
             known = await self._metadata.look_up(key)
@@ -211,7 +211,7 @@ class RepositoryTree:
     async def _change_directory(self, entry: Entry, changes: Changes) -> Entry:
         if changes.size is not None:
             raise FileError(errno.EISDIR, entry.name)
-        prefix = _prefix(entry)
+        prefix = prefix_of(entry)
         now = Attributes(
             mode=entry.mode,
             uid=entry.uid,
@@ -253,18 +253,18 @@ class RepositoryTree:
             return Name(found.key, found, None)
 
     async def _existing(self, directory: Entry, name: bytes) -> Found:
-        found = await self._entries.find(_prefix(directory), name)
+        found = await self._entries.find(prefix_of(directory), name)
         if found is None:
             raise FileError(errno.ENOENT, name)
         return found
 
     async def _expect_absent(self, directory: Entry, name: bytes) -> None:
-        if await self._entries.find(_prefix(directory), name) is not None:
+        if await self._entries.find(prefix_of(directory), name) is not None:
             raise FileError(errno.EEXIST, name)
 
     def _new_key(self, directory: Entry, name: bytes) -> str:
         """Return the key for a new name; `FileError` when no object can have it."""
-        text, prefix = decoded(name), _prefix(directory)
+        text, prefix = decoded(name), prefix_of(directory)
         if len(name) > NAME_MAX:
             raise FileError(errno.ENAMETOOLONG, name)
         if prefix + text == HIDDEN[:-1]:
@@ -278,27 +278,13 @@ class RepositoryTree:
 
     async def _key_below(self, directory: Entry, name: bytes) -> str:
         """Return the key that a name stands for, if anything has it."""
-        prefix, text = _prefix(directory), decoded(name)
+        prefix, text = prefix_of(directory), decoded(name)
         if not text.startswith(MARK):
             return prefix + text
         found = await self._existing(directory, name)
         if isinstance(found, Subdirectory):
             return found.prefix[:-1]
         return found.info.key if isinstance(found, Known) else found.key or prefix + text
-
-
-def _prefix(directory: Entry) -> str:
-    node: Node = directory.node
-    if not node.is_directory:
-        raise FileError(errno.ENOTDIR, directory.name)
-    return node.key
-
-
-def _key(file: Entry) -> str:
-    node: Node = file.node
-    if node.is_directory:
-        raise FileError(errno.EISDIR, file.name)
-    return node.key
 
 
 def _new_attributes(mode: int, uid: int, gid: int) -> Attributes:
