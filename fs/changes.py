@@ -164,7 +164,8 @@ class Operations(Reading):
     def _appends(self, flags: int) -> bool:
         """True when each write goes to the end, wherever the kernel believed that to be.
 
-        Writes that the kernel kept back come in any order, and it owns the size: then its offsets hold.
+        Writes that the kernel kept back come in any order, and it owns the size: then its offsets
+        hold.
         """
         return bool(flags & os.O_APPEND) and not self.enable_writeback_cache
 

@@ -122,8 +122,8 @@ def _listening(path: str) -> trio.socket.SocketType:
 
 
 def _bind(listener: trio.socket.SocketType, path: str) -> None:
-    with socket.socket(fileno=os.dup(listener.fileno())) as plain:
-        plain.bind(path)
+    with socket.socket(fileno=os.dup(listener.fileno())) as plain, short_path(path) as short:
+        plain.bind(short)
 
 
 async def _request(stream: trio.SocketStream) -> Mapping[str, Any] | None:

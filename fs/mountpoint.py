@@ -79,6 +79,8 @@ def check_system() -> None:
 def check_mountpoint(mountpoint: str) -> None:
     """Return when `mountpoint` (an `absolute` path) is free; a dead mount on it is cleared away.
 
+    Blocks for as long as a mount that is there does not answer.
+
     Raises `UsageError` that says what is in the way.
     """
     mounted = mounted_at(mountpoint)
@@ -133,7 +135,7 @@ def allows_other_users() -> bool:
 
 def _is_dead(mountpoint: str) -> bool:
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)  # a stat(2) may be answered from what the kernel remembers
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False

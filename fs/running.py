@@ -10,7 +10,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +112,23 @@ def running(folders: Iterable[Path]) -> list[RunningMount]:
     return sorted(found.values(), key=lambda mount: mount.since)
 
 
+@contextmanager
+def short_path(path: str) -> Iterator[str]:
+    """Provide another path to `path`: a socket's address has 107 bytes (unix(7)), a path 4,095."""
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
 def _connected(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(CONNECT_WITHIN)
     try:
-        connection.connect(path)
+        with short_path(path) as short:
+            connection.connect(short)
     except OSError:
         connection.close()
         raise

@@ -1,4 +1,4 @@
-"""Changing a mount with the kernel in between: every call that a backup tool makes, and its errors."""
+"""Changing a mount through the kernel: every call that a backup tool makes, and its errors."""
 
 import ctypes
 import errno

@@ -1,4 +1,4 @@
-"""Reading a mount with the kernel in between: names, attributes, bytes, and what is not asked twice."""
+"""Reading a mount through the kernel: names, attributes, bytes, and what is not asked twice."""
 
 import errno
 import mmap
@@ -115,9 +115,11 @@ def test_many_readers_at_once_each_get_their_bytes(mount: Mounted) -> None:
 
     def read(start: int) -> None:
         with open(mount.path / "big", "rb", buffering=0) as file:
-            for offset in range(start, len(BIG), 700_001):
-                if os.pread(file.fileno(), 100_000, offset) != BIG[offset : offset + 100_000]:
-                    wrong.append(offset)
+            wrong.extend(
+                offset
+                for offset in range(start, len(BIG), 700_001)
+                if os.pread(file.fileno(), 100_000, offset) != BIG[offset : offset + 100_000]
+            )
 
     readers = [threading.Thread(target=read, args=(start * 1000,)) for start in range(16)]
     for reader in readers:

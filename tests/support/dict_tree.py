@@ -72,8 +72,8 @@ class Node:
 class DictTree:
     """`WritableTree` over dicts.
 
-    Before each call, `happened` is called with the verb and the name, and `hinder` awaited with them; it may
-    wait, or raise what the tree is to raise.
+    Before each call, `happened` is called with the verb and the name, and `hinder` awaited with
+    them; it may wait, or raise what the tree is to raise.
     """
 
     is_immutable = False
