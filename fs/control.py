@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from backgate.fs.nurseries import open_nursery
-from backgate.fs.running import LINE_MAX, RunningMount, register
+from backgate.fs.running import LINE_MAX, RunningMount, register, short_path
 from backgate.gateway.errors import BackgateError, UsageError
 
 BACKLOG = 16  # connections that wait to be accepted

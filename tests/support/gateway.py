@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 COMMAND = Path(sys.executable).parent / "backgate"
 READY_WITHIN = 60.0  # seconds
+NOTICE_WITHIN = 0.5  # seconds until it is looked whether the process has ended instead
 ENDED_WITHIN = 120.0  # seconds; an umount first stores what is pending
 
 
@@ -86,7 +88,7 @@ class Gateway:
         address.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(address))
-            notices.settimeout(READY_WITHIN)
+            notices.settimeout(NOTICE_WITHIN)
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [str(COMMAND), "mount", target, str(self.mountpoint), "--foreground", *options],
@@ -95,12 +97,14 @@ class Gateway:
                     stdout=log,
                     stderr=log,
                 )
-            try:
-                while b"READY=1" not in notices.recv(4096):
-                    pass
-            except TimeoutError:
-                self.kill()
-                raise AssertionError(f"not ready: {self.log.read_text()}") from None
+            until = time.monotonic() + READY_WITHIN
+            notice = b""
+            while b"READY=1" not in notice:
+                if self._process.poll() is not None or time.monotonic() > until:
+                    self.kill()
+                    raise AssertionError(f"not ready: {self.log.read_text()}")
+                with suppress(TimeoutError):
+                    notice = notices.recv(4096)
 
     def umount(self) -> None:
         """Unmount as users do, and expect the process to end well."""
