@@ -18,7 +18,7 @@ import trio
 from backgate.fs.format import Backup, BackupFormat
 from backgate.fs.opened import OpenBackups
 from backgate.fs.tree import Children, Entry, Tree
-from backgate.gateway.errors import BackgateError, FileError
+from backgate.gateway.errors import FileError
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Bytes, Source
 
@@ -39,10 +39,13 @@ class Landmarks(Protocol):
     def generation(self) -> int:
         """Grows whenever the set of objects may have changed."""
 
+    async def complete(self) -> None:
+        """Return once every object is known; `StoreError` when the store cannot be listed."""
+
     async def landmarks(
         self, formats: Mapping[str, BackupFormat]
-    ) -> Mapping[str, list[ObjectInfo]]:
-        """Return each format's landmarks among all objects; whole, or `StoreError`."""
+    ) -> Mapping[str, Sequence[ObjectInfo]]:
+        """Return each format's landmarks among the objects that are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Catalogue:
 
     async def found(self) -> Sequence[Found]:
         """Return all backups, complete or not, as the store has them now."""
+        await self._landmarks.complete()
         await self._scan()
         return self._found
 
@@ -84,14 +88,14 @@ class Catalogue:
 
     async def child(self, directory: Entry, name: bytes) -> Entry:
         """Return one name; one that is known is answered even when the store cannot be listed."""
-        try:
+        await self._scan()
+        if name not in self._directory(directory).children:
+            await self._landmarks.complete()
             await self._scan()
-        except BackgateError:
-            if name not in self._directory(directory).children:
-                raise
         return self._entry(directory, name)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
+        await self._landmarks.complete()
         await self._scan()
         names = sorted(self._directory(directory).children)
         if cursor is not None:
@@ -112,6 +116,7 @@ class Catalogue:
         return {}
 
     async def _scan(self) -> None:
+        """Bring everything up to what is known now; nothing is listed for it."""
         if self._scanned == self._landmarks.generation:
             await trio.lowlevel.checkpoint()
             return

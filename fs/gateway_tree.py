@@ -41,7 +41,9 @@ async def open_gateway_tree(repository: Repository, view: View = "all") -> Async
     """Provide the tree of `repository`; its backups are closed when the context ends."""
     async with open_backups() as opened, trio.open_nursery() as nursery:
         formats = _formats(repository, nursery)
-        catalogue = Catalogue(_Landmarks(repository.metadata), formats, opened)
+        patience = repository.config.backups_patience
+        landmarks = _Landmarks(repository.metadata.patient(patience))
+        catalogue = Catalogue(landmarks, formats, opened)
         trees: dict[str, Tree] = {
             "repository": _objects(repository),
             "backups": catalogue,
@@ -66,6 +68,9 @@ class _Landmarks:
     @property
     def generation(self) -> int:
         return self._metadata.generation
+
+    async def complete(self) -> None:
+        await self._metadata.complete()
 
     async def landmarks(
         self, formats: Mapping[str, BackupFormat]
