@@ -8,6 +8,7 @@ one with the result.
 import hashlib
 import json
 import os
+import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,7 +24,6 @@ DIGITS = 12  # hexadecimal, of the mount point's hash: names both files
 LINE_MAX = 1 << 20  # bytes
 CONNECT_WITHIN = 5.0  # seconds
 ANSWER_WITHIN = 30.0  # seconds between two lines; a verb that takes longer sends progress
-POLL_EVERY = 0.05  # seconds
 
 Answer = Mapping[str, Any]
 
@@ -76,13 +76,20 @@ class RunningMount:
         return True
 
     def wait_until_gone(self, patience: float) -> bool:
-        """Return True once its process has ended, False after `patience` seconds."""
-        deadline = time.monotonic() + patience
-        while _exists(self.pid):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_EVERY)
-        return True
+        """Return True once its process has ended, waited for by its parent or not.
+
+        False after `patience` seconds.
+        """
+        try:
+            process = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            ended = select.poll()
+            ended.register(process, select.POLLIN)
+            return bool(ended.poll(patience * 1000))  # milliseconds
+        finally:
+            os.close(process)
 
 
 def describe(runtime: Path, mountpoint: str, target: str) -> RunningMount:
@@ -140,13 +147,3 @@ def _read(path: Path) -> RunningMount | None:
         return RunningMount(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None  # gone meanwhile, somebody else's, or from another version
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
