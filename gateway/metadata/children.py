@@ -76,7 +76,8 @@ def read_level(
         merged[path] = level.prefixes.get(path)
     merged.update((path, attributes) for path, attributes in rows if attributes)
     level.prefixes = merged
-    return _shortened(level, limit) if len(rows) == limit else level
+    is_over = len(level.objects) + len(merged) > limit
+    return _shortened(level, limit) if is_over or len(rows) == limit else level
 
 
 def subdirectories(db: sqlite3.Connection, prefix: bytes, limit: int) -> list[bytes] | None:
@@ -156,9 +157,10 @@ def _read_some(
 
 
 def _shortened(level: Level, limit: int) -> Level:
-    """Cut a level that has more directories than were asked for."""
-    last = list(level.prefixes)[limit - 1]
-    stop = spans.end_of(last)
+    """Cut a level to `limit` names."""
+    paths = sorted([*(row[0] for row in level.objects), *level.prefixes])[:limit]
+    last = paths[-1]
+    stop = spans.end_of(last) if last in level.prefixes else spans.successor(last)
     return Level(
         [row for row in level.objects if row[0] < stop],
         {path: about for path, about in level.prefixes.items() if path < stop},
