@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -112,17 +113,36 @@ def test_a_truncated_tar_is_listed_with_the_reason_and_not_shown(
     local: Gateway, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    odd = make_odd_tree(tmp_path / "odd")
-    run("tar", "-C", odd, "-cf", store / "good.tar", ".")
-    whole = (store / "good.tar").read_bytes()
-    (store / "bad.tar").write_bytes(whole[: len(whole) // 2 // 512 * 512])
+    (tmp_path / "random").write_bytes(os.urandom(1_000_000))
+    run("tar", "-C", tmp_path, "-cf", store / "good.tar", "random")
+    (store / "bad.tar").write_bytes((store / "good.tar").read_bytes()[:512_000])
     local.mount()
 
     assert os.listdir(local.backups / "tar") == ["good"]
     listed = local.run("backups", "store", "--all").stdout
-    assert "bad.tar" in listed
+    assert "bad" in listed
     assert "end" in listed
-    assert "bad.tar" not in local.run("backups", "store").stdout
+    assert "bad" not in local.run("backups", "store").stdout
+    local.umount()
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.zst"])
+def test_a_tar_whose_truncation_shows_only_inside_fails_when_opened(
+    local: Gateway, tmp_path: Path, suffix: str
+) -> None:
+    """Zeros at the cut look like an end, and gzip has no footer that a listing could check."""
+    store = tmp_path / "store"
+    (tmp_path / "zeros").write_bytes(bytes(1_000_000) + os.urandom(1_000_000))
+    run("tar", "-C", tmp_path, "-caf", tmp_path / f"whole.{suffix}", "zeros")
+    whole = (tmp_path / f"whole.{suffix}").read_bytes()
+    (store / f"bad.{suffix}").write_bytes(whole[: 512_000 if suffix == "tar" else len(whole) // 2])
+    local.mount()
+
+    with pytest.raises(OSError, match="Input/output error"):
+        os.listdir(local.backups / "tar" / "bad")
+    assert f"bad.{suffix}" in local.log.read_text()
+    assert "bad" in local.run("backups", "store", "--all").stdout
+    assert "bad" not in local.run("backups", "store").stdout
     local.umount()
 
 
@@ -199,15 +219,12 @@ def test_odd_keys_are_shown_and_read(tmp_path: Path, seaweedfs_server: SeaweedFS
     client = seaweedfs_server.client()
     bucket = seaweedfs_server.bucket("odd-keys")
     keys = ["plain", "a/b", "x" * 300, "/leading", "one//two", "both", "both/inside", "up/../down"]
-    taken = {}
     for key in keys:
-        try:
+        with suppress(client.exceptions.ClientError):
             client.put_object(Bucket=bucket, Key=key, Body=key.encode())
-            taken[key] = client.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except client.exceptions.ClientError:
-            continue
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     listed = {item["Key"] for page in pages for item in page.get("Contents", []) if item["Size"]}
+    stored = [client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in listed]
     table = {
         "url": f"s3://{bucket}",
         "provider": "seaweedfs",
@@ -218,7 +235,8 @@ def test_odd_keys_are_shown_and_read(tmp_path: Path, seaweedfs_server: SeaweedFS
 
         shown = files_below(made.repository)
 
-        assert sorted(shown) == sorted(taken[key] for key in listed)
+        assert len(listed) >= len(keys) - 2
+        assert sorted(shown) == sorted(stored)
         made.umount()
 
 
