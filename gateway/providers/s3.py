@@ -45,7 +45,6 @@ class S3(Provider):
     def __init__(self, connection: Connection) -> None:
         self.name = f"s3://{connection.bucket}"
         self.abilities = connection.profile.abilities()
-        self._connection = connection
         self._bucket = connection.bucket
         self._clients = Clients(connection)
         self._reader = S3Reader(connection, self._clients.keys, self.name)
@@ -59,10 +58,6 @@ class S3(Provider):
                 self._compare_clocks(error.response)
                 raise
         self._compare_clocks(answer)
-        headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        region = headers.get("x-amz-bucket-region", self._connection.region)
-        if self._connection.profile.endpoint and region != self._connection.region:
-            raise StoreError(f"{self.name}: the bucket is in region {region}: set region")
 
     def head(self, key: str) -> ObjectInfo:
         return self._reader.head(key)

@@ -5,9 +5,11 @@ import hashlib
 import os
 import ssl
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import botocore.credentials
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
@@ -80,8 +82,15 @@ def authorities(ca_bundle: str | None, origin: str) -> str | None:
     return path
 
 
+@cache
+def _models() -> botocore.loaders.Loader:
+    """What botocore knows of S3: two megabytes of JSON, read once."""
+    return botocore.loaders.create_loader()
+
+
 def _session() -> botocore.session.Session:
     session = botocore.session.Session()
+    session.register_component("data_loader", _models())
     # The metadata address of a cloud machine is asked only by a profile that says so.
     session.get_component("credential_provider").remove("iam-role")
     return session
@@ -128,9 +137,15 @@ def _client(
     )
     # A server that does not know 100-continue lets each PUT wait a second, or a minute.
     client.meta.events.unregister("before-call.s3", add_expect_header)
+    client.meta.events.register("before-call.s3", _stay_in_the_region)
     if connection.profile.delete_integrity == "md5":
         client.meta.events.register("before-sign.s3.DeleteObjects", _md5_instead_of_crc)
     return client
+
+
+def _stay_in_the_region(params: dict[str, Any], **_: Any) -> None:
+    """Tell botocore that it has followed a redirect already: it would follow one to itself."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _md5_instead_of_crc(request: Any, **_: Any) -> None:

@@ -165,8 +165,10 @@ def _from_answer(
         return InvalidKey(f"{what}: {said}", key=key)
     if status in (405, 501) or code == "NotImplemented":
         return Unsupported(f"{what}: {said}", key=key)
-    if status in (301, 307):
-        return StoreError(f"{what}: the bucket is in another region or at another endpoint")
+    region = _headers(error).get("x-amz-bucket-region")
+    if status in (301, 307) or (status == 400 and region):
+        where = f"region {_brief(region)}" if region else "another region or at another endpoint"
+        return StoreError(f"{what}: the bucket is in {where}: set region", key=key)
     return StoreError(f"{what}: {said}", key=key)
 
 
@@ -186,14 +188,18 @@ def _refusal(code: str, said: str) -> str:
 
 def _retry_after(error: exceptions.ClientError) -> float | None:
     """Seconds that the answer asks to wait: a number, or a date."""
-    headers: dict[str, Any] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    text = str(headers.get("retry-after", ""))
+    text = _headers(error).get("retry-after", "")
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _headers(error: exceptions.ClientError) -> dict[str, str]:
+    headers: Any = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return {str(name).lower(): str(text) for name, text in headers.items()}
 
 
 def _brief(text: str) -> str:

@@ -61,10 +61,11 @@ class SeaweedFS:
         )
 
     def bucket(self, name: str) -> str:
-        """Create the bucket `name` and return its name."""
+        """Create the bucket `name`, unless it is there, and return its name."""
         client = self.client()
         try:
-            client.create_bucket(Bucket=name)
+            with suppress(client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=name)
         finally:
             client.close()
         return name

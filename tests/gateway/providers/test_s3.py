@@ -8,6 +8,7 @@ from servers.seaweedfs import SeaweedFS
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
+from backgate.gateway.errors import NotFound, Refused
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider
 
@@ -53,3 +54,71 @@ class TestSeaweedFSOverTLS(ProviderContract):
     def provider(self, tls_bucket: Provider, seaweedfs_tls_server: SeaweedFS) -> Provider:
         seaweedfs_tls_server.empty("contract")
         return tls_bucket
+
+
+def test_a_wrong_bucket_is_said(seaweedfs_server: SeaweedFS) -> None:
+    provider = opened(seaweedfs_server, "no-such-bucket")
+
+    for call in (provider.check, provider.page, lambda: provider.get("a", 0, 1)):
+        with pytest.raises(NotFound, match=r"s3://no-such-bucket: .*no such"):
+            call()
+    with pytest.raises(NotFound, match="no such bucket"):
+        provider.put("a", b"")
+    provider.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (Credentials("testkey", "wrong-secret"), "secret key is wrong|access denied"),
+        (Credentials("wrong-key", "testsecret"), "does not know the access key|access denied"),
+        (None, "no credentials: set AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_wrong_credentials_are_said_and_not_shown(
+    keys: Credentials | None, words: str, seaweedfs_server: SeaweedFS
+) -> None:
+    provider = opened(seaweedfs_server, "contract", credentials=keys)
+
+    for call in (
+        provider.check,
+        provider.page,
+        lambda: provider.head("a"),
+        lambda: provider.put("a", b""),
+    ):
+        with pytest.raises(Refused, match=words) as caught:
+            call()
+        assert "secret" not in str(caught.value).replace("secret key is wrong", "")
+    provider.close()
+
+
+def test_without_credentials_the_metadata_address_is_not_asked(
+    seaweedfs_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9/")
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "botocore.utils.InstanceMetadataFetcher.retrieve_iam_role_credentials",
+        lambda fetcher: asked.append("metadata"),
+    )
+
+    provider = opened(seaweedfs_server, "contract", credentials=None)
+    with pytest.raises(Refused):
+        provider.check()
+
+    assert asked == []
+    provider.close()
+
+
+def test_credentials_of_the_environment_are_used(
+    seaweedfs_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seaweedfs_server.bucket("contract")
+    for name, value in seaweedfs_server.environment().items():
+        monkeypatch.setenv(name, value)
+
+    provider = opened(seaweedfs_server, "contract", credentials=None)
+
+    provider.check()
+    provider.close()

@@ -1,0 +1,78 @@
+"""Profiles: the ones that come along are right, and wrong ones say where."""
+
+from dataclasses import asdict
+
+import msgspec
+import pytest
+
+from backgate.gateway.errors import ConfigError
+from backgate.gateway.profiles import parse, profile, profiles
+from backgate.gateway.provider import Abilities, KeyRules
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_each_profile_is_whole_and_says_where_its_facts_are_from(name: str) -> None:
+    found = profile(name)
+
+    assert found.title
+    assert found.notes
+    assert all(note.fact and note.source for note in found.notes)
+    assert isinstance(found.abilities(), Abilities)
+
+
+def test_what_a_profile_leaves_out_is_the_safe_choice() -> None:
+    abilities = parse('title = "x"', "x.toml").abilities()
+
+    assert not abilities.conditional_put
+    assert not abilities.lists_in_order
+    assert not abilities.forgets_prefixes
+
+
+def test_limits_and_key_rules_reach_the_abilities() -> None:
+    text = 'title = "x"\nlimits = { part_count = 1000 }\nkeys = { reserved = [".x"] }'
+
+    abilities = parse(text, "x.toml").abilities()
+
+    assert abilities.limits.part_count == 1000
+    assert abilities.keys == KeyRules(reserved=(".x",))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('title = "x"\nteir = 1', "teir"),
+        ('title = "x"\ntier = 4', "tier"),
+        ('title = "x"\nlimits = { part_cuont = 1 }', "limits: unknown key 'part_cuont'"),
+        ('title = "x"\nkeys = { component_max = "a" }', "int"),
+        ("title = ", "x.toml"),
+        ("", "title"),
+    ],
+)
+def test_a_wrong_profile_names_the_key(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse(text, "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("rules", "key", "is_fine"),
+    [
+        ({}, "a//../b\\\0" + "c" * 300, True),
+        ({"component_max": 3}, "abc/def/", True),
+        ({"component_max": 3}, "abc/éé", False),
+        ({"dot_components": False}, "a/..b/...", True),
+        ({"dot_components": False}, "a/..", False),
+        ({"dot_components": False}, "./a", False),
+        ({"empty_components": False}, "a/b/", True),
+        ({"empty_components": False}, "a//", False),
+        ({"empty_components": False}, "/a", False),
+        ({"refused": "\\"}, "a\\b", False),
+        ({"reserved": (".x",)}, "a/.x", True),
+        ({"reserved": (".x",)}, ".x/a", False),
+    ],
+)
+def test_key_rules_say_what_cannot_be_kept(
+    rules: dict[str, object], key: str, is_fine: bool
+) -> None:
+    found = msgspec.convert(asdict(KeyRules()) | rules, KeyRules)
+
+    assert (found.fault(key) is None) == is_fine

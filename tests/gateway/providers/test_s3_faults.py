@@ -1,0 +1,338 @@
+"""S3 on a bad network: what is waited out, what is settled, and what is said in the end."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from servers.faultproxy import FaultProxy, Rule, certificate_for, fault_proxy
+from servers.seaweedfs import SeaweedFS
+from trio.testing import MockClock
+
+from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.credentials import Credentials
+from backgate.gateway.errors import AlreadyThere, Refused, StoreError, StoreFull, Unreachable
+from backgate.gateway.provider import Provider
+from backgate.gateway.providers import open_provider, s3_client, s3_read
+from backgate.gateway.store import ObjectStore
+
+pytestmark = pytest.mark.live
+
+DATA = bytes(range(256)) * 4096  # a mebibyte
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your rate</Message></Error>"
+
+
+@pytest.fixture(scope="module")
+def running_proxy(seaweedfs_server: SeaweedFS) -> Iterator[FaultProxy]:
+    with fault_proxy(seaweedfs_server.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def provider(running_proxy: FaultProxy, seaweedfs_server: SeaweedFS) -> Iterator[Provider]:
+    seaweedfs_server.bucket("faults")
+    provider = opened(running_proxy.url, seaweedfs_server)
+    yield provider
+    provider.close()
+
+
+@pytest.fixture
+def proxy(running_proxy: FaultProxy) -> FaultProxy:
+    for past in (running_proxy.rules, running_proxy.requests, running_proxy.headers):
+        past.clear()
+    return running_proxy
+
+
+@pytest.fixture
+def store(provider: Provider, proxy: FaultProxy, seaweedfs_server: SeaweedFS) -> ObjectStore:
+    """A store that holds `a`; its faults are in `proxy.rules`."""
+    seaweedfs_server.empty("faults")
+    provider.put("a", DATA)
+    proxy.requests.clear()
+    return ObjectStore(provider)
+
+
+def opened(url: str, server: SeaweedFS, ca_bundle: str | None = None) -> Provider:
+    config = RepositoryConfig(
+        name="test",
+        url="s3://faults",
+        provider="seaweedfs",
+        endpoint_url=url,
+        ca_bundle=ca_bundle,
+    )
+    keys = Credentials(server.access_key, server.secret_key)
+    return open_provider(config, keys)[0]
+
+
+async def test_a_busy_store_is_asked_again_when_it_says(
+    store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    busy = Rule(match="GET", times=3, status=503, body=SLOW_DOWN, headers={"Retry-After": "7"})
+    proxy.rules.append(busy)
+    before = trio.current_time()
+
+    assert await store.get("a", 0, len(DATA)) == DATA
+
+    assert trio.current_time() - before >= 21
+    assert store.counters.retries == 3
+    assert "SlowDown" in store.counters.last_error
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+async def test_any_fault_of_a_store_is_waited_out(
+    status: int, store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    proxy.rules.append(Rule(times=2, status=status, body=b"<html>not XML of S3</html>"))
+    assert (await store.head("a")).size == len(DATA)
+    proxy.rules.append(Rule(times=2, status=status, body=b"<html>not XML of S3</html>"))
+    assert len((await store.page()).objects) == 1
+    proxy.rules.append(Rule(times=2, status=status, body=b"<html>not XML of S3</html>"))
+    await store.put("b", b"")
+    proxy.rules.append(Rule(times=2, status=status, body=b"<html>not XML of S3</html>"))
+    assert await store.delete(["a", "b"]) == {}
+
+    assert store.counters.retries == 8
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(match="GET", times=2, reset_after=300_000),
+        Rule(match="GET", times=2, truncate_after=300_000),
+        Rule(match="GET", times=2, is_refused=True),
+        Rule(match="GET", times=2, is_lost=True),
+    ],
+    ids=["reset in the body", "short body", "reset before", "reset instead of an answer"],
+)
+async def test_a_read_that_breaks_off_is_made_again(
+    rule: Rule, store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    proxy.rules.append(rule)
+
+    assert await store.get("a", 5, len(DATA)) == DATA[5:]
+
+    assert store.counters.retries == 2
+
+
+async def test_a_page_that_breaks_off_is_asked_for_again(
+    store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    proxy.rules.append(Rule(match="list-type", times=1, truncate_after=150))
+    proxy.rules.append(Rule(match="list-type", times=1, reset_after=150))
+
+    assert [info.key for info in (await store.page()).objects] == ["a"]
+
+    assert store.counters.retries == 2
+
+
+@pytest.mark.slow
+async def test_a_stalled_answer_is_a_fault_after_the_socket_time_out(
+    seaweedfs_server: SeaweedFS,
+    store: ObjectStore,
+    proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(s3_read, "ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr(s3_client, "ANSWER_WITHIN", 0.3)
+    hasty = ObjectStore(opened(proxy.url, seaweedfs_server))
+    proxy.rules.append(Rule(match="GET", times=1, stall_after=300_000))
+    proxy.rules.append(Rule(match="PUT", times=1, delay=60))
+
+    with pytest.raises(Unreachable, match=r"(?i)timed? ?out"):
+        await hasty.patient(0).get("a", 0, len(DATA))
+    with pytest.raises(Unreachable, match=r"(?i)timed? ?out"):
+        await hasty.patient(0).put("b", DATA)
+
+    assert await hasty.get("a", 0, len(DATA)) == DATA
+    await hasty.aclose()
+
+
+async def test_a_put_whose_answer_was_lost_is_made_again(
+    store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    proxy.rules.append(Rule(match="PUT", times=1, is_lost=True))
+
+    info = await store.put("b", DATA)
+
+    assert (await store.head("b")).etag == info.etag == hashlib.md5(DATA).hexdigest()
+    assert store.counters.retries == 1
+
+
+async def test_a_conditional_put_whose_answer_was_lost_counts_as_done(
+    store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    proxy.rules.append(Rule(match="PUT", times=1, is_lost=True))
+
+    info = await store.put("lock", b"mine", {"mode": "33188"}, if_absent=True)
+
+    assert info.metadata == {"mode": "33188"}
+    with pytest.raises(AlreadyThere):
+        await store.put("lock", b"theirs", if_absent=True)
+    assert await store.get("lock", 0, 9) == b"mine"
+
+
+async def test_an_upload_survives_faults_in_every_step(
+    store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    block = DATA * 5
+    proxy.rules.extend(
+        [
+            Rule(match=r"POST .*\?uploads", times=1, is_refused=True),
+            Rule(match=r"PUT .*partNumber=1", times=1, is_lost=True),
+            Rule(match=r"PUT .*partNumber=2", times=1, status=500),
+            Rule(match=r"POST .*uploadId", times=1, is_lost=True),
+        ]
+    )
+
+    upload = await store.begin_upload("b", {"mode": "33188"})
+    parts = [(n, await store.put_part("b", upload, n, block)) for n in (1, 2)]
+    info = await store.commit_upload("b", upload, parts)
+
+    assert (info.size, info.metadata) == (2 * len(block), {"mode": "33188"})
+    assert await store.get("b", len(block) - 1, len(block) + 1) == block[-1:] + block[:1]
+    assert store.counters.retries >= 4
+
+
+async def test_an_outage_ends_with_patience(
+    store: ObjectStore, proxy: FaultProxy, autojump_clock: MockClock
+) -> None:
+    proxy.rules.append(Rule(is_refused=True))
+
+    with pytest.raises(Unreachable, match="s3://faults: head 'a'"):
+        await store.patient(60).head("a")
+
+    assert store.counters.retries > 5
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected", "words"),
+    [
+        (403, "AccessDenied", Refused, "access denied"),
+        (403, "InvalidAccessKeyId", Refused, "does not know the access key"),
+        (403, "SignatureDoesNotMatch", Refused, "secret key is wrong"),
+        (403, "RequestTimeTooSkewed", Refused, "clock"),
+        (400, "ExpiredToken", Refused, "session token"),
+        (403, "QuotaExceeded", StoreFull, "QuotaExceeded"),
+        (507, "XMinioStorageFull", StoreFull, "StorageFull"),
+        (400, "SomethingNew", StoreError, "SomethingNew"),
+        (301, "PermanentRedirect", StoreError, "another region"),
+    ],
+)
+async def test_a_sure_answer_is_said_at_once(
+    status: int,
+    code: str,
+    expected: type[StoreError],
+    words: str,
+    store: ObjectStore,
+    proxy: FaultProxy,
+) -> None:
+    body = f"<Error><Code>{code}</Code><Message>as the store puts it</Message></Error>"
+    proxy.rules.append(Rule(status=status, body=body.encode()))
+
+    for call in (lambda: store.get("a", 0, 1), lambda: store.put("b", b""), lambda: store.page()):
+        with pytest.raises(expected, match=words) as caught:
+            await call()
+        assert type(caught.value) is expected
+        assert "testsecret" not in str(caught.value)
+
+    assert store.counters.retries == 0
+
+
+@pytest.mark.parametrize("status", [400, 411, 501])
+async def test_a_store_that_deletes_no_batches_is_asked_one_by_one(
+    status: int, proxy: FaultProxy, store: ObjectStore, seaweedfs_server: SeaweedFS
+) -> None:
+    store = ObjectStore(opened(proxy.url, seaweedfs_server))  # one that has not learnt it yet
+    proxy.rules.append(Rule(match=r"POST /faults\?delete", status=status))
+    await store.put("b", b"")
+
+    assert await store.delete(["a", "b", "absent"]) == {}
+    assert await store.delete(["a", "b"]) == {}
+
+    assert [line.split()[0] for line in proxy.requests[1:]] == ["POST"] + ["DELETE"] * 5
+    assert not (await store.page()).objects
+    await store.aclose()
+
+
+async def test_a_body_larger_than_asked_for_is_not_taken(
+    store: ObjectStore, proxy: FaultProxy
+) -> None:
+    whole = Rule(match="GET", status=200, body=DATA)
+    proxy.rules.append(whole)
+
+    assert await store.get("a", 0, 10) == DATA[:10]
+    with pytest.raises(StoreError, match="ignores ranges"):
+        await store.get("a", 5, 10)
+    whole.status, whole.headers = 206, {"Content-Range": "bytes 7-9/100"}
+    with pytest.raises(StoreError, match="another range"):
+        await store.get("a", 5, 10)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>",
+        b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+        b"<html><body>Please log in</body></html>",
+        b"",
+    ],
+    ids=["no size", "no token", "a portal", "nothing"],
+)
+async def test_an_answer_that_is_no_listing_is_not_an_empty_one(
+    body: bytes, store: ObjectStore, proxy: FaultProxy
+) -> None:
+    proxy.rules.append(Rule(match="list-type", status=200, body=body))
+
+    with pytest.raises(Unreachable, match="page ''"):
+        await store.patient(0).page()
+
+
+async def test_no_request_waits_for_100_continue_or_carries_a_checksum_of_another_kind(
+    seaweedfs_server: SeaweedFS, tmp_path: Path, store: ObjectStore
+) -> None:
+    context, bundle = certificate_for(tmp_path)
+    with fault_proxy(seaweedfs_server.endpoint_url, context) as proxy:
+        encrypted = ObjectStore(opened(proxy.url, seaweedfs_server, bundle))
+        await encrypted.put("b", DATA, {"name": "é"})
+        upload = await encrypted.begin_upload("c")
+        part = await encrypted.put_part("c", upload, 1, DATA)
+        await encrypted.commit_upload("c", upload, [(1, part)])
+        assert await encrypted.get("b", 0, len(DATA)) == DATA
+        assert await encrypted.delete(["a", "b"]) == {}
+        await encrypted.aclose()
+
+    for line, headers in zip(proxy.requests, proxy.headers, strict=True):
+        assert "expect" not in headers
+        assert "aws-chunked" not in headers.get("content-encoding", "")
+        assert not [name for name in headers if name.startswith("x-amz-checksum")]
+        assert not [name for name in headers if name.startswith("x-amz-sdk-checksum")]
+        if line.startswith("PUT") or "?delete" in line:
+            assert "content-md5" in headers
+        if line.startswith("PUT"):
+            assert headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+
+
+async def test_a_certificate_that_is_not_trusted_is_not_retried(
+    seaweedfs_server: SeaweedFS, tmp_path: Path, store: ObjectStore
+) -> None:
+    context, _ = certificate_for(tmp_path)
+    with fault_proxy(seaweedfs_server.endpoint_url, context) as proxy:
+        stranger = ObjectStore(opened(proxy.url, seaweedfs_server))
+        for call in (lambda: stranger.head("a"), lambda: stranger.put("b", b"")):
+            with pytest.raises(StoreError, match="ca_bundle") as caught:
+                await call()
+            assert not isinstance(caught.value, Unreachable)
+        await stranger.aclose()
+
+
+async def test_a_server_that_is_not_there_is_waited_for(
+    seaweedfs_server: SeaweedFS, autojump_clock: MockClock
+) -> None:
+    nobody = ObjectStore(opened("http://127.0.0.1:9", seaweedfs_server))
+
+    with pytest.raises(Unreachable):
+        await nobody.patient(300).check()
+
+    assert nobody.counters.retries > 10
+    await nobody.aclose()
