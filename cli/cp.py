@@ -145,7 +145,7 @@ def _summary(done: "Restored") -> str:
     there = f", {done.skipped} of them there already" if done.skipped else ""
     failed = f"; {done.failed} could not be copied" if done.failed else ""
     return (
-        f"{done.files} files{there}, {done.directories} directories, "
+        f"files: {done.files}{there}, directories: {done.directories}, "
         f"{size_to_text(done.bytes)}{failed}"
     )
 

@@ -25,11 +25,11 @@ def log_to_stderr(verbosity: int) -> None:
     Other libraries are held to warnings at any verbosity: the SDKs' debug lines hold signatures.
     """
     root = logging.getLogger()
-    handler = next((known for known in root.handlers if known.get_name() == HANDLER), None)
-    if handler is None:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.set_name(HANDLER)
-        root.addHandler(handler)
+    for known in [one for one in root.handlers if one.get_name() == HANDLER]:
+        root.removeHandler(known)  # of an earlier call
+    handler = logging.StreamHandler(sys.stderr)
+    handler.set_name(HANDLER)
+    root.addHandler(handler)
     if _is_journal():
         handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
     else:

@@ -9,13 +9,18 @@ if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain
 step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 note() { printf '%s%s%s\n' "$dim" "$*" "$plain"; }
 say() { printf '%s\n' "$*"; }
-run() { printf '%s$ %s%s\n' "$dim" "${*//$work\//}" "$plain"; "$@"; }
+run() { # shows a command without the long paths, then runs it
+  local shown=${*//$work\//}
+  printf '%s$ %s%s\n' "$dim" "${shown//$here\/.venv\/bin\//}" "$plain"
+  "$@"
+}
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/backgate-demo.XXXXXX")
 mnt=$work/mnt
 cleanup() {
   code=$?
   trap - EXIT INT TERM
+  cd /
   if mountpoint -q "$mnt" 2>/dev/null; then "$backgate" umount --abort "$mnt" >/dev/null 2>&1 || fusermount3 -uzq "$mnt" || true; fi
   [ $code = 0 ] || printf '%sthe demo failed (exit code %s)%s\n' "$red" "$code" "$plain" >&2
   chmod -R u+rwX "$work" 2>/dev/null || true
@@ -53,17 +58,18 @@ run "$backgate" mount demo "$mnt"
 run ls "$mnt"
 
 step "2. Any backup tool writes to it"
-run tar -C "$work" -czf "$mnt/repository/monday.tar.gz" home
+cd "$work"
+run tar -czf "$mnt/repository/monday.tar.gz" home
 run restic -q -r "$mnt/repository/web" init
-(cd "$work" && run restic -q -r "$mnt/repository/web" backup --host web01 home)
+run restic -q -r "$mnt/repository/web" backup --host web01 home
 note "In the store these are plain objects, exactly as each tool made them:"
-run ls "$work/store" "$work/store/web"
+run ls store store/web
 
 step "3. Every completed backup is a directory"
 run "$backgate" backups demo
 tar_file=$mnt/backups/tar/monday/home/documents/contract.txt
 restic_file=$mnt/backups/restic/web/web01/latest/home/documents/contract.txt
-run ls -l "$tar_file" "$restic_file"
+run ls -l "${tar_file#"$work"/}" "${restic_file#"$work"/}"
 
 step "4. One file comes back, without restoring the rest"
 run cp -p "$tar_file" "$work/restored/from-tar.txt"

@@ -1,16 +1,17 @@
-"""Looking and restoring without a mount: the installed commands on a local store."""
+"""Looking and restoring without a mount: the commands on a local store."""
 
 import json
 import os
 import shutil
 import tarfile
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support.compare import differences
-from support.gateway import Gateway, gateway
 from support.trees import make_odd_tree, run
+
+from backgate.cli.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -32,25 +33,64 @@ def store(tmp_path: Path, odd: Path) -> Path:
     return store
 
 
+@dataclass(frozen=True)
+class Result:
+    """What one command printed, and its exit code."""
+
+    stdout: str
+    stderr: str
+    returncode: int
+
+
+class Commands:
+    """Runs `backgate` in this process, which spares a second of imports each time."""
+
+    def __init__(self, output: pytest.CaptureFixture[str]) -> None:
+        self._output = output
+
+    def run(self, *arguments: str, check: bool = True) -> Result:
+        self._output.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        printed = self._output.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        assert code == 0 or not check, printed.err
+        return Result(printed.out, printed.err, code)
+
+    def json(self, *arguments: str) -> object:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+
 @pytest.fixture
-def made(tmp_path: Path, store: Path) -> Iterator[Gateway]:
-    with gateway(tmp_path / "gateway", {"url": f"file://{store}"}) as gateway_:
-        yield gateway_
+def made(
+    tmp_path: Path,
+    store: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Commands:
+    """The commands, with one repository configured: `store`."""
+    config = tmp_path / "backgate.toml"
+    config.write_text(f'[repository.store]\nurl = "file://{store}"\n')
+    monkeypatch.setenv("BACKGATE_CONFIG", str(config))
+    for name in ("CACHE_HOME", "STATE_HOME", "RUNTIME_DIR"):
+        monkeypatch.setenv(f"XDG_{name}", str(tmp_path / name))
+    return Commands(capfd)
 
 
-def test_the_top_of_the_tree_is_listed(made: Gateway) -> None:
+def test_the_top_of_the_tree_is_listed(made: Commands) -> None:
     assert made.run("ls", "store").stdout == "backups\nrepository\n"
     assert made.run("ls", "store:repository").stdout == "cut.tar\nplain\nweb\n"
 
 
-def test_a_url_and_a_path_name_the_same_store(made: Gateway, store: Path) -> None:
+def test_a_url_and_a_path_name_the_same_store(made: Commands, store: Path) -> None:
     listed = made.run("ls", "store:repository").stdout
 
     assert made.run("ls", f"file://{store}:repository").stdout == listed
     assert made.run("ls", f"{store}:repository").stdout == listed
 
 
-def test_a_long_listing_shows_modes_owners_and_times(made: Gateway, odd: Path) -> None:
+def test_a_long_listing_shows_modes_owners_and_times(made: Commands, odd: Path) -> None:
     lines = made.run("ls", "-l", "store:backups/tar/web/monday").stdout.splitlines()
 
     text = next(line for line in lines if line.endswith(" text"))
@@ -59,7 +99,7 @@ def test_a_long_listing_shows_modes_owners_and_times(made: Gateway, odd: Path) -
     assert any(line.endswith(" link -> small") for line in lines)
 
 
-def test_a_listing_as_json_is_one_document(made: Gateway, odd: Path) -> None:
+def test_a_listing_as_json_is_one_document(made: Commands, odd: Path) -> None:
     records = made.json("ls", "store:backups/tar/web/monday/names")
 
     assert isinstance(records, list)
@@ -67,7 +107,7 @@ def test_a_listing_as_json_is_one_document(made: Gateway, odd: Path) -> None:
     assert all(record["path"].startswith("backups/tar/web/monday/names/") for record in records)
 
 
-def test_completed_backups_are_listed(made: Gateway) -> None:
+def test_completed_backups_are_listed(made: Commands) -> None:
     shown = made.run("backups", "store").stdout
     records = made.json("backups", "store", "--all")
 
@@ -79,18 +119,18 @@ def test_completed_backups_are_listed(made: Gateway) -> None:
     assert cut["reason"]
 
 
-def test_backups_below_a_path_are_listed(made: Gateway) -> None:
+def test_backups_below_a_path_are_listed(made: Commands) -> None:
     assert made.run("backups", "store:backups/restic").stdout == ""
     assert "monday" in made.run("backups", "store:backups/tar/web").stdout
 
 
-def test_a_file_is_written_to_standard_output(made: Gateway) -> None:
+def test_a_file_is_written_to_standard_output(made: Commands) -> None:
     shown = made.run("cat", "store:repository/plain", "store:backups/tar/web/monday/small")
 
     assert shown.stdout == "plain\nsmall\n"
 
 
-def test_a_directory_is_no_file(made: Gateway) -> None:
+def test_a_directory_is_no_file(made: Commands) -> None:
     result = made.run("cat", "store:repository", check=False)
 
     assert result.stderr == "backgate: repository: Is a directory\n"
@@ -98,7 +138,7 @@ def test_a_directory_is_no_file(made: Gateway) -> None:
 
 
 @pytest.mark.parametrize("command", ["ls", "cat", "find"])
-def test_what_is_not_there_is_named(made: Gateway, command: str) -> None:
+def test_what_is_not_there_is_named(made: Commands, command: str) -> None:
     result = made.run(command, "store:backups/tar/nothing", check=False)
 
     assert "No such file or directory" in result.stderr
@@ -106,7 +146,7 @@ def test_what_is_not_there_is_named(made: Gateway, command: str) -> None:
     assert result.returncode == 1
 
 
-def test_everything_that_fits_is_found(made: Gateway) -> None:
+def test_everything_that_fits_is_found(made: Commands) -> None:
     found = made.run("find", "store:backups", "--name", "*random*").stdout.splitlines()
     large = made.run("find", "store:backups", "--type", "f", "--size", "+2MiB").stdout.splitlines()
     records = made.json("find", "store:backups/tar", "--type", "l")
@@ -122,13 +162,13 @@ def test_everything_that_fits_is_found(made: Gateway) -> None:
     assert {record["target"] for record in records} == {"small", "/nowhere/at all"}
 
 
-def test_names_for_xargs_end_with_nul(made: Gateway) -> None:
+def test_names_for_xargs_end_with_nul(made: Commands) -> None:
     found = made.run("find", "store:backups/tar/web/monday/names", "-0", "--name", "new*").stdout
 
     assert found == "backups/tar/web/monday/names/new\nline\0"
 
 
-def test_a_backup_is_restored_exactly(made: Gateway, odd: Path, tmp_path: Path) -> None:
+def test_a_backup_is_restored_exactly(made: Commands, odd: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
 
     made.run("cp", "-r", "store:backups/tar/web/monday", str(tmp_path / "new"))
@@ -136,13 +176,13 @@ def test_a_backup_is_restored_exactly(made: Gateway, odd: Path, tmp_path: Path) 
     assert differences(odd, tmp_path / "new" / "monday") == []
 
 
-def test_a_slash_at_the_end_means_what_is_in_it(made: Gateway, odd: Path, tmp_path: Path) -> None:
+def test_a_slash_at_the_end_means_what_is_in_it(made: Commands, odd: Path, tmp_path: Path) -> None:
     made.run("cp", "-r", "store:backups/tar/web/monday/", str(tmp_path / "new"))
 
     assert differences(odd, tmp_path / "new") == []
 
 
-def test_restoring_again_copies_nothing(made: Gateway, tmp_path: Path) -> None:
+def test_restoring_again_copies_nothing(made: Commands, tmp_path: Path) -> None:
     made.run("cp", "-r", "store:backups/tar/web/monday", str(tmp_path / "new"))
 
     again = made.json("cp", "-r", "store:backups/tar/web/monday", str(tmp_path / "new"))
@@ -156,7 +196,7 @@ def test_restoring_again_copies_nothing(made: Gateway, tmp_path: Path) -> None:
     ("destination", "name"), [("new", "new"), (".", "small"), ("directory/", "small")]
 )
 def test_a_file_is_copied_under_its_own_or_a_new_name(
-    made: Gateway, tmp_path: Path, destination: str, name: str
+    made: Commands, tmp_path: Path, destination: str, name: str
 ) -> None:
     (tmp_path / "directory").mkdir()
     where = os.path.join(tmp_path, destination)
@@ -168,7 +208,7 @@ def test_a_file_is_copied_under_its_own_or_a_new_name(
     assert path.stat().st_mode & 0o777 == 0o751
 
 
-def test_a_directory_needs_r(made: Gateway, tmp_path: Path) -> None:
+def test_a_directory_needs_r(made: Commands, tmp_path: Path) -> None:
     result = made.run("cp", "store:backups/tar/web/monday", str(tmp_path / "new"), check=False)
 
     assert result.stderr == "backgate: cp: store:backups/tar/web/monday: is a directory: add -r\n"
@@ -176,7 +216,7 @@ def test_a_directory_needs_r(made: Gateway, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_several_sources_need_a_directory(made: Gateway, tmp_path: Path) -> None:
+def test_several_sources_need_a_directory(made: Commands, tmp_path: Path) -> None:
     sources = ["store:repository/plain", "store:backups/tar/web/monday/small"]
 
     wrong = made.run("cp", *sources, str(tmp_path / "new"), check=False)
@@ -188,7 +228,7 @@ def test_several_sources_need_a_directory(made: Gateway, tmp_path: Path) -> None
     ).read_bytes() == b"plain\nsmall\n"
 
 
-def test_a_store_without_the_command_is_left_as_it_was(made: Gateway, store: Path) -> None:
+def test_a_store_without_the_command_is_left_as_it_was(made: Commands, store: Path) -> None:
     before = sorted(path.relative_to(store) for path in store.rglob("*"))
 
     made.run("find", "store", "--json")
@@ -197,7 +237,7 @@ def test_a_store_without_the_command_is_left_as_it_was(made: Gateway, store: Pat
     assert sorted(path.relative_to(store) for path in store.rglob("*")) == before
 
 
-def test_the_cache_tells_what_it_knows(made: Gateway) -> None:
+def test_the_cache_tells_what_it_knows(made: Commands) -> None:
     made.run("cache", "refresh", "store")
 
     status = made.json("cache", "status", "store")
@@ -212,7 +252,7 @@ def test_the_cache_tells_what_it_knows(made: Gateway) -> None:
 
 
 def test_an_object_that_something_else_wrote_is_seen_after_a_refresh(
-    made: Gateway, store: Path
+    made: Commands, store: Path
 ) -> None:
     made.run("cache", "refresh", "store")
     (store / "web" / "new").write_bytes(b"1")
@@ -225,18 +265,18 @@ def test_an_object_that_something_else_wrote_is_seen_after_a_refresh(
     assert "new" in after
 
 
-def test_an_empty_spool_is_an_empty_list(made: Gateway) -> None:
+def test_an_empty_spool_is_an_empty_list(made: Commands) -> None:
     assert made.json("spool", "list", "store") == []
     assert made.run("spool", "list", "store").stdout == ""
     assert made.json("spool", "wait", "store") == []
 
 
-def test_nothing_mounted_is_said(made: Gateway) -> None:
+def test_nothing_mounted_is_said(made: Commands) -> None:
     assert made.json("status", "store") == []
     assert made.run("status").stdout == "nothing is mounted\n"
 
 
-def test_what_is_installed_is_told(made: Gateway) -> None:
+def test_what_is_installed_is_told(made: Commands) -> None:
     found = made.json("plugins")
 
     assert isinstance(found, list)
@@ -250,7 +290,7 @@ def test_what_is_installed_is_told(made: Gateway) -> None:
 
 
 def test_names_that_would_lead_out_of_the_destination_are_not_restored(
-    made: Gateway, store: Path, tmp_path: Path
+    made: Commands, store: Path, tmp_path: Path
 ) -> None:
     with tarfile.open(store / "evil.tar", "w") as archive:
         for name in ("../outside", "/etc/outside", "good"):
@@ -264,7 +304,7 @@ def test_names_that_would_lead_out_of_the_destination_are_not_restored(
     assert (tmp_path / "deep" / "new" / "good").exists()
 
 
-def test_a_store_that_vanished_is_named(made: Gateway, store: Path) -> None:
+def test_a_store_that_vanished_is_named(made: Commands, store: Path) -> None:
     shutil.rmtree(store)
 
     result = made.run("ls", "store:repository", check=False)
