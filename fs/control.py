@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from backgate.fs.nurseries import open_nursery
+from backgate.fs.replies import explained
 from backgate.fs.running import LINE_MAX, RunningMount, register, short_path
 from backgate.gateway.errors import BackgateError, UsageError
 
@@ -78,7 +79,7 @@ class _Server:
                 connections.start_soon(self._serve, trio.SocketStream(connection), limit)
 
     async def _serve(self, stream: trio.SocketStream, limit: trio.CapacityLimiter) -> None:
-        async with limit, stream:
+        async with stream, limit:
             try:
                 request = await _request(stream)
                 if request is not None:
@@ -88,14 +89,19 @@ class _Server:
 
     async def _answer(self, stream: trio.SocketStream, request: Mapping[str, Any]) -> None:
         async def progress(answer: Mapping[str, Any]) -> None:
-            await _send(stream, {"progress": answer})
+            try:
+                await _send(stream, {"progress": answer})
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise BackgateError("who asked has gone away") from None
 
         self._active += 1
         try:
             verb = self._verbs.get(str(request.get("verb")))
             if verb is None:
                 raise UsageError(f"this mount knows no {request.get('verb')!r}")
-            await _send(stream, {"result": await verb(request.get("arguments", {}), progress)})
+            work = verb(request.get("arguments", {}), progress)
+            result = await explained(str(request["verb"]), work)
+            await _send(stream, {"result": result})
         except BackgateError as error:
             await _send(stream, {"error": str(error)})
         finally:

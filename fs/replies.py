@@ -186,6 +186,18 @@ class Replies:
         self.errors[errno.errorcode.get(code, str(code))] += 1
 
 
+async def explained(what: str, work: Awaitable[Result]) -> Result:
+    """Return what `work` returns; raises `BackgateError` for any error, and logs a bug."""
+    try:
+        return await work
+    except Exception as error:
+        cause = _first(error)
+        if isinstance(cause, BackgateError):
+            raise cause from None
+        log.exception("%s: unexpected", what)
+        raise BackgateError(f"{what}: unexpected {type(cause).__name__}: see the log") from cause
+
+
 def errno_of(error: BaseException) -> int:
     """Return the errno that tells a caller of `error`; EIO for what has none."""
     if isinstance(error, FileError):

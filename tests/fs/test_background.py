@@ -1,0 +1,68 @@
+"""A command that leaves its mount running behind it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow  # each test starts an interpreter
+
+PROGRAM = """
+    import os, sys, time
+    from pathlib import Path
+    from backgate.fs.background import into_background
+
+    log, act = Path(sys.argv[1]), sys.argv[2]
+    ready = into_background(log)
+    if ready is None:
+        print("the command goes on")
+        sys.exit(0)
+    if act == "refuse":
+        print("no such bucket", file=sys.stderr)
+        sys.exit(2)
+    if act == "crash":
+        os.abort()
+    print("to the terminal", flush=True)
+    ready()
+    print("to the log", os.getsid(0) == os.getpid(), os.getcwd(), sys.stdin.read() == "")
+"""
+
+
+def run(tmp_path: Path, act: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(tmp_path / "log"), act]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_the_command_returns_once_the_mount_is_ready(tmp_path: Path) -> None:
+    done = run(tmp_path, "serve")
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == ["to the terminal", "the command goes on"]
+    log = tmp_path / "log"
+    assert log.stat().st_mode & 0o777 == 0o600
+    while not log.read_text():
+        os.sched_yield()
+    assert log.read_text() == "to the log True / True\n"
+
+
+def test_the_command_fails_as_the_mount_failed(tmp_path: Path) -> None:
+    done = run(tmp_path, "refuse")
+
+    assert done.returncode == 2
+    assert done.stderr == "no such bucket\n"
+    assert done.stdout == ""
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_mount_that_dies_before_it_is_ready_is_a_failure(tmp_path: Path) -> None:
+    assert run(tmp_path, "crash").returncode == 1
+
+
+def test_the_log_is_not_written_through_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+
+    assert run(tmp_path, "serve").returncode == 1
+    assert not (tmp_path / "elsewhere").exists()

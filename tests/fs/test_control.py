@@ -1,0 +1,169 @@
+"""The two ends of a control socket, each in its own thread as they are in life."""
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from backgate.fs.control import Arguments, Progress, controlled
+from backgate.fs.running import LINE_MAX, RunningMount, describe, running
+from backgate.gateway.errors import BackgateError, FileError
+
+
+async def echo(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+    for number in range(int(arguments.get("times", 0))):
+        await progress({"number": number})
+    return dict(arguments)
+
+
+async def fail(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+    await trio.lowlevel.checkpoint()
+    raise FileError(16, "/mnt/x", "in use by bash (77)")
+
+
+async def crash(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+    await trio.lowlevel.checkpoint()
+    raise KeyError("absent")
+
+
+VERBS = {"echo": echo, "fail": fail, "crash": crash}
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> RunningMount:
+    return describe(tmp_path, "/mnt/x", "offsite")
+
+
+async def aside(act: Callable[[], object]) -> Any:
+    return await trio.to_thread.run_sync(act)
+
+
+async def test_an_answer_comes_with_its_progress(mount: RunningMount) -> None:
+    told: list[Mapping[str, Any]] = []
+    async with controlled(mount, VERBS):
+        answer = await aside(lambda: mount.ask("echo", {"times": 3}, progress=told.append))
+
+    assert answer == {"times": 3}
+    assert told == [{"number": 0}, {"number": 1}, {"number": 2}]
+
+
+async def test_what_a_mount_objects_is_raised(mount: RunningMount) -> None:
+    async with controlled(mount, VERBS):
+        with pytest.raises(BackgateError, match=r"^/mnt/x: in use by bash \(77\)$"):
+            await aside(lambda: mount.ask("fail"))
+        with pytest.raises(BackgateError, match="knows no 'sing'"):
+            await aside(lambda: mount.ask("sing"))
+
+
+async def test_a_bug_in_a_verb_ends_neither_the_mount_nor_the_socket(
+    mount: RunningMount, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with controlled(mount, VERBS):
+        with pytest.raises(BackgateError, match="crash: unexpected KeyError"):
+            await aside(lambda: mount.ask("crash"))
+
+        assert await aside(lambda: mount.ask("echo", {"a": 1})) == {"a": 1}
+    assert len(caplog.records) == 1
+
+
+async def test_the_socket_is_the_owners_alone_and_goes_with_the_mount(
+    mount: RunningMount, tmp_path: Path
+) -> None:
+    async with controlled(mount, VERBS):
+        assert stat.S_IMODE(os.stat(mount.socket).st_mode) == 0o600
+        assert await aside(lambda: running([tmp_path])) == [mount]
+        assert await aside(lambda: running([tmp_path.parent])) == [mount]
+
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BackgateError, match="its process"):
+        mount.ask("echo")
+
+
+async def test_what_a_crash_left_is_taken_over(mount: RunningMount, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(mount.socket)
+    (tmp_path / "000000000000.mount.json").write_text('{"mountpoint": "/mnt/dead"}')
+    (tmp_path / "111111111111.mount.json").write_text("not json")
+
+    async with controlled(mount, VERBS):
+        assert await aside(lambda: running([tmp_path])) == [mount]
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"not json\n", b"[]\n", b'"echo"\n', b'{"verb": "echo"', b"x" * (LINE_MAX + 100)]
+)
+async def test_nonsense_is_not_answered(mount: RunningMount, sent: bytes) -> None:
+    async with controlled(mount, VERBS):
+        stream = await trio.open_unix_socket(mount.socket)
+        try:
+            await stream.send_all(sent)
+            await stream.send_eof()
+            answer = await stream.receive_some()
+        except trio.BrokenResourceError:
+            answer = b""  # it was closed before it had read everything
+        await stream.aclose()
+
+        assert answer == b""
+        assert await aside(lambda: mount.ask("echo")) == {}
+
+
+async def test_a_command_that_goes_away_stops_its_verb(mount: RunningMount) -> None:
+    stopped = trio.Event()
+
+    async def report(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+        try:
+            while True:
+                await progress({"text": "x" * 10_000})
+        finally:
+            stopped.set()
+
+    async with controlled(mount, {**VERBS, "report": report}):
+        stream = await trio.open_unix_socket(mount.socket)
+        await stream.send_all(json.dumps({"verb": "report"}).encode() + b"\n")
+        await stream.receive_some(100)
+        await stream.aclose()
+
+        await stopped.wait()
+        assert await aside(lambda: mount.ask("echo")) == {}
+
+
+async def test_the_last_answer_is_sent_before_the_socket_goes(mount: RunningMount) -> None:
+    asked, answer = trio.Event(), trio.Event()
+
+    async def wait(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+        asked.set()
+        await answer.wait()
+        return {"is": "last"}
+
+    results: list[object] = []
+
+    async def ask() -> None:
+        results.append(await aside(lambda: mount.ask("wait")))
+
+    async with trio.open_nursery() as nursery:
+        async with controlled(mount, {"wait": wait}):
+            nursery.start_soon(ask)
+            await asked.wait()
+            nursery.start_soon(_set_soon, answer)
+    assert results == [{"is": "last"}]
+
+
+async def _set_soon(event: trio.Event) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    event.set()
+
+
+async def test_a_mount_that_says_nothing_is_not_waited_for(mount: RunningMount) -> None:
+    async def sleep(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with controlled(mount, {"sleep": sleep}):
+        with pytest.raises(BackgateError, match="timed out"):
+            await aside(lambda: mount.ask("sleep", patience=0.05))
