@@ -7,6 +7,7 @@ for one. A cache that fails is only slow: reads go on without it.
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -29,6 +30,7 @@ __all__ = ["BLOCK", "BlockCache", "BlockStatus", "Flight", "Run", "Version", "op
 WINDOW = 32 * MIB  # bytes of fetched runs in memory; four long runs
 QUEUE = 16 * MIB  # bytes that wait for the disk; mostly the same memory as the window's
 PACE = 200 * MIB  # bytes per second to disk; more would cost a fast stream a fifth of its speed
+CLOSE_WITHIN = 1.0  # seconds; what is not written by then is not kept
 PAUSE = 60.0  # seconds without caching after the disk failed
 DISK_READS = 4  # threads that read the cache at a time
 
@@ -201,6 +203,7 @@ class _Writer:
         self._waiting_size = 0  # bytes, with what is being written
         self._changed = threading.Condition()
         self._is_closing = False
+        self._closes_at = math.inf  # on the monotonic clock
         self._paused_until = 0.0  # on the monotonic clock
         self._has_failed = False  # and that was said
         self.dropped = 0  # bytes
@@ -223,7 +226,9 @@ class _Writer:
             self._changed.wait_for(lambda: self._waiting_size == 0)
 
     def close(self) -> None:
+        """Write what waits, unless that takes long: it is but a cache."""
         with self._changed:
+            self._closes_at = time.monotonic() + CLOSE_WITHIN
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join()
@@ -232,7 +237,7 @@ class _Writer:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._is_closing)
-                if not self._waiting:
+                if not self._waiting or time.monotonic() > self._closes_at:
                     return
                 version, run = self._waiting.popleft()
             self._write(version, run)

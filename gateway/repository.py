@@ -16,6 +16,7 @@ from backgate.gateway.blocks import BlockCache, open_blocks
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import Unreachable
+from backgate.gateway.heap import share_one_heap
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.places import Places
 from backgate.gateway.provider import ObjectInfo
@@ -99,6 +100,7 @@ async def open_repository(
 
     Raises `NotFound` for a missing bucket, `Refused` for wrong credentials, `ConfigError`.
     """
+    share_one_heap()
     provider, prefix = await trio.to_thread.run_sync(open_provider, config, credentials)
     store = ObjectStore(provider, prefix=prefix, patience=config.patience)
     async with AsyncExitStack() as stack:
