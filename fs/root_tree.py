@@ -1,9 +1,12 @@
 """The top of a mount: `repository/` and `backups/` side by side."""
 
 import errno
+import os
 import stat
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import cast
 
 import trio
@@ -21,30 +24,34 @@ class RootTree:
     is_immutable = True
 
     def __init__(self, trees: Mapping[bytes, Tree]) -> None:
-        self._entries = {
-            name: Entry(name=name, mode=MODE, nlink=2, node=name, junction=tree)
-            for name, tree in trees.items()
-        }
+        self._trees = dict(sorted(trees.items()))
+        self._made_ns = time.time_ns()
 
     async def root(self) -> Entry:
         await trio.lowlevel.checkpoint()
-        return Entry(name=b"", mode=MODE, nlink=2 + len(self._entries))
+        return Entry(
+            name=b"",
+            mode=MODE,
+            nlink=2 + len(self._trees),
+            uid=os.geteuid(),
+            gid=os.getegid(),
+            mtime_ns=self._made_ns,
+        )
 
     async def child(self, directory: Entry, name: bytes) -> Entry:
-        await trio.lowlevel.checkpoint()
-        if name not in self._entries:
+        tree = self._trees.get(name)
+        if tree is None:
             raise FileError(errno.ENOENT, name)
-        return self._entries[name]
+        return replace(await tree.root(), name=name, junction=tree)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
-        await trio.lowlevel.checkpoint()
-        return Children([self._entries[name] for name in sorted(self._entries)], None)
+        return Children([await self.child(directory, name) for name in self._trees], None)
 
     def space(self) -> Space:
         """Return what statfs should say: that of the tree that can be written."""
-        for entry in self._entries.values():
-            if entry.junction is not None and is_writable(entry.junction):
-                return cast(WritableTree, entry.junction).space()
+        for tree in self._trees.values():
+            if is_writable(tree):
+                return cast(WritableTree, tree).space()
         return Space(0, 0)
 
     @asynccontextmanager
