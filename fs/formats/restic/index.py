@@ -18,10 +18,10 @@ from backgate.fs.formats.restic.index_build import Records, merge
 from backgate.fs.formats.restic.segment import Location, Segment
 from backgate.gateway.errors import Damaged, NotFound, StoreError
 
-RUN = 256 * 1024  # records gathered before they are sorted and written: 45 MB while that happens
+RUN = 128 * 1024  # records gathered before they are sorted and written: 25 MB while that happens
 SEGMENTS_MAX = 8  # tables that a look-up may have to search
 SMALL = 0.5  # tables are merged into the largest once they have this part of its records
-READERS = 4  # index files read ahead while one is parsed
+READERS = 2  # index files read ahead while one is parsed
 STALE = 3600.0  # seconds after which a temporary file is nobody's any more
 SUFFIX = ".index"
 

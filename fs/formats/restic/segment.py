@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import xxhash
@@ -68,7 +69,8 @@ class Segment:
         names = os.pread(self._fd, self._records_at - _HEADER.size, _HEADER.size)
         self.index_ids = frozenset(_split(names[: ids * ID], ID))
         self.packs = names[ids * ID :]
-        fan_out = os.pread(self._fd, size, self._records_at + self.count * RECORD)
+        fan_out_at = self._records_at + self.count * RECORD
+        fan_out = os.pread(self._fd, size - fan_out_at, fan_out_at)
         self._fan_out = array("I", fan_out)
 
     def find(self, blob: bytes) -> list[Location]:
@@ -125,11 +127,11 @@ def write_segment(
     bits = min(PREFIX_BITS_MAX, max(0, (count // BUCKET).bit_length()))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     checksum = xxhash.xxh3_64()
-    counts: Counter[tuple[int, int]] = Counter()
+    counts: Counter[int] = Counter()
     try:
         with open(temporary, "wb", opener=_private) as file:
             file.write(bytes(_HEADER.size))
-            for piece in (names, pack_names, *_counted(records, counts)):
+            for piece in chain((names, pack_names), _counted(records, counts)):
                 file.write(piece)
                 checksum.update(piece)
             fan_out = _fan_out(counts, bits)
@@ -145,16 +147,21 @@ def write_segment(
             temporary.unlink()
 
 
-def _counted(records: Iterable[bytes], counts: Counter[tuple[int, int]]) -> Iterator[bytes]:
+def _counted(records: Iterable[bytes], counts: Counter[int]) -> Iterator[bytes]:
+    """Pass `records` on, counting them by the first two bytes of their ids."""
     for piece in records:
-        counts.update(zip(piece[::RECORD], piece[1::RECORD], strict=True))
+        prefixes = bytearray(len(piece) // RECORD * 2)
+        prefixes[0::2] = piece[0::RECORD]
+        prefixes[1::2] = piece[1::RECORD]
+        counts.update(array("H", bytes(prefixes)))
         yield piece
 
 
-def _fan_out(counts: Counter[tuple[int, int]], bits: int) -> bytes:
+def _fan_out(counts: Counter[int], bits: int) -> bytes:
     starts = array("I", bytes(4 * ((1 << bits) + 1)))
-    for (high, low), number in counts.items():
-        starts[((high << 8 | low) >> (PREFIX_BITS_MAX - bits)) + 1] += number
+    for prefix, number in counts.items():
+        first_two = int.from_bytes(prefix.to_bytes(2, sys.byteorder), "big")
+        starts[(first_two >> (PREFIX_BITS_MAX - bits)) + 1] += number
     for prefix in range(1, len(starts)):
         starts[prefix] += starts[prefix - 1]
     return starts.tobytes()
