@@ -183,7 +183,7 @@ def _refusal(code: str, said: str) -> str:
         return "the secret key is wrong"
     if code in ("ExpiredToken", "InvalidToken"):
         return "the session token has expired or is wrong"
-    return f"access denied: the credentials are wrong or do not suffice ({said})"
+    return f"access denied: wrong credentials, or they do not suffice ({said})"
 
 
 def _retry_after(error: exceptions.ClientError) -> float | None:
