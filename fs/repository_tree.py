@@ -153,6 +153,7 @@ class RepositoryTree:
     ) -> None:
         key, new = await self._key_below(directory, name), self._new_key(new_directory, new_name)
         if key == new:
+            await self._existing(directory, name)
             return
         await self._spool.settled(but=key)
         async with self._spool.claims.claim(key, key + "/", new, new + "/"):

@@ -88,6 +88,8 @@ class Backlog:
             left = self._spool.left_over.pop(pending.number, None)
             file = self._spool.shelf.get(key)
             if left is not None:
+                if left.file is not None:
+                    left.file.dispose()
                 left.path.unlink(missing_ok=True)
                 self._spool.journal.append(Gone(pending.number))
                 self._spool.asides.remove(left.hidden)

@@ -50,14 +50,17 @@ def read_journal(directory: Path) -> tuple[State, int]:
 
 
 class Journal:
-    """The open journal of one spool; `state` is what all records together say."""
+    """The open journal of one spool.
+
+    `state` is what all records together say; `torn` how many bytes at its end said nothing.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / JOURNAL
-        self.state, torn = read_journal(directory)
-        if torn:
+        self.state, self.torn = read_journal(directory)
+        if self.torn:
             self._path.replace(directory / f"{JOURNAL}.torn")
-            log.warning("%s: the last %d bytes are torn and were left out", self._path, torn)
+            log.warning("%s: the last %d bytes are torn and were left out", self._path, self.torn)
         self._descriptor = -1
         self._length = self._written = self._synced = 0  # bytes
         self._is_doubtful = False  # an fsync failed: the kernel may have dropped what it failed on

@@ -39,11 +39,12 @@ class Leaving:
         """
         while self._room.used + size > self._room.limit:
             self._fault = None
+            if self._free():
+                continue
             if not (self._uploader.ahead or self._leaving or self._begin()):
                 self._exceed()
                 return
-            if self._room.used + size > self._room.limit:
-                await self._room.change()
+            await self._room.change()
             if self._fault is not None:
                 raise self._fault
         self._is_exceeded = False
@@ -60,14 +61,18 @@ class Leaving:
             self._nursery.start_soon(self._put_aside, file, part)
         return bool(parts)
 
-    def _begin(self) -> bool:
-        """Free what is stored anyway, or begin to store what is not; False without any."""
+    def _free(self) -> bool:
+        """Free what is stored as it is; False when there is nothing."""
         before = self._room.used
-        by_size = sorted(self._shelf, key=lambda file: file.local.total, reverse=True)
-        for file in by_size:
+        for file in self._shelf:
             if not file.is_dirty and file.local.total and not file.is_sending:
                 file.release_clean()
-        return self._room.used < before or any(self.leave(file) for file in by_size)
+        return self._room.used < before
+
+    def _begin(self) -> bool:
+        """Let parts of the largest file leave that has full ones; False without any."""
+        by_size = sorted(self._shelf, key=lambda file: file.local.total, reverse=True)
+        return any(self.leave(file) for file in by_size)
 
     async def _put_aside(self, file: SpooledFile, part: Part) -> None:
         try:

@@ -81,5 +81,5 @@ def _pending(
             yield Pending(number, record.key, record.size, state, record.reason, since_ns)
         elif path is not None:
             yield left_over(path, record)
-    for path in files.values():
+    for path in files.values() if not is_same_boot else ():
         yield left_over(path, None)

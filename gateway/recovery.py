@@ -141,6 +141,9 @@ class _Recovery:
             if self._take_up(record, path):
                 needed |= {held.key for held in record.held}
         for number, path in paths.items():
+            if self._is_same_boot and not self._journal.torn:
+                path.unlink()  # every file is known before it holds anything: this was unlinked
+                continue
             self._leave(LeftOver(left_over(path, None), path, None, frozenset()), number)
         self._journal.append(Header(self._parts.gateway, boot_id()))
         await self._journal.synchronize()

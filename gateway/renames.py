@@ -145,9 +145,9 @@ class Renames:
     async def _undo(self, copies: list[ObjectInfo]) -> None:
         keys = [copy.key for copy in copies]
         try:
-            failed = await self._store.patient(UNDO_PATIENCE).delete(keys)
+            failed = list(await self._store.patient(UNDO_PATIENCE).delete(keys))
         except StoreError:
-            failed = dict.fromkeys(keys)
+            failed = keys
         if failed:
             log.warning("a rename failed; %d of its copies stay, as %r", len(failed), min(failed))
 

@@ -156,9 +156,9 @@ class Spool:
         if self.is_lazy and file.is_waiting:
             await self.settled()
         async with file.publishing:
-            await file.arrived(size, file.size)
             if file.is_durable:
                 await self._announce_truncation(file, size)
+            await file.arrived(size, file.size)  # nothing is awaited from here on
             file.truncate(size)
             if file.key is not None and not file.is_durable:
                 self.journal.append(file.record(is_durable=False))
@@ -244,7 +244,8 @@ class Spool:
         """Rename a file that is to be stored later, in an epoch of its own."""
         self.end_epoch()
         self.renamed(file, key)
-        self._closed(file)
+        if not self.staged.matches(key):
+            self._closed(file)
         await self.stay(file)
 
     def renamed(self, file: SpooledFile, key: str) -> None:

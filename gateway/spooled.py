@@ -14,6 +14,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,7 +95,7 @@ class SpooledFile:
     @property
     def is_waiting(self) -> bool:
         """True when it was closed and is to be stored."""
-        return self.is_dirty and self.flushed_version == self.version
+        return self.key is not None and self.is_dirty and self.flushed_version == self.version
 
     @property
     def is_sending(self) -> bool:
@@ -254,6 +255,7 @@ class SpooledFile:
         """Become what the journal says; what the local file holds beyond that is dropped."""
         self.size = record.size
         self.backing = BackingMap(held.backing() for held in record.held)
+        self.backing.remove(record.size, sys.maxsize)
         self.epoch, self.is_new = record.epoch, record.is_new
         self.if_absent, self.reason = record.if_absent, record.reason
         for start, stop in record.local:

@@ -84,9 +84,7 @@ def _source(store: ObjectStore, blocks: BlockCache, info: ObjectInfo) -> Source:
 async def write(tree: RepositoryTree, path: str, data: bytes) -> Entry:
     """Create `path` with `data`, as cp does."""
     directory, name = await place(tree, path)
-    entry, file = await tree.create(
-        directory, name, mode=0o644, uid=1, gid=2, exclusive=False
-    )
+    entry, file = await tree.create(directory, name, mode=0o644, uid=1, gid=2, exclusive=False)
     try:
         await file.write_at(0, data)
         await file.flush()
