@@ -19,6 +19,7 @@ PRIVATE = 0o700
 READABLE_MAX = (
     40  # characters of the URL in a folder's name; a Unix socket's path ends at 107 bytes
 )
+SYSTEM = ("/var/cache/backgate", "/var/lib/backgate", "/run/backgate")  # the units' directories
 HASH_LENGTH = 10  # hexadecimal digits; 40 bits tell any number of repositories apart
 
 
@@ -57,7 +58,8 @@ def folder_name(config: RepositoryConfig) -> str:
     """Return a readable name that differs for every store, endpoint and prefix."""
     identity = "\n".join((config.url.rstrip("/"), config.endpoint_url or "", config.provider or ""))
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{name_from_url(config.url)}-{digest[:HASH_LENGTH]}"
+    return f"{name_from_url(config.url)}-{digest[:SYSTEM = ("/var/cache/backgate", "/var/lib/backgate", "/run/backgate")  # the units' directories
+HASH_LENGTH]}"
 
 
 def name_from_url(url: str) -> str:
@@ -69,29 +71,31 @@ def name_from_url(url: str) -> str:
 
 def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of all caches: systemd's, else XDG's."""
-    return _given("CACHE_DIRECTORY", "XDG_CACHE_HOME", environment) or _usual("~/.cache")
+    given = _given("CACHE_DIRECTORY", "XDG_CACHE_HOME", environment)
+    return given or _usual(SYSTEM[0], "~/.cache")
 
 
 def state_directory(environment: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of all spools: systemd's, else XDG's."""
-    return _given("STATE_DIRECTORY", "XDG_STATE_HOME", environment) or _usual("~/.local/state")
+    given = _given("STATE_DIRECTORY", "XDG_STATE_HOME", environment)
+    return given or _usual(SYSTEM[1], "~/.local/state")
 
 
 def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of all control sockets: systemd's, XDG's, or one that we can make."""
     user = os.geteuid()
     given = _given("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR", environment)
-    if given is not None:
-        return given
+    if given is not None or _is_ours(SYSTEM[2]):
+        return given or Path(SYSTEM[2])
     if os.path.isdir(f"/run/user/{user}"):
         return Path(f"/run/user/{user}/backgate")
     # No login session (cron, su, a container). Not resolved: a symlink in /tmp may be a trap.
-    return Path("/run/backgate") if user == 0 else Path(f"/tmp/backgate-{user}")
+    return Path(SYSTEM[2]) if user == 0 else Path(f"/tmp/backgate-{user}")
 
 
 def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """Return every folder where a mount's control socket may be: ours, then others'."""
-    candidates = [runtime_directory(environment), Path("/run/backgate")]
+    candidates = [runtime_directory(environment), Path(SYSTEM[2])]
     if os.geteuid() == 0:
         candidates += [*Path("/run/user").glob("*/backgate"), *Path("/tmp").glob("backgate-*")]
     return [path for path in dict.fromkeys(candidates) if path.is_dir()]
@@ -104,8 +108,18 @@ def _given(systemd: str, xdg: str, environment: Mapping[str, str]) -> Path | Non
     return Path(os.path.realpath(os.path.join(base, "backgate"))) if os.path.isabs(base) else None
 
 
-def _usual(home: str) -> Path:
+def _usual(system: str, home: str) -> Path:
+    """Return what the units use where it is this user's, so that commands share it; else XDG's."""
+    if _is_ours(system):
+        return Path(system)
     return Path(os.path.realpath(os.path.join(os.path.expanduser(home), "backgate")))
+
+
+def _is_ours(directory: str) -> bool:
+    try:
+        return os.stat(directory).st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _make_private(folder: Path) -> None:

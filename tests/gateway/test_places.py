@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backgate.gateway import places as module
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import ConfigError
 from backgate.gateway.places import folder_name, name_from_url, places_of, runtime_directories
@@ -46,6 +47,19 @@ def test_systemds_directories_come_first(tmp_path: Path) -> None:
         tmp_path / "s",
         tmp_path / "r",
     ]
+
+
+def test_the_units_user_finds_the_units_directories_in_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = [tmp_path / name for name in ("cache", "lib", "run")]
+    for folder in system:
+        folder.mkdir()
+    monkeypatch.setattr(module, "SYSTEM", tuple(str(folder) for folder in system))
+
+    places = places_of(repository(), {})
+
+    assert [places.cache.parent, places.state.parent, places.runtime.parent] == system
 
 
 def test_a_folder_that_others_may_enter_is_closed(tmp_path: Path) -> None:
