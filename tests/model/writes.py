@@ -279,7 +279,7 @@ class Model:
         for path, file in self._files.items():
             self._compare_stored(path, file)
         keys = {path for path, file in self._files.items() if file.stored is not None}
-        assert keys == {key for key in self._open.keys() if not key.startswith(".backgate/")}
+        assert keys == {key for key in self._open.stored_keys() if not key.startswith(".backgate/")}
 
     def _compare_room(self) -> None:
         """Only what waits takes room, and it is counted right."""

@@ -45,7 +45,7 @@ class Open:
     def source(self, info: ObjectInfo) -> Source:
         return ObjectReader(self.store, info, self.blocks)
 
-    def keys(self) -> list[str]:
+    def stored_keys(self) -> list[str]:
         """What the store holds, without directories' markers."""
         page = self.provider.page()
         return [info.key for info in page.objects if not info.key.endswith("/")]
