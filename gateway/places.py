@@ -58,8 +58,7 @@ def folder_name(config: RepositoryConfig) -> str:
     """Return a readable name that differs for every store, endpoint and prefix."""
     identity = "\n".join((config.url.rstrip("/"), config.endpoint_url or "", config.provider or ""))
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{name_from_url(config.url)}-{digest[:SYSTEM = ("/var/cache/backgate", "/var/lib/backgate", "/run/backgate")  # the units' directories
-HASH_LENGTH]}"
+    return f"{name_from_url(config.url)}-{digest[:HASH_LENGTH]}"
 
 
 def name_from_url(url: str) -> str:
