@@ -35,6 +35,8 @@ from backgate.gateway.providers.s3_metadata import to_headers
 from backgate.gateway.providers.s3_read import S3Reader, http_date_ns
 from backgate.gateway.units import SECOND_NS
 
+UPLOADS_MAX = 100_000  # pending at once; more is an endless answer, or a lost cause
+
 _NO_BATCH_DELETE = {400, 405, 411, 501}  # what stores answer that do not know or like DeleteObjects
 _CONTROLS = {chr(code) for code in range(32)} | {"\ufffe", "\uffff"}  # no XML document holds them
 
@@ -207,6 +209,8 @@ class S3(Provider):
                 for one in page.get("Uploads", ()):
                     begun_ns = int(one["Initiated"].timestamp()) * SECOND_NS
                     found.append(PendingUpload(one["Key"], one["UploadId"], begun_ns))
+                if len(found) > UPLOADS_MAX:
+                    raise StoreError(f"{self.name}: more than {UPLOADS_MAX} pending uploads")
         return found
 
     def close(self) -> None:

@@ -24,13 +24,7 @@ from backgate.gateway.errors import (
 
 LONGEST = 300  # characters of a store's own words in a message
 
-_NOT_FOUND = {
-    "NoSuchKey": "no such object",
-    "NoSuchBucket": "there is no such bucket",
-    "NoSuchUpload": "no such upload",
-    "NotFound": "no such object",
-    "404": "no such object",
-}
+_NOT_FOUND = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NoSuchUpload", "NotFound", "404"}
 _REFUSED = {
     "ExpiredToken",
     "InvalidToken",
@@ -148,8 +142,8 @@ def _from_answer(
 ) -> StoreError:
     code, status = code_of(error), status_of(error)
     said = _brief(f"{code}: {error.response.get('Error', {}).get('Message', '')}")
-    if code in _NOT_FOUND or (status == 404 and code != "InvalidBucketName"):
-        return NotFound(f"{what}: {_NOT_FOUND.get(code, said)}", key=key)
+    if code in _NOT_FOUND:  # a 404 that is not the store's own words may be a proxy's
+        return _absent(code, what, key)
     if status == 412 or code == "PreconditionFailed":
         return precondition(f"{what}: {_condition_text(precondition)}", key=key)
     if code in _FULL or status == 507:
@@ -170,6 +164,14 @@ def _from_answer(
         where = f"region {_brief(region)}" if region else "another region or at another endpoint"
         return StoreError(f"{what}: the bucket is in {where}: set region", key=key)
     return StoreError(f"{what}: {said}", key=key)
+
+
+def _absent(code: str, what: str, key: str | None) -> NotFound:
+    """Say what is missing; only an object or upload is named by its key."""
+    if code == "NoSuchBucket" or key is None:
+        return NotFound(f"{what}: there is no such bucket")
+    kind = "upload" if code == "NoSuchUpload" else "object"
+    return NotFound(f"{what}: no such {kind}", key=key)
 
 
 def _condition_text(precondition: type[StoreError]) -> str:

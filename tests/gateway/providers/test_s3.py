@@ -60,7 +60,7 @@ def test_a_wrong_bucket_is_said(seaweedfs_server: SeaweedFS) -> None:
     provider = opened(seaweedfs_server, "no-such-bucket")
 
     for call in (provider.check, provider.page, lambda: provider.get("a", 0, 1)):
-        with pytest.raises(NotFound, match=r"s3://no-such-bucket: .*no such"):
+        with pytest.raises(NotFound, match=r"s3://no-such-bucket: .*no such bucket"):
             call()
     with pytest.raises(NotFound, match="no such bucket"):
         provider.put("a", b"")

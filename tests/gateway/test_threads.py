@@ -1,0 +1,100 @@
+"""Leaving trio's thread: results, errors, deadlines and cancellation."""
+
+import threading
+
+import pytest
+import trio
+
+from backgate.gateway.threads import call
+
+
+@pytest.fixture
+def limiter() -> trio.CapacityLimiter:
+    return trio.CapacityLimiter(1)
+
+
+async def test_it_gives_what_the_function_returns(limiter: trio.CapacityLimiter) -> None:
+    here = threading.get_ident()
+
+    there = await call(threading.get_ident, limiter, 60)
+
+    assert there != here
+
+
+async def test_it_raises_what_the_function_raises(limiter: trio.CapacityLimiter) -> None:
+    def fail() -> None:
+        raise ValueError("why")
+
+    with pytest.raises(ValueError, match="why"):
+        await call(fail, limiter, 60)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_call_that_takes_too_long_is_abandoned(count: int) -> None:
+    gate, limiter = threading.Event(), trio.CapacityLimiter(count)
+    overdue = 0
+
+    async def wait() -> None:
+        nonlocal overdue
+        with pytest.raises(TimeoutError, match="no answer within"):
+            await call(gate.wait, limiter, 0.02)
+        overdue += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(wait)
+
+    assert overdue == count
+    gate.set()
+
+
+async def test_a_shorter_deadline_is_kept_beside_a_longer() -> None:
+    gate, limiter = threading.Event(), trio.CapacityLimiter(2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, gate.wait, limiter, 600)
+        await trio.testing.wait_all_tasks_blocked()
+
+        with pytest.raises(TimeoutError):
+            await call(gate.wait, limiter, 0.02)
+
+        gate.set()
+
+
+async def test_waiting_for_the_limiter_does_not_count(limiter: trio.CapacityLimiter) -> None:
+    gate = threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, gate.wait, limiter, 600)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(call, int, limiter, 0.02)
+        with pytest.raises(TimeoutError):
+            await call(gate.wait, trio.CapacityLimiter(1), 0.05)
+
+        gate.set()
+
+
+async def test_cancellation_does_not_wait_and_the_token_comes_back(
+    limiter: trio.CapacityLimiter,
+) -> None:
+    gate = threading.Event()
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, gate.wait, limiter, 600)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert limiter.borrowed_tokens == 1
+
+    gate.set()
+
+    assert await call(int, limiter, 60) == 0
+
+
+def test_a_thread_may_outlive_the_run() -> None:
+    gate = threading.Event()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await call(gate.wait, trio.CapacityLimiter(1), 0.02)
+
+    trio.run(main)
+
+    gate.set()
