@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,13 +67,6 @@ class Measurement:
         figure.values.append(value)
         figure.peak = max(figure.peak, peak)
         print(f"  {self.title}: {name}: {value:.4g} {self.unit}", flush=True)
-
-    def better(self, names: Iterable[str]) -> float | None:
-        """Return the best median among those contenders that took part."""
-        medians = [self.figures[name].median for name in names if name in self.figures]
-        if not medians:
-            return None
-        return max(medians) if self.more_is_better else min(medians)
 
 
 class Scenario(Protocol):

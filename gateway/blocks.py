@@ -29,7 +29,7 @@ __all__ = ["BLOCK", "BlockCache", "BlockStatus", "Flight", "Run", "Version", "op
 
 WINDOW = 32 * MIB  # bytes of fetched runs in memory; four long runs
 QUEUE = 16 * MIB  # bytes that wait for the disk; mostly the same memory as the window's
-PACE = 200 * MIB  # bytes per second to disk; more would cost a fast stream a fifth of its speed
+PACE = 100 * MIB  # bytes per second to disk; each GiB costs 0.7 s of CPU, which a fast stream lacks
 CLOSE_WITHIN = 1.0  # seconds; what is not written by then is not kept
 PAUSE = 60.0  # seconds without caching after the disk failed
 DISK_READS = 4  # threads that read the cache at a time
