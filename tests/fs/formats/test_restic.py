@@ -2,41 +2,17 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from contracts.format_contract import found, surroundings
 from support.extract import content, entries, find
-from support.objects import FolderObjects
 from support.restic import PASSWORD, Restic
+from support.restic_format import found, only_tree, opened
 from support.tree_comparison import differences_from
 from support.trees import make_odd_tree, set_xattr
 
-from backgate.fs.format import Backup, BackupFormat
-from backgate.fs.formats.restic.format import ResticFormat
-from backgate.fs.tree import Tree
-
 HOLE = 512 * 1024  # bytes: the blob of zeros that is never fetched
 pytestmark = pytest.mark.slow
-
-
-@asynccontextmanager
-async def opened(store: Path, cache: Path) -> AsyncIterator[tuple[BackupFormat, list[Backup]]]:
-    """The format over `store`, and what it finds there."""
-    async with surroundings(store, cache, PASSWORD.encode()) as lent:
-        format_ = ResticFormat(lent)
-        yield format_, await found(format_)
-
-
-@asynccontextmanager
-async def only_tree(store: Path, cache: Path) -> AsyncIterator[tuple[Tree, FolderObjects]]:
-    """The tree of the only backup in `store`, and the objects it reads from."""
-    async with opened(store, cache) as (format_, (backup,)), format_.open(backup) as tree:
-        objects = format_.surroundings.objects
-        assert isinstance(objects, FolderObjects)
-        yield tree, objects
 
 
 @pytest.fixture(scope="module")

@@ -13,20 +13,21 @@ from backgate.fs.formats.restic.format import ResticFormat
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tree and a store with its backup, made once: restic takes its time."""
+    top = tmp_path_factory.mktemp("contract")
+    tree = make_odd_tree(top / "tree")
+    store = top / "store"
+    store.mkdir()
+    (store / "unrelated").write_bytes(b"no backup")
+    Restic(store / "web").back_up(tree)
+    return tree, store
+
+
 class TestRestic(FormatContract):
     format_class = ResticFormat
     secret = PASSWORD.encode()
-
-    @pytest.fixture(scope="class")
-    def written(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-        """A tree and a store with its backup, made once: restic takes its time."""
-        top = tmp_path_factory.mktemp("contract")
-        tree = make_odd_tree(top / "tree")
-        store = top / "store"
-        store.mkdir()
-        (store / "unrelated").write_bytes(b"no backup")
-        Restic(store / "web").back_up(tree)
-        return tree, store
 
     @pytest.fixture
     def tree_path(self, written: tuple[Path, Path]) -> Path:
