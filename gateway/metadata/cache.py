@@ -7,10 +7,12 @@ always a sure answer; that nobody could be asked is another `StoreError`.
 """
 
 import copy
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import trio
 
@@ -21,6 +23,7 @@ from backgate.gateway.metadata import coverage, names, own, progress, spans
 from backgate.gateway.metadata.asking import Asking
 from backgate.gateway.metadata.children import Child, children, long_named
 from backgate.gateway.metadata.crawler import BeforePage, Crawler
+from backgate.gateway.metadata.file import snapshot
 from backgate.gateway.metadata.freshness import Freshness, Writers
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
@@ -34,6 +37,9 @@ from backgate.gateway.store import ObjectStore
 
 PAGE = 1000  # names in one answer; some milliseconds of trio's thread
 
+T = TypeVar("T")
+Question: TypeAlias = Callable[[sqlite3.Connection], T]
+Confirm = Callable[[sqlite3.Connection, bytes], int | None]  # when all that matters was confirmed
 Progress = Callable[[int, int | None], None]  # objects listed, of how many
 
 
@@ -156,37 +162,27 @@ class Metadata:
 
         Whole, or it waits, or `StoreError`. A directory that does not exist has no children.
         """
-        await self._complete(prefix)
         start = None if cursor is None else spans.encoded(cursor)
-        found, stop = self._index.read(children, prefix, start, limit)
+        found, stop = await self._level(prefix, lambda db: children(db, prefix, start, limit))
         return found, None if stop is None else spans.decoded(stop)
 
     async def is_empty(self, prefix: str) -> bool:
         """True when nothing is in the directory `prefix`."""
-        await self._complete(prefix)
-        found, _ = self._index.read(children, prefix, None, 2)  # the marker may be one of them
+        # The marker may be one of two.
+        found, _ = await self._level(prefix, lambda db: children(db, prefix, None, 2))
         return not found
 
     async def below(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """Return the next objects whose keys begin with `prefix`; none: there are no more."""
-        await self.complete(prefix)
-        args = spans.encoded(prefix), spans.encoded(after), PAGE
-        return [one.info for one in self._index.read(names.objects_below, *args)]
+        raw, behind = spans.encoded(prefix), spans.encoded(after)
+        found = await self._everything(
+            prefix, lambda db: names.objects_below(db, raw, behind, PAGE)
+        )
+        return [one.info for one in found]
 
     async def complete(self, prefix: str = "") -> None:
         """Return once every object whose key begins with `prefix` is known."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        raw = spans.encoded(prefix)
-        confirmed = self._index.read(below_confirmed, raw)
-        if confirmed is None:
-            await self._listings.wait(
-                prefix,
-                is_level=False,
-                is_known=lambda: self._index.read(below_confirmed, raw) is not None,
-                patience=self._patience,
-            )
-        elif not self._freshness.is_fresh(confirmed):
-            self._listings.refresh(prefix, is_level=False)
+        await self._everything(prefix, lambda _: None)
 
     async def landmarks(self, is_landmark: IsLandmark) -> list[ObjectInfo]:
         """Return all known objects for whose key `is_landmark` is true, ascending.
@@ -256,20 +252,39 @@ class Metadata:
         self._index.write(progress.begin_crawl)
         await self._crawler.everything(self._store.patience, before_page)
 
-    async def _complete(self, prefix: str) -> None:
-        """Return once all names in the directory `prefix` are known."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+    async def _level(self, prefix: str, question: Question[T]) -> T:
+        """Answer from the index once all names in the directory `prefix` are known."""
+        return await self._answer(prefix, question, coverage.level_confirmed, is_level=True)
+
+    async def _everything(self, prefix: str, question: Question[T]) -> T:
+        """Answer from the index once all keys below `prefix` are known."""
+        return await self._answer(prefix, question, below_confirmed, is_level=False)
+
+    async def _answer(
+        self, prefix: str, question: Question[T], confirm: Confirm, *, is_level: bool
+    ) -> T:
         raw = spans.encoded(prefix)
-        confirmed = self._index.read(coverage.level_confirmed, raw)
-        if confirmed is None:
+
+        def ask(db: sqlite3.Connection) -> tuple[int | None, T]:
+            with snapshot(db):
+                return confirm(db, raw), question(db)
+
+        await trio.lowlevel.checkpoint_if_cancelled()
+        confirmed, answer = self._index.read(ask)
+        if confirmed is not None and not self._freshness.is_fresh(confirmed):
+            self._listings.refresh(prefix, is_level=is_level)
+        while confirmed is None:
+            before = self._index.openings, self._index.read(coverage.epoch)
             await self._listings.wait(
                 prefix,
-                is_level=True,
-                is_known=lambda: self._index.read(coverage.level_confirmed, raw) is not None,
+                is_level=is_level,
+                is_known=lambda: self._index.read(confirm, raw) is not None,
                 patience=self._patience,
             )
-        elif not self._freshness.is_fresh(confirmed):
-            self._listings.refresh(prefix, is_level=True)
+            confirmed, answer = self._index.read(ask)
+            if before == (self._index.openings, self._index.read(coverage.epoch)):
+                break  # listed whole; what still does not count as complete does not exist
+        return answer
 
     def _is_name_known(self, parent: str, path: bytes) -> bool:
         """True when it is sure what `path` is, in the directory `parent`; it may be old."""
@@ -282,8 +297,7 @@ class Metadata:
 
     async def _long_named(self, prefix: str, name: str, beginning: str) -> str:
         """Return the component that is shown under the abbreviated `name`."""
-        await self._complete(prefix)
-        found = self._index.read(long_named, prefix, name, beginning)
+        found = await self._level(prefix, lambda db: long_named(db, prefix, name, beginning))
         if found is None:
             raise NotFound(f"{self._store.name}: no {name!r} in {prefix!r}")
         return found

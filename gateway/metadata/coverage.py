@@ -90,8 +90,13 @@ def refuse_page(db: sqlite3.Connection, asked: int) -> None:
 
 def refuse_listing(db: sqlite3.Connection, begun: int) -> None:
     """Raise `Outdated` when the first pages of a listing begun at change `begun` are in doubt."""
-    if begun < db.execute("SELECT epoch FROM state").fetchone()[0]:
+    if begun < epoch(db):
         raise Outdated
+
+
+def epoch(db: sqlite3.Connection) -> int:
+    """Return the change at which all that counted as complete was last doubted."""
+    return int(db.execute("SELECT epoch FROM state").fetchone()[0])
 
 
 def is_ordered(db: sqlite3.Connection) -> bool:

@@ -13,6 +13,17 @@ class Outdated(Exception):
     """A page was asked for before deletions that are no longer remembered: ask again."""
 
 
+@contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """Let all questions within the context be answered as of one moment."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
 class Transaction:
     """Changes that become visible together, under one number."""
 

@@ -42,6 +42,7 @@ class Index:
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE
         self.is_lone = False  # nobody else had it open when it was opened
+        self.openings = 0  # grows when the file is replaced: what was read before counts no more
         self._boot = schema.boot_id()
         self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._version = 0  # SQLite's own count of what others wrote
@@ -203,6 +204,7 @@ class Index:
         self._version = _data_version(self._file.front)
 
     def _open_file(self, first: int) -> None:
+        self.openings += 1
         try:
             self._file = IndexFile(self.path, first)
         except sqlite3.DatabaseError as error:

@@ -20,6 +20,7 @@ class _Listing:
 
     waiters: int = 0
     is_done: bool = False
+    is_whole: bool = False  # it has ended well; else `error` says why, or it was cancelled
     error: StoreError | None = None
 
 
@@ -54,8 +55,9 @@ class Listings:
             listing.waiters -= 1
         if scope.cancelled_caught:
             raise Unreachable(f"the listing of {prefix!r} did not end within {patience:.0f} s")
-        if listing.error is not None:
-            raise StoreError(f"{prefix!r} cannot be listed: {listing.error}") from listing.error
+        if listing.is_done and not listing.is_whole:
+            reason = listing.error or "interrupted"
+            raise StoreError(f"{prefix!r} cannot be listed: {reason}") from listing.error
 
     async def quiet(self) -> None:
         """Return when no listing is under way: what runs by itself gives way to them."""
@@ -74,7 +76,7 @@ class Listings:
         run = self._crawler.level if is_level else self._crawler.flat
         try:
             await run(prefix, self._patience, is_refresh=is_refresh)
-            self.last_error = None
+            listing.is_whole, self.last_error = True, None
         except StoreError as error:
             listing.error, self.last_error = error, str(error)
             if not listing.waiters:

@@ -120,11 +120,9 @@ def flat_done(change: Transaction, prefix: bytes, number: int, begun: int, begun
 def level_done(change: Transaction, prefix: bytes, begun: int, begun_ns: int) -> None:
     """Note that a listing of the directory `prefix` has ended: it is complete, or not there."""
     coverage.refuse_listing(change.db, begun)
-    if prefix and not names.has_below(change.db, prefix):
-        _prune(change, prefix, spans.end_of(prefix), begun)
-        keep_made = "SELECT 1 FROM directory WHERE prefix = ?"
-        if change.db.execute(keep_made, (prefix,)).fetchone() is None:
-            return
+    holds = names.has_below(change.db, prefix) or _has_directories(change, prefix)
+    if not holds and prefix:
+        _prune(change, prefix, spans.end_of(prefix), begun)  # unless we made it meanwhile
     elif not _is_removed(change, prefix, begun):
         keep_directories(change, prefix)
     change.db.execute("UPDATE directory SET listed_ns = ? WHERE prefix = ?", (begun_ns, prefix))
@@ -208,6 +206,13 @@ def _add_directories(change: Transaction, prefixes: Iterable[bytes], asked: int)
     for prefix in prefixes:
         if not _is_removed(change, prefix, asked) and keep_directories(change, prefix):
             change.changed(prefix)
+
+
+def _has_directories(change: Transaction, prefix: bytes) -> bool:
+    row = change.db.execute(
+        "SELECT 1 FROM directory WHERE parent = ? LIMIT 1", (prefix,)
+    ).fetchone()
+    return row is not None
 
 
 def _is_removed(change: Transaction, prefix: bytes, asked: int) -> bool:

@@ -46,7 +46,9 @@ def test_coverage_is_what_was_told_last_of_each_key(
     wanted = range(start, stop)
     missing = [p for p in wanted if latest.get(p, (0, 0))[0] < since]
     assert gap == (key(missing[0]) if missing else None)
-    if all(point in latest for point in wanted) and wanted:
+    if not wanted:
+        return
+    if all(point in latest for point in wanted):
         oldest = min(latest[point][1] for point in wanted)
         assert confirmed is not None
         assert confirmed <= oldest  # intervals of one pass share the older time

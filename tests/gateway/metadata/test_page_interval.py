@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import trio.testing
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from backgate.gateway.errors import Unreachable
+from backgate.gateway.errors import StoreError, Unreachable
 from backgate.gateway.metadata import coverage, spans
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.children import children
 from backgate.gateway.metadata.names import objects_below
-from backgate.gateway.metadata.rows import Known
+from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import Abilities, Page
 from backgate.gateway.providers.memory import Memory
 from backgate.gateway.store import ObjectStore
@@ -107,6 +108,7 @@ class World(Memory):
         if event.what == "fail":
             raise Unreachable("told to fail")
         if event.what == "crash":
+            self.nursery = None
             raise Crash
         if event.what.startswith("list"):
             if self.nursery is not None:
@@ -132,10 +134,18 @@ class World(Memory):
 
     async def look_on(self, event: Event) -> None:
         assert self.metadata is not None
+        with suppress(StoreError):  # the listing crashed
+            await self._look_on(self.metadata, event)
+
+    async def _look_on(self, metadata: Metadata, event: Event) -> None:
         if event.what == "list":
-            await self.metadata.children(event.key)
+            page, _ = await metadata.children(event.key)
+            self.judge_level(event.key, [one for _, one in page])
         else:
-            await self.metadata.below(event.key)
+            infos = await metadata.below(event.key)
+            held = {key for key in self._objects if key.startswith(event.key)}
+            if self.is_judged:
+                assert {info.key for info in infos} ^ held <= self.touched
 
     def judge(self) -> None:
         """Every directory that counts as complete shows what the store holds."""
@@ -145,14 +155,19 @@ class World(Memory):
         for prefix in PREFIXES:
             if index.read(coverage.level_confirmed, spans.encoded(prefix)) is None:
                 continue
-            found = [one for _, one in index.read(children, prefix, None, 100)[0]]
-            files = {one.info.key for one in found if isinstance(one, Known)}
-            directories = {one.prefix for one in found if not isinstance(one, Known)}
-            held = {key for key in self._objects if key.startswith(prefix) and key != prefix}
-            below = {key for key in held - self.touched if "/" in key[len(prefix) :]}
-            level = {key for key in held if "/" not in key[len(prefix) :]}
-            assert files ^ level <= self.touched, (prefix, files, level)
-            assert {prefix + key[len(prefix) :].split("/")[0] + "/" for key in below} <= directories
+            page, _ = index.read(children, prefix, None, 100)
+            self.judge_level(prefix, [one for _, one in page])
+
+    def judge_level(self, prefix: str, found: list[Known | Subdirectory]) -> None:
+        if not self.is_judged:
+            return
+        files = {one.info.key for one in found if isinstance(one, Known)}
+        directories = {one.prefix for one in found if not isinstance(one, Known)}
+        held = {key for key in self._objects if key.startswith(prefix) and key != prefix}
+        below = {key for key in held - self.touched if "/" in key[len(prefix) :]}
+        level = {key for key in held if "/" not in key[len(prefix) :]}
+        assert files ^ level <= self.touched, (prefix, files, level)
+        assert {prefix + key[len(prefix) :].split("/")[0] + "/" for key in below} <= directories
 
 
 async def live(world: World, directory: Path, *, is_known: bool) -> None:
