@@ -36,11 +36,17 @@ async def surroundings(
 ) -> AsyncIterator[Surroundings]:
     """Lend a format what the gateway would: a folder's objects, a cache directory, a nursery."""
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    failed: BackgateError | None = None
     async with trio.open_nursery() as nursery:
-        yield Surroundings(
-            FolderObjects(store), cache, secret, nursery, trio.CapacityLimiter(4), MEMORY
-        )
+        try:
+            yield Surroundings(
+                FolderObjects(store), cache, secret, nursery, trio.CapacityLimiter(4), MEMORY
+            )
+        except BackgateError as error:
+            failed = error  # raised below, where the nursery does not wrap it in a group
         nursery.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
 
 
 async def found(format_: BackupFormat) -> list[Backup]:

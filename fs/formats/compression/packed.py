@@ -68,6 +68,11 @@ class PackedFile:
             raise self.damaged("truncated: it ends in the middle of the compressed data")
         return found
 
+    def pass_over(self, length: int) -> None:
+        """Take `length` bytes that nobody wants."""
+        while length:
+            length -= len(self.exactly(min(length, FIRST_READ)))
+
     def give_back(self, data: bytes) -> None:
         """Put bytes that were read last in front of those to come."""
         self._data = data + self._data[self._at :]

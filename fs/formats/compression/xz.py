@@ -1,10 +1,12 @@
 """xz: restarts at blocks, as the index at the end of each stream lists them.
 
 `xz -T`, pixz and others write blocks of some 10 MiB; a single-threaded xz before 5.6 writes one for
-all. A restart's state is the two bytes of stream flags. The .xz File Format, version 1.2.0.
+all. A restart's state is the two bytes of stream flags, and how many bytes of blocks follow it. The
+.xz File Format, version 1.2.0.
 """
 
 import lzma
+import struct
 import zlib
 from array import array
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ INDEX_MAX = 16 * MIB  # bytes of one stream's index: millions of blocks
 STREAMS_MAX = 100_000  # `cat` of that many files
 
 _HEADER_MAGIC, _FOOTER_MAGIC = b"\xfd7zXZ\0", b"YZ"
+_STATE = struct.Struct("<2sQ")
 _EDGE = 12  # bytes of a stream's header, and of its footer
 _BLOCK_HEADER = 64  # bytes of a block's header that are looked at
 _LZMA2, _DICTIONARY_BITS_MAX = 0x21, 40
@@ -31,8 +34,9 @@ _READ = 64 * KIB  # compressed bytes given to the library at a time
 def unpack(file: PackedFile, state: bytes | None) -> Iterator[Restart | bytes]:
     """See `codec.Unpack`. Checked are every block's check and, in the first pass, the index."""
     if state is not None:
-        header = _HEADER_MAGIC + state + zlib.crc32(state).to_bytes(4, "little")
-        yield from _decompress(file, header, None)
+        flags, length = _STATE.unpack(state)
+        header = _HEADER_MAGIC + flags + zlib.crc32(flags).to_bytes(4, "little")
+        yield from _decompress(file, header, file.position + length)
         return
     for stream in _streams(file):
         yield from _first_pass(file, stream)
@@ -47,18 +51,20 @@ class _Stream:
     flags: bytes
     packed: "array[int]"  # where each block begins, counted from `start`
     plain: "array[int]"  # what each block becomes, in bytes
+    blocks: int  # where the last block ends, counted from `start`
 
 
 def _first_pass(file: PackedFile, stream: _Stream) -> Iterator[Restart | bytes]:
-    if file.position < stream.start:
-        file.exactly(stream.start - file.position)  # padding
+    file.pass_over(stream.start - file.position)  # padding
+    first = stream.start + _EDGE  # other blocks are as a rule made alike
+    memory = _dictionary(_part(file, first, first + _BLOCK_HEADER))
     plain = _decompress(file, b"", stream.stop)
     since = UNIT_MIN
     left = b""
     for at, length in zip(stream.packed, stream.plain, strict=True):
         if since >= UNIT_MIN:
-            memory = _dictionary(_part(file, stream.start + at, stream.start + at + _BLOCK_HEADER))
-            yield Restart(stream.start + at, stream.flags, memory)
+            state = _STATE.pack(stream.flags, stream.blocks - at)
+            yield Restart(stream.start + at, state, memory)
             since = 0
         since += length
         while length:
@@ -71,15 +77,15 @@ def _first_pass(file: PackedFile, stream: _Stream) -> Iterator[Restart | bytes]:
         raise file.damaged("xz: more data than the index says")
 
 
-def _decompress(file: PackedFile, data: bytes, stop: int | None) -> Iterator[bytes]:
-    """Give what becomes of `data` and the file's bytes, up to the end of the stream.
+def _decompress(file: PackedFile, data: bytes, stop: int) -> Iterator[bytes]:
+    """Give what becomes of `data` and of the file's bytes up to `stop`.
 
-    Without `stop` a block was entered: the file's bytes go beyond what its reader wants.
+    Where a block was entered, that is the end of the blocks: the index behind them tells of more.
     """
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY_MAX)
     while not decompressor.eof:
         if not data and decompressor.needs_input:
-            data = file.read(_READ if stop is None else min(_READ, stop - file.position))
+            data = file.read(min(_READ, stop - file.position))
             if not data:
                 raise file.damaged("xz: a stream ends in the middle")
         try:
@@ -139,7 +145,7 @@ def _stream_before(file: PackedFile, footer_at: int) -> _Stream:
     start = footer_at - size - packed[-1]
     if start < 0 or _part(file, start, start + len(_HEADER_MAGIC)) != _HEADER_MAGIC:
         raise file.damaged("xz: a stream does not begin where its index says")
-    return _Stream(start, footer_at + _EDGE, footer[8:10], packed[:-1], plain)
+    return _Stream(start, footer_at + _EDGE, footer[8:10], packed[:-1], plain, packed[-1])
 
 
 def _index(file: PackedFile, data: bytes) -> tuple["array[int]", "array[int]"]:

@@ -35,7 +35,7 @@ def unpack(file: PackedFile, state: bytes | None) -> Iterator[Restart | bytes]:
             return
         number = int.from_bytes(magic, "little")
         if len(magic) == 4 and number & _SKIPPABLE_MASK == _SKIPPABLE:
-            _pass_over(file, int.from_bytes(file.exactly(4), "little"))
+            file.pass_over(int.from_bytes(file.exactly(4), "little"))
             continue
         if number != _MAGIC:
             _require_zeros(file, magic)
@@ -94,11 +94,6 @@ def _decompress(file: PackedFile, frame: "zstandard.ZstdDecompressionObj", data:
         return frame.decompress(data)
     except zstandard.ZstdError as error:
         raise file.damaged(f"zstd: {error}") from error
-
-
-def _pass_over(file: PackedFile, length: int) -> None:
-    while length:
-        length -= len(file.exactly(min(length, MIB)))
 
 
 def _require_zeros(file: PackedFile, magic: bytes) -> None:

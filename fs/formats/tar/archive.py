@@ -46,13 +46,13 @@ class PlainArchive:
     def read_at(self, offset: int, length: int) -> bytes:
         begin = offset - self._start
         if begin + length > len(self._data):
+            missing = offset + length - self._skipping.size
+            if missing > 0:
+                reason = f"truncated: {missing} bytes are missing"
+                raise Damaged(self.where, self._skipping.size, reason)
             self._fetch(offset, length)
             begin = 0
-        found = self._data[begin : begin + length]
-        if len(found) < length:
-            end = self._skipping.size
-            raise Damaged(self.where, end, f"truncated: {offset + length - end} bytes are missing")
-        return found
+        return self._data[begin : begin + length]
 
     def finish(self) -> None:
         """Nothing lies behind the end of the archive that would matter."""
@@ -65,5 +65,8 @@ class PlainArchive:
         self._next_read = min(2 * size, LONGEST_READ)
         size = max(size, length - len(kept))
         source = self._skipping if size < LONGEST_READ else self._sequential
-        more = trio.from_thread.run(source.read_at, fetch_at, min(size, source.size - fetch_at))
-        self._start, self._data = offset, kept + bytes(more)
+        size = min(size, source.size - fetch_at)
+        more = bytes(trio.from_thread.run(source.read_at, fetch_at, size))
+        if len(more) < size:
+            raise Damaged(self.where, fetch_at + len(more), "the object ends too early")
+        self._start, self._data = offset, kept + more

@@ -23,6 +23,7 @@ from backgate.fs.formats.compression.packed import LONGEST_READ, PackedFile
 from backgate.fs.formats.tar import schema
 from backgate.fs.formats.tar.archive import Forward, PlainArchive
 from backgate.fs.formats.tar.extraction import Extraction
+from backgate.fs.formats.tar.index import Index
 from backgate.fs.formats.tar.members import members
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import GIB
@@ -54,15 +55,15 @@ class Indexes:
         self._due: dict[str, trio.Event] = {}
         self._builds = trio.CapacityLimiter(AT_ONCE)
 
-    async def index(self, info: ObjectInfo) -> Path:
-        """Return the index file of this version of an archive; make it first if need be.
+    async def open(self, info: ObjectInfo) -> Index:
+        """Open the index of this version of an archive; make it first if need be.
 
         Raises `Damaged` when the archive does not hold together, `StoreError`, and `FileError` when
         the cache's disk is full. After cancellation nothing is left behind.
         """
         name = identity(info)
         path = self._directory / name
-        while not path.exists():
+        while (index := _opened(path)) is None:
             if name in self._due:
                 await self._due[name].wait()  # that one may have failed: then we try ourselves
                 continue
@@ -72,9 +73,7 @@ class Indexes:
             finally:
                 del self._due[name]
                 ended.set()
-        with suppress(OSError):
-            os.utime(path)  # the one used longest ago is removed first
-        return path
+        return index
 
     def _make(self, info: ObjectInfo, path: Path) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,6 +82,7 @@ class Indexes:
         try:
             with closing(schema.create(Path(name))) as database:
                 _Build(self._objects, info, database).run()
+            _synchronize(name)
             os.rename(name, path)
         finally:
             Path(name).unlink(missing_ok=True)
@@ -99,6 +99,31 @@ class Indexes:
             if is_left_behind or (total > DISK_MAX and file != keep and file.suffix != NEW):
                 file.unlink(missing_ok=True)
                 total -= size
+
+
+def _opened(path: Path) -> Index | None:
+    """Return the index at `path`; one that a failing disk has harmed is as good as none."""
+    try:
+        os.utime(path)  # the one used longest ago is removed first
+        index = Index(path)
+    except FileNotFoundError:
+        return None
+    try:
+        index.fact("members")
+    except sqlite3.DatabaseError as error:
+        log.warning("the index of an archive is made again: %s: %s", path, error)
+        index.close()
+        path.unlink(missing_ok=True)
+        return None
+    return index
+
+
+def _synchronize(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # a rename may outlive a power cut that the bytes do not
+    finally:
+        os.close(descriptor)
 
 
 class _Build:

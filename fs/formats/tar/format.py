@@ -1,7 +1,7 @@
 """Tar archives in a repository, each shown as the tree that extracting it would leave."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import trio
 
@@ -62,12 +62,12 @@ class TarFormat(BackupFormat):
     async def open(self, backup: Backup) -> AsyncIterator[Tree]:
         info = await self.surroundings.objects.info(backup.key)
         try:
-            path = await self._indexes.index(info)
+            index = await self._indexes.open(info)
         except Damaged as error:
             kind = backup.notes.get("compression", "tar")
             self._verdicts.remember({identity(info): Verdict(kind, str(error))})
             raise
-        with Index(path) as index:
+        with closing(index):
             yield TarTree(index, self._plain(info, index))
 
     def _plain(self, info: ObjectInfo, index: Index) -> Source:

@@ -1,10 +1,12 @@
 """One tar header: 512 bytes, a checksum, numbers in octal or base 256.
 
-    offset  0 name 100 | 100 mode 8 | 108 uid 8 | 116 gid 8 | 124 size 12 | 136 mtime 12 | 148
-    checksum 8 156 type 1 | 157 link name 100 | 257 magic 6, version 2 | 265 user 32 | 297 group 32
-    329 major 8 | 337 minor 8 | 345 prefix 155 (ustar, pax; star: 131) GNU instead of a prefix: 345
-    atime 12 | 357 ctime 12 | 369 offset 12 | 386 four sparse entries of 24 482 more sparse entries
-    follow 1 | 483 real size 12
+      0 name 100        100 mode 8       108 uid 8     116 gid 8     124 size 12    136 mtime 12
+    148 checksum 8      156 type 1       157 link name 100           257 magic 6, version 2
+    265 user 32         297 group 32     329 major 8   337 minor 8
+    345 prefix 155 (ustar, pax; star: 131)
+    GNU instead of a prefix:
+    345 atime 12        357 ctime 12     369 offset 12               386 four sparse entries of 24
+    482 more sparse entries follow 1     483 real size 12
 
 v7 has nothing behind the link name. POSIX.1-2017 "ustar Interchange Format"; GNU tar manual,
 "Standard".

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from backgate.fs.formats.tar import schema
@@ -41,20 +40,13 @@ class Extent(NamedTuple):
 
 
 class Index:
-    """The index file at `path`, open until the context is left."""
+    """The index file at `path`, open until it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.connection = schema.open_whole(path)
 
-    def __enter__(self) -> "Index":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file; nothing is asked of this index afterwards."""
         self.connection.close()
 
     def fact(self, name: str) -> int | str | None:

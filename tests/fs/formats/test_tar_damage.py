@@ -1,0 +1,270 @@
+"""Truncated and changed archives: an error of ours that says where, never wrong data or a hang."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+import zstandard
+from contracts.format_contract import found, surroundings
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from support.archives import END, member, opened, small_archive
+from support.extract import read_all
+from support.objects import FolderObjects
+
+from backgate.fs.format import Backup
+from backgate.fs.formats.tar.format import TarFormat
+from backgate.fs.tree import Entry, Tree
+from backgate.gateway.errors import Damaged, FileError
+
+ARCHIVE = small_archive()
+SECONDS = 20  # far more than any of these takes
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": lambda data: gzip.compress(data, mtime=0),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.ZstdCompressor(write_checksum=True).compress,
+}
+
+Listing = dict[bytes, tuple[Entry, bytes]]
+
+
+async def listing(store: Path, cache: Path, key: str = "a.tar") -> Listing:
+    """Return everything that an archive shows."""
+    os.utime(store / key, (0, 0))  # directories without a member have the archive's own time
+    shown: Listing = {}
+    with trio.fail_after(SECONDS):
+        async with opened(store, cache, key) as (tree, _):
+            await _list(tree, await tree.root(), b"", shown)
+    return shown
+
+
+async def _list(tree: Tree, directory: Entry, path: bytes, shown: Listing) -> None:
+    for entry in (await tree.children(directory)).entries:
+        data = b""
+        if entry.is_file:
+            async with tree.open(entry) as source:
+                data = await read_all(source)
+        elif entry.is_directory:
+            await _list(tree, entry, path + entry.name + b"/", shown)
+        shown[path + entry.name] = entry, data
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    (tmp_path / "store").mkdir()
+    return tmp_path / "store"
+
+
+@pytest.mark.slow
+async def test_an_archive_cut_at_any_block_is_damaged(store: Path, tmp_path: Path) -> None:
+    for size in range(0, len(ARCHIVE), 512):
+        (store / "a.tar").write_bytes(ARCHIVE[:size])
+
+        with pytest.raises(Damaged, match=r"^a\.tar at byte \d+: "):
+            await listing(store, tmp_path / f"cache-{size}")
+
+        async with surroundings(store, tmp_path / "cache") as lent:
+            (backup,) = await found(TarFormat(lent))
+            assert not backup.is_complete
+            assert backup.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", COMPRESS)
+async def test_a_compressed_archive_cut_anywhere_is_damaged(
+    store: Path, tmp_path: Path, suffix: str
+) -> None:
+    key = f"a.tar.{suffix}"
+    packed = COMPRESS[suffix](ARCHIVE)
+    for size in range(8, len(packed), 7):
+        (store / key).write_bytes(packed[:size])
+
+        with pytest.raises(Damaged, match=r"^a\.tar\.\w+ (\(unpacked\) )?at byte \d+: "):
+            await listing(store, tmp_path / f"cache-{size}", key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", COMPRESS)
+async def test_a_compressed_archive_changed_anywhere_is_damaged_or_the_same(
+    store: Path, tmp_path: Path, suffix: str
+) -> None:
+    key = f"a.tar.{suffix}"
+    packed = COMPRESS[suffix](ARCHIVE)
+    (store / key).write_bytes(packed)
+    right = await listing(store, tmp_path / "cache", key)
+    for at in range(8, len(packed), 5):
+        changed = bytearray(packed)
+        changed[at] ^= 0x10
+        (store / key).write_bytes(changed)
+
+        try:
+            shown = await listing(store, tmp_path / f"cache-{at}", key)
+        except Damaged:
+            continue
+        assert shown == right  # a byte that means nothing, such as the time in a gzip header
+
+
+@pytest.mark.slow
+async def test_a_header_changed_anywhere_is_damaged_or_the_same(
+    store: Path, tmp_path: Path
+) -> None:
+    archive = member("one", b"1" * 700) + member("two", b"2") + END
+    (store / "a.tar").write_bytes(archive)
+    right = await listing(store, tmp_path / "cache")
+    for at in [*range(0, 512, 3), *range(1536, 2048, 3)]:
+        changed = bytearray(archive)
+        changed[at] ^= 0x01
+        (store / "a.tar").write_bytes(changed)
+
+        try:
+            shown = await listing(store, tmp_path / f"cache-{at}")
+        except Damaged:
+            continue
+        assert shown == right  # the checksum itself, written in another way
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(some.binary(max_size=1500), some.integers(0, 8), some.sampled_from(["", *COMPRESS]))
+def test_any_bytes_are_an_archive_or_damaged(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, blocks: int, suffix: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "store").mkdir()
+    archive = ARCHIVE[: 512 * blocks] + data
+    packed = COMPRESS[suffix](archive)[:-9] + data[:9] if suffix else archive
+    (folder / "store" / "a.tar").write_bytes(packed)
+
+    with suppress(Damaged, FileError):
+        trio.run(listing, folder / "store", folder / "cache")
+
+
+async def test_one_zero_block_is_no_end(store: Path, tmp_path: Path) -> None:
+    (store / "a.tar").write_bytes(member("a") + bytes(512) + member("b") + END)
+
+    with pytest.raises(Damaged, match="one zero block"):
+        await listing(store, tmp_path / "cache")
+
+
+async def test_a_size_beyond_the_archive_is_a_truncation(store: Path, tmp_path: Path) -> None:
+    (store / "a.tar").write_bytes(member("a", size=2**62) + END)
+
+    with pytest.raises(Damaged, match="truncated"):
+        await listing(store, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "10"},
+        {"GNU.sparse.size": "10", "GNU.sparse.map": "0,20"},
+        {"GNU.sparse.size": "100", "GNU.sparse.map": "50,10,0,10"},
+        {"GNU.sparse.size": "100", "GNU.sparse.map": "0"},
+        {"GNU.sparse.size": "100", "GNU.sparse.map": "0,99"},
+        {"GNU.sparse.size": "x", "GNU.sparse.map": "0,1"},
+        {"size": "-1"},
+        {"mtime": "soon"},
+        {"LIBARCHIVE.xattr.user.x": "A"},
+    ],
+)
+async def test_records_that_make_no_sense_are_damaged(
+    store: Path, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    (store / "a.tar").write_bytes(_pax(headers) + member("a", b"not a sparse map") + END)
+
+    with pytest.raises(Damaged, match="at byte 1024"):
+        await listing(store, tmp_path / "cache")
+
+
+async def test_a_truncation_found_at_the_first_opening_is_remembered(
+    store: Path, tmp_path: Path
+) -> None:
+    packed = COMPRESS["gz"](ARCHIVE)
+    (store / "a.tar.gz").write_bytes(packed[:-20])
+
+    async with surroundings(store, tmp_path / "cache") as lent:
+        format_ = TarFormat(lent)
+        (backup,) = await found(format_)
+        assert backup.is_complete  # the end of a gzip file tells nothing
+        with pytest.raises(Damaged, match="truncated"):
+            async with format_.open(backup):
+                pass
+        (again,) = await found(format_)
+        assert not again.is_complete
+
+    async with surroundings(store, tmp_path / "cache") as lent:
+        (later,) = await found(TarFormat(lent))
+        assert not later.is_complete
+        assert "truncated" in later.reason
+        assert isinstance(lent.objects, FolderObjects)
+        assert lent.objects.reads == []
+
+    (store / "a.tar.gz").write_bytes(packed)
+    async with surroundings(store, tmp_path / "cache") as lent:
+        (mended,) = await found(TarFormat(lent))
+        assert mended.is_complete
+
+
+async def test_a_spoilt_archive_hides_no_other(store: Path, tmp_path: Path) -> None:
+    (store / "bad.tar").write_bytes(b"no tar at all" * 100)
+    (store / "good.tar").write_bytes(ARCHIVE)
+    (store / "empty.tar").write_bytes(b"")
+
+    async with surroundings(store, tmp_path / "cache") as lent:
+        backups = {backup.key: backup for backup in await found(TarFormat(lent))}
+
+    assert [key for key, backup in backups.items() if backup.is_complete] == ["good.tar"]
+    assert (
+        backups["bad.tar"].reason == "not a tar archive, and not compressed in a way that is known"
+    )
+    assert backups["empty.tar"].reason == "empty: it was never written"
+
+
+async def test_a_bomb_is_refused(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "backgate.fs.formats.compression.firstpass"
+    monkeypatch.setattr(f"{module}.PLAIN_FREE", 1 << 20)
+    monkeypatch.setattr(f"{module}.RATIO_MAX", 10)
+    made = io.BytesIO(member("zeros", bytes(4 << 20)) + END)
+    (store / "a.tar.xz").write_bytes(lzma.compress(made.getvalue()))
+
+    with pytest.raises(Damaged, match="refused"):
+        await listing(store, tmp_path / "cache", "a.tar.xz")
+
+
+async def test_bytes_that_changed_since_the_first_pass_are_damaged(
+    store: Path, tmp_path: Path
+) -> None:
+    archive = member("a", bytes(range(256)) * 4000) + END
+    path = store / "a.tar.zst"
+    path.write_bytes(zstandard.ZstdCompressor(write_checksum=False).compress(archive))
+    backup = Backup(path=("a",), key="a.tar.zst", time_ns=0)
+    async with (
+        surroundings(store, tmp_path / "cache") as lent,
+        TarFormat(lent).open(backup) as tree,
+    ):
+        entry = await tree.child(await tree.root(), b"a")
+        other = archive.replace(b"\x80\x81", b"\x80\x82")
+        path.write_bytes(zstandard.ZstdCompressor(write_checksum=False).compress(other))
+
+        with pytest.raises(Damaged):
+            async with tree.open(entry) as source:
+                await read_all(source)
+
+
+def _pax(headers: dict[str, str]) -> bytes:
+    records = b""
+    for key, value in headers.items():
+        body = f" {key}={value}\n".encode()
+        length = len(body) + len(str(len(body) + 2))
+        records += str(length).encode() + body
+    return member("pax", records, type=b"x")
