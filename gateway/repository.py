@@ -27,7 +27,9 @@ from backgate.gateway.recovery import open_spool
 from backgate.gateway.source import Source
 from backgate.gateway.spool import Spool
 from backgate.gateway.store import ObjectStore
+from backgate.gateway.units import MIB
 
+AHEAD = 32 * MIB  # bytes held ahead of who indexes an archive; a mount has a budget of its own
 CHECK_PATIENCE = 5.0  # seconds; a store that is away must not keep a mount from coming up
 
 log = logging.getLogger(__name__)
@@ -122,7 +124,7 @@ async def open_repository(
             spool = await stack.enter_async_context(
                 open_spool(places.spool, config, store, metadata, sources)
             )
-        ahead = Ahead(await stack.enter_async_context(trio.open_nursery()), Budget())
+        ahead = Ahead(await stack.enter_async_context(trio.open_nursery()), Budget(AHEAD))
         stack.callback(ahead.nursery.cancel_scope.cancel)
         patience = config.backups_patience
         yield Repository(
