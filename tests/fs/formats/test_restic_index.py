@@ -122,6 +122,7 @@ async def test_what_deleted_index_files_said_is_forgotten(tmp_path: Path) -> Non
     assert len(list(tmp_path.iterdir())) <= 2
 
 
+@pytest.mark.slow
 async def test_many_small_tables_are_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +228,7 @@ def test_nonsense_in_an_index_file_is_refused_whole(
     assert Segment(tmp_path / "table").find(b"\xcd" * 32) == [Location(b"\xef" * 32, 0, 50, 0)]
 
 
+@pytest.mark.slow
 def test_ids_that_crowd_one_prefix_are_found_without_reading_them_all(tmp_path: Path) -> None:
     crowd = {bytes(28) + number.to_bytes(4, "big"): number for number in range(20_000)}
     known = {blob: [Location(b"p" * 32, number, 50, 0)] for blob, number in crowd.items()}
@@ -244,6 +246,7 @@ def test_ids_that_crowd_one_prefix_are_found_without_reading_them_all(tmp_path: 
     assert max(read) * RECORD <= SCAN_MAX
 
 
+@pytest.mark.slow
 def test_merged_tables_know_what_each_knew(tmp_path: Path) -> None:
     segments: list[Segment] = []
     known: Known = {}

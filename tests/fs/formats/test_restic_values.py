@@ -42,6 +42,9 @@ def test_a_name_that_go_would_not_write_is_refused(quoted: str) -> None:
         name_from_go(quoted)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.slow
 @given(some.binary())
 def test_any_bytes_survive_quoting(name: bytes) -> None:
     assert name_from_go("".join(f"\\x{byte:02x}" for byte in name)) == name
