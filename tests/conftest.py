@@ -3,7 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from servers.seaweedfs import SeaweedFS, seaweedfs
+
+# How long an example takes says how busy the machine is: examples write to disks and start servers.
+settings.register_profile("backgate", deadline=None)
+settings.load_profile("backgate")
 
 
 @pytest.fixture(autouse=True)
