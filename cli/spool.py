@@ -138,7 +138,8 @@ def discard(
 def wait(context: click.Context, target: str, as_json: bool) -> None:
     """Return once everything whose close has returned is in the store.
 
-    With durability = "journal" that is later than close; a crash can make it so, too.
+    With durability = "journal" that is later than close; a crash can make it so, too. Temporary
+    names that a crash left over are not waited for: see `backgate spool list`.
 
     \b
     Example:
