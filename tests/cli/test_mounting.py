@@ -133,7 +133,8 @@ def test_a_file_that_is_open_is_in_the_spool_of_the_running_mount(made: Gateway)
 
     # Another process has it open: to start a command closes a copy of each descriptor of ours,
     # which stores the file as it is then.
-    code = "import sys; f = open(sys.argv[1], 'wb', 0); f.write(b'12345'); print(flush=True); input()"
+    code = "import sys; f = open(sys.argv[1], 'wb', 0); f.write(b'12345'); print(flush=True)"
+    code += "; input()"
     writer = [sys.executable, "-c", code, made.repository / "open"]
     with subprocess.Popen(writer, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -141,7 +142,7 @@ def test_a_file_that_is_open_is_in_the_spool_of_the_running_mount(made: Gateway)
         pending = made.json("spool", "list", "store")
         shown = made.run("spool", "list", "store").stdout
         busy = made.run("spool", "discard", "store", "repository/open", "--yes", check=False)
-            process.communicate(b"\n")
+        process.communicate(b"\n")
     after = made.json("spool", "wait", "store")
     made.run("umount", str(made.mountpoint))
 
