@@ -139,9 +139,8 @@ def _secret(config: RepositoryConfig, consumer: str) -> Finding:
     except BackgateError as error:
         return Finding(subject, "wrong", str(error), "docs/secrets.md says how to write them")
     if not found:
-        return Finding(
-            subject, "wrong", "empty", f"write the password to {config.secrets[consumer]}"
-        )
+        mend = f"write the password to {config.secrets[consumer]}, unless it is meant so"
+        return Finding(subject, "warning", "empty, which stands for the empty password", mend)
     return Finding(subject, "ok", config.secrets[consumer])
 
 

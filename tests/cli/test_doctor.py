@@ -79,13 +79,13 @@ def test_secrets_and_credentials_are_looked_up(tmp_path: Path) -> None:
     assert all(finding.mend for finding in found if finding.state == "wrong")
 
 
-def test_an_empty_secret_is_wrong(tmp_path: Path) -> None:
+def test_an_empty_secret_is_a_warning(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.touch(0o600)
 
     found = list(checks.repository(repository(secrets={"restic": f"file:{secret}"})))
 
-    assert "a: secrets.restic" in subjects(found, "wrong")
+    assert "a: secrets.restic" in subjects(found, "warning")
 
 
 def test_too_little_room_is_a_warning() -> None:
