@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from backgate.fs.formats import installed_formats
 from backgate.fs.mountpoint import allows_other_users
 from backgate.gateway.config import Configuration, RepositoryConfig, usual_paths
 from backgate.gateway.credentials import credentials_of, secret_of
@@ -134,6 +135,10 @@ def _credentials(config: RepositoryConfig) -> Finding:
 
 def _secret(config: RepositoryConfig, consumer: str) -> Finding:
     subject = f"{config.name}: secrets.{consumer}"
+    formats = installed_formats()
+    if consumer not in formats:
+        mend = f"known are {', '.join(sorted(formats))}; or install the package that has it"
+        return Finding(subject, "warning", f"no format {consumer!r} is installed", mend)
     try:
         found = secret_of(config, consumer)
     except BackgateError as error:

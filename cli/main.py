@@ -8,6 +8,7 @@ import errno
 import importlib
 import logging
 import os
+import resource
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ from backgate.cli.logs import log_to_stderr
 from backgate.gateway.errors import BackgateError, UsageError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+
+FILES_MAX = 65_536  # descriptors; as in the unit, and more than a mount was seen to use
 
 COMMANDS = {
     "Mounting": ("mount", "umount", "status"),
@@ -77,7 +80,16 @@ def backgate() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line `arguments` (the process's own by default) and exit with its code."""
     log_to_stderr(0)
+    _allow_many_files()
     sys.exit(_run(arguments))
+
+
+def _allow_many_files() -> None:
+    """Take as many descriptors as we may have; login shells hand out 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _run(arguments: Sequence[str] | None) -> int:

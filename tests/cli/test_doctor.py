@@ -70,13 +70,19 @@ def test_secrets_and_credentials_are_looked_up(tmp_path: Path) -> None:
     secret.write_text("x")
     secret.chmod(0o644)
     config = repository(
-        credentials="file:/nonexistent", secrets={"restic": f"file:{secret}", "xo": "env:UNSET_"}
+        credentials="file:/nonexistent", secrets={"restic": f"file:{secret}", "tar": "env:UNSET_"}
     )
 
     found = list(checks.repository(config))
 
-    assert subjects(found, "wrong") == ["a: credentials", "a: secrets.restic", "a: secrets.xo"]
+    assert subjects(found, "wrong") == ["a: credentials", "a: secrets.restic", "a: secrets.tar"]
     assert all(finding.mend for finding in found if finding.state == "wrong")
+
+
+def test_a_secret_that_no_format_asks_for_is_a_warning() -> None:
+    found = list(checks.repository(repository(secrets={"retsic": "env:PATH"})))
+
+    assert "a: secrets.retsic" in subjects(found, "warning")
 
 
 def test_an_empty_secret_is_a_warning(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_help_loads_nothing_heavy() -> None:
     assert "backgate mount ./store" in result.stdout
 
 
+def test_a_low_soft_limit_of_descriptors_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {}
+    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(module.resource, "setrlimit", limits.__setitem__)
+
+    assert ending(monkeypatch, BackgateError("x")) == 1
+    assert limits == {module.resource.RLIMIT_NOFILE: (4096, 4096)}
+
+
 @pytest.mark.slow
 def test_the_installed_command_tells_its_version() -> None:
     assert run("--version").stdout == f"backgate {__version__}\n"
