@@ -117,12 +117,13 @@ class Unpacked:
         return data
 
     def _decode(self, decoder: Decoder, wanted: _Piece) -> bytes:
-        """Go on to the end of the piece; what lies before it is checked and kept too."""
+        """Go on to the end of the piece; what lies before it is kept too, if it is right."""
         for piece in self._pieces_between(decoder.plain, wanted.plain):
-            data = self._checked(piece, self._take(decoder, piece.length))
+            data = self._take(decoder, piece.length)
             decoder.plain += piece.length
-            trio.from_thread.run_sync(self._keep, piece, data)
-        return data
+            if digest(data) == piece.digest:
+                trio.from_thread.run_sync(self._keep, piece, data)
+        return self._checked(wanted, data)
 
     def _keep(self, piece: _Piece, data: bytes) -> None:
         self._pieces[self._identity, piece.plain] = data

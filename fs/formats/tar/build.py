@@ -105,17 +105,13 @@ def _opened(path: Path) -> Index | None:
     """Return the index at `path`; one that a failing disk has harmed is as good as none."""
     try:
         os.utime(path)  # the one used longest ago is removed first
-        index = Index(path)
+        return Index(path)
     except FileNotFoundError:
         return None
-    try:
-        index.fact("members")
     except sqlite3.DatabaseError as error:
         log.warning("the index of an archive is made again: %s: %s", path, error)
-        index.close()
         path.unlink(missing_ok=True)
         return None
-    return index
 
 
 def _synchronize(path: str) -> None:

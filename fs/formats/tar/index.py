@@ -43,6 +43,7 @@ class Index:
     """The index file at `path`, open until it is closed."""
 
     def __init__(self, path: Path) -> None:
+        """Raises `sqlite3.DatabaseError` when the file is no index."""
         self.connection = schema.open_whole(path)
 
     def close(self) -> None:

@@ -51,5 +51,10 @@ def open_whole(path: Path) -> sqlite3.Connection:
     """Open an index that was written whole; it goes on working when the file is deleted."""
     address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
-    connection.executescript(_WHILE_READING)
+    try:
+        connection.executescript(_WHILE_READING)
+        connection.execute("SELECT value FROM facts LIMIT 1").fetchone()
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
     return connection
