@@ -31,6 +31,7 @@ _BEGINNING_MAX = _ABBREVIATED_MAX - len(MARK) - len("~~") - _DIGITS  # bytes
 _ESCAPED = re.compile("[%~\0\ud800-\udfff]")
 _ESCAPES = re.compile("(?:%[0-9A-F]{2})+")
 _ABBREVIATED = re.compile(f"{MARK}~(.*)~[0-9a-f]{{{_DIGITS}}}", re.DOTALL)
+_ORDINARY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # quick to tell; most names are
 _UNNAMEABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -45,7 +46,7 @@ class Component:
 
 def name_of(component: str) -> str:
     """Return the name under which `component` of a key is shown."""
-    if _is_plain(component):
+    if _ORDINARY.fullmatch(component) or _is_plain(component):
         return component
     escaped = MARK + _escape(component)
     return escaped if _length(escaped) <= _ABBREVIATED_MAX else _abbreviate(component)

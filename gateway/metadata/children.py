@@ -12,6 +12,7 @@ from backgate.gateway.metadata import names, spans
 from backgate.gateway.metadata.rows import Known, Subdirectory, known, unpacked
 
 PAGE = 1000  # names read at a time where all are wanted
+NONE = b"\xff"  # begins no key
 READ_OVER = 16  # rows below one subdirectory; reading them costs as much as a new search
 
 Row = tuple[bytes, int, int, str, bytes | None, int, int, int]
@@ -47,17 +48,18 @@ def children(
     level = read_level(db, root, start or root, spans.end_of(root), limit)
     shared = {path[:-1] for path in level.prefixes} | _shared_further_on(db, level)
     found: list[tuple[bytes, Child]] = []
+    skip = len(prefix)
     for row in level.objects:
         if row[0] == root and not row[1]:
             continue
-        one = known(row[:5])
-        component = one.info.key[len(prefix) :]
+        one = known(row)
+        component = one.info.key[skip:]
         name = name_beside(component) if row[0] in shared else name_of(component)
         found.append((row[0], (name, one)))
     for path, attributes in level.prefixes.items():
         text = spans.decoded(path)
         directory = Subdirectory(text, unpacked(attributes))
-        found.append((path, (name_of(text[len(prefix) : -1]), directory)))
+        found.append((path, (name_of(text[skip:-1]), directory)))
     if level.prefixes:
         found.sort(key=lambda one: one[0])
     return [child for _, child in found], level.stop
@@ -131,29 +133,31 @@ def _read_some(
 ) -> bytes | None:
     """Add what one query gives; returns where to go on, None when nothing is left."""
     objects, prefixes = level.objects, level.prefixes
-    below, over, count = b"\xff", 0, 0  # the subdirectory that is read over, and how far
+    below, over, count = NONE, 0, 0  # the subdirectory that is read over, and how far
+    left = limit - len(objects) - len(prefixes)
     key = b""
     for row in db.execute(_SCAN, question):
         count += 1
         key = row[0]
-        if key.startswith(below):
+        slash = key.find(b"/", skip)
+        if slash < 0:
+            objects.append(row)
+            below = NONE
+        elif key.startswith(below):
             over += 1
             if over == READ_OVER:
                 return spans.end_of(below)
             continue
-        slash = key.find(b"/", skip)
-        if slash < 0:
-            objects.append(row)
-            below = b"\xff"
         else:
             below, over = key[: slash + 1], 0
             is_marker = slash + 1 == len(key) and not row[1]
             prefixes[below] = row[4] if is_marker else None
-        if len(objects) + len(prefixes) == limit:
+        left -= 1
+        if left == 0:
             return spans.successor(key) if slash < 0 else spans.end_of(below)
     if count < question[2]:
         return None
-    return spans.end_of(below) if below != b"\xff" else spans.successor(key)
+    return spans.successor(key) if below == NONE else spans.end_of(below)
 
 
 def _shortened(level: Level, limit: int) -> Level:

@@ -58,15 +58,16 @@ class IndexFile:
 
     def __init__(self, path: Path, first: int) -> None:
         self.path = path
-        self.front = schema.connect(path, makes_checkpoints=False)  # trio's thread
+        self.front = schema.connect(path)  # trio's thread
         try:
             schema.prepare(self.front, first)
-            self.behind = schema.connect(path, makes_checkpoints=True)  # a worker's thread
+            self.behind = schema.connect(path)  # a worker's thread
         except sqlite3.Error:
             self.front.close()
             raise
         self.inode = schema.inode(path)
         self._turn = threading.Lock()  # spares waiting out SQLite's busy intervals in one process
+        self._in_use = threading.Lock()  # the connection behind, without a turn to write
         self._id: int | None = None
         self._has_written = False
 
@@ -77,12 +78,18 @@ class IndexFile:
 
     def close(self, *, is_clean: bool) -> None:
         """Close the connections; a clean close leaves nothing to doubt behind."""
-        with self._turn, suppress(sqlite3.Error):
-            if is_clean:
-                self.behind.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                self.behind.execute("DELETE FROM opened WHERE id = ?", (self._id,))
-        self.front.close()
-        self.behind.close()
+        with self._turn, self._in_use:
+            with suppress(sqlite3.Error):
+                if is_clean:
+                    self.behind.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self.behind.execute("DELETE FROM opened WHERE id = ?", (self._id,))
+            self.front.close()
+            self.behind.close()
+
+    def fold(self) -> None:
+        """Fold the write-ahead log into the file; others go on writing meanwhile."""
+        with self._in_use:
+            self.behind.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     @contextmanager
     def transaction(self, db: sqlite3.Connection) -> Iterator[Transaction]:

@@ -24,7 +24,7 @@ from backgate.gateway.metadata.file import IndexFile, Transaction
 FILE = "index.sqlite"
 LOCK = "index.lock"  # held shared by all who have the index open
 FEW = 32  # rows; changing them takes as long as going to a thread and back
-BEHIND = 1000  # own writes after which the write-ahead log is folded into the file
+LOGGED = 8000  # rows written until the write-ahead log is folded: some MiB of it
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Index:
         self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._version = 0  # SQLite's own count of what others wrote
         self._limiter = trio.CapacityLimiter(1)  # the connection behind is used by one at a time
-        self._writes_behind = 0
+        self._logged = 0  # rows written since the write-ahead log was folded
         try:
             self._open()
         except BaseException:
@@ -86,7 +86,7 @@ class Index:
             with self._file.transaction(self._file.front) as transaction:
                 result = change(transaction, *a, **k)
         self._took(transaction)
-        self._writes_behind += 1
+        self._logged += 1
         return result
 
     async def write_behind(
@@ -101,10 +101,15 @@ class Index:
             await trio.lowlevel.checkpoint()
             return self.write(change, *a, **k)
         file = self._file
+        self._logged += size
 
         def run() -> tuple[Transaction, T]:
             with file.transaction(file.behind) as transaction:
-                return transaction, change(transaction, *a, **k)
+                result = change(transaction, *a, **k)
+            if self._logged > LOGGED:
+                self._logged = 0
+                file.fold()
+            return transaction, result
 
         try:
             transaction, result = await trio.to_thread.run_sync(run, limiter=self._limiter)
@@ -123,7 +128,7 @@ class Index:
         file = self._file
 
         def run() -> T:
-            db = schema.connect(file.path, makes_checkpoints=False)
+            db = schema.connect(file.path)
             try:
                 return question(db, *a, **k)
             finally:
@@ -150,11 +155,14 @@ class Index:
 
     async def fold(self) -> None:
         """Fold the write-ahead log into the file, when enough has been written since."""
-        if self._writes_behind < BEHIND:
-            return
-        self._writes_behind = 0
-        self.write(coverage.forget_removed)
-        await self.read_behind(_checkpoint)
+        if self._logged > LOGGED:
+            self._logged = 0
+            self.write(coverage.forget_removed)
+            file = self._file
+            try:
+                await trio.to_thread.run_sync(file.fold, limiter=self._limiter)
+            except sqlite3.DatabaseError as error:
+                self._mend(file, error)
 
     async def check(self) -> None:
         """Read the whole file for damage, in a thread, and replace it if there is any."""
@@ -229,10 +237,6 @@ def _first() -> int:
 
 def _data_version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _checkpoint(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 def _quick_check(db: sqlite3.Connection) -> None:

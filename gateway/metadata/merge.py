@@ -5,7 +5,7 @@ last key: what the index had there and the page does not is deleted, and nothing
 without order, a pass marks what it sees with its number and sweeps the rest only after it has ended
 whole. Either way an own write, or an own deletion, that is newer than the question stays.
 
-One call changes about a thousand rows at most and returns where to go on: others write in between.
+One call changes some hundred rows at most and returns where to go on: others write in between.
 """
 
 from bisect import bisect_left
@@ -19,7 +19,7 @@ from backgate.gateway.metadata.own import keep_directories
 from backgate.gateway.metadata.rows import is_same_version
 from backgate.gateway.provider import ObjectInfo
 
-CHUNK = 1000  # rows; some milliseconds, and the longest that an own write has to wait
+CHUNK = 500  # rows; some milliseconds, and the longest that an own write has to wait
 
 _COLUMNS = "key, size, mtime_ns, etag, attributes, own, listed, mark"
 _INSERT = "INSERT INTO object VALUES (?, ?, ?, ?, NULL, 0, 1, ?)"

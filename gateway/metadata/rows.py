@@ -13,7 +13,7 @@ from backgate.gateway.units import SECOND_NS
 OBJECT = "key, size, mtime_ns, etag, attributes"  # the columns that `known` takes
 NO_ATTRIBUTES = b""  # the object's metadata was read and tells none; NULL: never read
 
-ObjectRow = tuple[bytes, int, int, str, bytes | None]
+ObjectRow = tuple[bytes, int, int, str, bytes | None, *tuple[object, ...]]
 
 _NAMES = tuple(field.name for field in fields(Attributes))  # a new one goes to the end
 _decoder = msgspec.msgpack.Decoder(list[int | None])
@@ -38,9 +38,8 @@ class Subdirectory:
 
 def known(row: ObjectRow) -> Known:
     """Return the object that `row` (of the columns `OBJECT`) describes."""
-    key, size, mtime_ns, etag, packed = row
-    info = ObjectInfo(decoded(key), size, mtime_ns, etag)
-    return Known(info, unpacked(packed), packed is not None)
+    info = ObjectInfo(decoded(row[0]), row[1], row[2], row[3])
+    return Known(info, None) if row[4] is None else Known(info, unpacked(row[4]), True)
 
 
 def is_same_version(info: ObjectInfo, etag: str, mtime_ns: int, listed: int, size: int) -> bool:

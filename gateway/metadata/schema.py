@@ -83,17 +83,17 @@ CREATE TABLE state (
 """
 
 
-def connect(path: Path, *, makes_checkpoints: bool) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """Open `path` for use from any thread, one at a time; transactions are begun by hand.
 
-    A commit of a connection that makes no checkpoints never waits for the disk.
+    A commit never waits for the disk: who writes has to fold the write-ahead log now and then.
     """
     db = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA cache_size = -{CACHE}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {1000 if makes_checkpoints else 0}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
     except sqlite3.Error:
         db.close()
         raise
