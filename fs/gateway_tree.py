@@ -42,7 +42,7 @@ async def open_gateway_tree(repository: Repository, view: View = "all") -> Async
     async with open_backups() as opened, trio.open_nursery() as nursery:
         formats = _formats(repository, nursery)
         patience = repository.config.backups_patience
-        landmarks = _Landmarks(repository.metadata.patient(patience))
+        landmarks = _Landmarks(repository.metadata.patient(patience), formats)
         catalogue = Catalogue(landmarks, formats, opened)
         trees: dict[str, Tree] = {
             "repository": _objects(repository),
@@ -62,8 +62,8 @@ def _objects(repository: Repository) -> Tree:
 class _Landmarks:
     """The index, asked for the landmarks of all formats in one pass."""
 
-    def __init__(self, metadata: Metadata) -> None:
-        self._metadata = metadata
+    def __init__(self, metadata: Metadata, formats: Mapping[str, BackupFormat]) -> None:
+        self._metadata, self._formats = metadata, formats
 
     @property
     def generation(self) -> int:
@@ -75,14 +75,15 @@ class _Landmarks:
     async def landmarks(
         self, formats: Mapping[str, BackupFormat]
     ) -> Mapping[str, Sequence[ObjectInfo]]:
-        def is_landmark(key: str) -> bool:
-            return any(format_.is_landmark(key) for format_ in formats.values())
-
-        found = await self._metadata.landmarks(is_landmark)
+        found = await self._metadata.landmarks(self._is_landmark)
         return {
             name: [info for info in found if format_.is_landmark(info.key)]
             for name, format_ in formats.items()
         }
+
+    def _is_landmark(self, key: str) -> bool:
+        """True for any format; always the same function, so that the index keeps the answer."""
+        return any(format_.is_landmark(key) for format_ in self._formats.values())
 
 
 def _formats(repository: Repository, nursery: trio.Nursery) -> dict[str, BackupFormat]:
