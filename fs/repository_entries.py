@@ -17,7 +17,7 @@ from backgate.gateway.attributes import (
     Attributes,
     default_attributes,
 )
-from backgate.gateway.errors import Damaged, FileError, InvalidKey, NotFound
+from backgate.gateway.errors import Damaged, FileError, InvalidKey, NotFound, StoreError
 from backgate.gateway.keys import component_of, name_of
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
@@ -26,6 +26,7 @@ from backgate.gateway.shelf import Shelf
 from backgate.gateway.spooled import SpooledFile
 
 PAGE = 1000  # entries
+MARKER_PATIENCE = 2.0  # seconds; mode and times of a directory are not worth more
 TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
 
 Found = Known | Subdirectory | SpooledFile
@@ -47,6 +48,7 @@ class Entries:
 
     def __init__(self, repository: Repository, shelf: Shelf) -> None:
         self._metadata, self._shelf = repository.metadata, shelf
+        self._hasty = repository.metadata.patient(MARKER_PATIENCE)
         self._sources = repository.source
         self._asks_store = repository.config.attributes == "stored"
         self._targets: LRUCache[tuple[str, str], bytes] = LRUCache(TARGETS)
@@ -97,7 +99,7 @@ class Entries:
                 found = await self._metadata.settled(found.info.key)
             return await self._with_target(self.file(name, found), found.info)
         if isinstance(found, Subdirectory):
-            return self.directory(name, found)
+            return self.directory(name, await self._settled(found))
         return self.spooled(name, found)
 
     async def children(self, prefix: str, cursor: bytes | None) -> Children:
@@ -152,7 +154,8 @@ class Entries:
         """Return an entry for a listing, for which the store is not asked."""
         raw = name.encode("utf-8", "surrogateescape")
         if isinstance(found, Subdirectory):
-            return self.directory(raw, found)
+            entry = self.directory(raw, found)
+            return replace(entry, is_settled=found.attributes is not None)
         if isinstance(found, SpooledFile):
             return self.spooled(raw, found)
         entry = self.file(raw, found)
@@ -160,6 +163,16 @@ class Entries:
             target = self._targets.get((found.info.key, found.info.etag))
             return replace(entry, target=target, is_settled=target is not None)
         return replace(entry, is_settled=found.is_settled or not self._is_doubtful(found.info))
+
+    async def _settled(self, found: Subdirectory) -> Subdirectory:
+        """Return a directory with what its marker says of it; a store that is away delays nobody."""
+        if found.attributes is not None:
+            return found
+        try:
+            marker = await self._hasty.settled(found.prefix)
+        except StoreError:
+            return found
+        return Subdirectory(found.prefix, marker.attributes)
 
     def _is_doubtful(self, info: ObjectInfo) -> bool:
         """True when the object's own metadata may say what matters: a symlink, or as configured."""

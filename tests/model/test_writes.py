@@ -38,7 +38,7 @@ def test_any_sequence_of_operations_equals_the_model(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("config", [CONFIG, PRESSED], ids=["roomy", "pressed"])
+@pytest.mark.parametrize("config", [CONFIG, PRESSED, LAZY], ids=["roomy", "pressed", "lazy"])
 def test_long_random_runs_equal_the_model(tmp_path: Path, config: Any, seed: int) -> None:
     model = Model(tmp_path, memory(), config)
 

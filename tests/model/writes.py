@@ -49,6 +49,7 @@ class Model:
         self._handles: list[Handle] = []
         self._stack = AsyncExitStack()
         self._open: Open
+        self._is_lazy = config.durability == "journal"
         self.log: list[str] = []
 
     async def run(self, steps: list[tuple[str, int, int, int]]) -> None:
@@ -195,10 +196,11 @@ class Model:
         self._files[new] = file
         only_here = file.stored is None
         if only_here and new.endswith(STAGED) and (replaced is None or replaced.stored is None):
+            if file.synced is not None:
+                self._synced(file)
             return
-        file.is_closed = True
-        file.is_dirty = True
-        self._stored(file)
+        file.is_closed = file.is_dirty = True
+        self._acknowledged(file)
 
     async def _mkdir(self, one: int, two: int, three: int) -> None:
         path = self._path(one)
@@ -250,6 +252,9 @@ class Model:
             expected = found
         elif file.was_staged and path in self._pending():
             expected = await read(self._tree, path)  # as it was closed, or partly newer
+        elif self._is_lazy:
+            await self._adopt(path)  # as it was closed last, or opened first
+            return
         else:
             expected = file.stored
         if expected is None:
@@ -264,8 +269,20 @@ class Model:
             bytearray(expected), is_dirty, True, stored, expected if is_dirty else None
         )
 
+    async def _adopt(self, path: str) -> None:
+        try:
+            found = await read(self._tree, path)
+        except FileError:
+            del self._files[path]
+            return
+        is_dirty = self._open.spool.writing(path) is not None
+        stored = None if is_dirty else found
+        self._files[path] = File(bytearray(found), is_dirty, True, stored, found)
+
     async def _compare(self, one: int, two: int, three: int) -> None:
         """The tree shows what it should, and the store holds what it should."""
+        if self._is_lazy:
+            await self._drain(0, 0, 0)
         for prefix in sorted(self._directories):
             expected = {
                 path.rpartition("/")[2]
@@ -277,7 +294,10 @@ class Model:
         for path, file in self._files.items():
             assert await read(self._tree, path) == file.data, path
         for path, file in self._files.items():
-            self._compare_stored(path, file)
+            if not (file.is_dirty and self._is_lazy):
+                self._compare_stored(path, file)
+        if self._is_lazy:
+            return
         keys = {path for path, file in self._files.items() if file.stored is not None}
         assert keys == {key for key in self._open.stored_keys() if not key.startswith(".backgate/")}
 
@@ -314,6 +334,12 @@ class Model:
             file.was_staged = True
             if file.synced is not None:  # what a crash spares is never older than the last close
                 self._synced(file)
+        else:
+            self._acknowledged(file)
+
+    def _acknowledged(self, file: File) -> None:
+        if self._is_lazy:
+            self._synced(file)
         else:
             self._stored(file)
 

@@ -1,11 +1,13 @@
 """A repository in memory with a real spool, which can be crashed and opened again."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
+
+import trio
 
 from backgate.fs.repository_tree import RepositoryTree
 from backgate.fs.tree import Entry
@@ -121,6 +123,13 @@ async def rename(tree: RepositoryTree, old: str, new: str, *, no_replace: bool =
 async def make_directory(tree: RepositoryTree, path: str) -> Entry:
     """mkdir(2)."""
     return await tree.make_directory(*await place(tree, path), mode=0o755, uid=1, gid=2)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once `condition` holds; what brings it about runs in threads too."""
+    with trio.fail_after(30):
+        while not condition():  # noqa: ASYNC110 - an event would have to be in the code
+            await trio.sleep(0.001)
 
 
 async def names(tree: RepositoryTree, path: str = "") -> list[str]:
