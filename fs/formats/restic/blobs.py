@@ -20,7 +20,8 @@ from backgate.fs.formats.restic.segment import Location
 from backgate.gateway.errors import BackgateError, Damaged, NotFound, StoreError
 from backgate.gateway.source import Data
 
-RANGES_IN_FLIGHT = 3  # that a budget should have room for
+RANGES_IN_FLIGHT = 3  # ranges that an allowance should have room for
+RANGES_OPENED = 2  # ranges that are decrypted at once
 CLOSED = "the repository was closed meanwhile"
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ class Blobs(Generic[T]):
     ) -> None:
         self._packs, self._locations, self._finish = packs, locations, finish
         self._cache, self._nursery = cache, nursery
-        self._budget, self._budget_ahead = caches.wanted, caches.ahead
+        self._caches = caches
         self._due: dict[bytes, _Due[T]] = {}
 
     async def get(self, ids: Sequence[bytes]) -> list[T]:
@@ -99,13 +100,13 @@ class Blobs(Generic[T]):
     def want(self, ids: Iterable[bytes]) -> None:
         """Begin to fetch blobs that will be asked for; errors show when they are.
 
-        It takes its memory from a budget of its own, and so never delays what is asked for now.
+        It takes its memory from an allowance of its own, and so never delays what is asked for now.
         """
         missing = [blob for blob in dict.fromkeys(ids) if not self._is_coming(blob)]
         with suppress(Damaged):
             known = self._known(missing)
             self._due |= {blob.id: _Due() for blob in known}
-            self._start(known, self._budget_ahead)
+            self._start(known, self._caches.ahead)
 
     def _is_coming(self, blob: bytes) -> bool:
         return blob in self._cache or blob in self._due
@@ -115,18 +116,19 @@ class Blobs(Generic[T]):
 
     def _start_all(self, missing: Sequence[bytes]) -> None:
         known = self._known(missing)
-        self._start(known, self._budget)
+        self._start(known, self._caches.wanted)
         for blob in set(missing).difference(blob.id for blob in known):
             self._nursery.start_soon(self._rescue, blob)
 
-    def _start(self, known: Iterable[Blob], budget: Allowance) -> None:
+    def _start(self, known: Iterable[Blob], allowance: Allowance) -> None:
         """Fetch blobs that were just claimed."""
-        for part in ranges(known, budget.limit // RANGES_IN_FLIGHT):
-            self._nursery.start_soon(self._fetch, part, budget)
+        plain_max = self._caches.opening.limit // RANGES_OPENED
+        for part in ranges(known, allowance.limit // RANGES_IN_FLIGHT, plain_max):
+            self._nursery.start_soon(self._fetch, part, allowance)
 
-    async def _fetch(self, part: Range, budget: Allowance) -> None:
+    async def _fetch(self, part: Range, allowance: Allowance) -> None:
         try:
-            async with budget.held(part.cost):
+            async with allowance.held(part.length):
                 await self._read(part)
         except trio.Cancelled:
             for blob in part.blobs:
@@ -178,7 +180,7 @@ class Blobs(Generic[T]):
     async def _copy(self, blob: Blob) -> T | Damaged:
         part = Range(blob.location.pack, [blob])
         try:
-            async with self._budget.held(part.cost):
+            async with self._caches.wanted.held(part.length):
                 return (await self._packs.read(part, self._finish))[0]
         except NotFound:
             return self._gone(blob)

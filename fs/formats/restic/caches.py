@@ -15,17 +15,19 @@ class Caches:
 
     data: "LRUCache[bytes, Data]"
     directories: "LRUCache[bytes, Directory]"
-    wanted: Allowance  # bytes being fetched that somebody waits for
-    ahead: Allowance  # bytes being fetched early
+    wanted: Allowance  # bytes of packs being read that somebody waits for
+    ahead: Allowance  # bytes of packs being read early
+    opening: Allowance  # bytes of plaintext being made of them
     window: int  # bytes fetched ahead of one reader; all of it must fit into `data`
 
     @classmethod
     def of(cls, memory: int) -> "Caches":
         """Return caches that together take `memory` bytes."""
         return cls(
-            data=LRUCache(memory * 3 // 8, getsizeof=len),
+            data=LRUCache(memory // 4, getsizeof=len),
             directories=LRUCache(memory // 8, getsizeof=lambda directory: directory.weight),
             wanted=Allowance(memory // 4),
             ahead=Allowance(memory // 4),
-            window=memory // 4,
+            opening=Allowance(memory // 8),
+            window=memory * 3 // 16,
         )

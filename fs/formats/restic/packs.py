@@ -13,6 +13,7 @@ import trio
 from cachetools import LRUCache
 
 from backgate.fs.format import Objects
+from backgate.fs.formats.restic.allowance import Allowance
 from backgate.fs.formats.restic.compression import decompress
 from backgate.fs.formats.restic.crypto import OVERHEAD, Opener, Unsound
 from backgate.fs.formats.restic.layout import Layout
@@ -65,26 +66,32 @@ class Range:
         return max(blob.stop for blob in self.blobs)
 
     @property
-    def cost(self) -> int:
-        """Bytes in memory while it is read and opened."""
-        return self.stop - self.start + sum(blob.plain_length for blob in self.blobs)
+    def length(self) -> int:
+        """Bytes to read."""
+        return self.stop - self.start
+
+    @property
+    def plain_length(self) -> int:
+        """Bytes of plaintext of all its blobs."""
+        return sum(blob.plain_length for blob in self.blobs)
 
 
-def ranges(blobs: Iterable[Blob], cost_max: int) -> list[Range]:
-    """Return `blobs` in as few ranges as `GAP_MAX`, `RANGE_MAX` and `cost_max` bytes allow."""
+def ranges(blobs: Iterable[Blob], length_max: int, plain_max: int) -> list[Range]:
+    """Return `blobs` in as few ranges as `GAP_MAX`, `RANGE_MAX` and the limits allow."""
+    length_max = min(length_max, RANGE_MAX)
     found: list[Range] = []
     row: list[Blob] = []
-    start = cost = 0
+    start = plain = 0
     for blob in sorted(blobs, key=lambda blob: (blob.location.pack, blob.location.offset)):
-        cost += blob.plain_length
+        plain += blob.plain_length
         if row and not (
             blob.location.pack == row[-1].location.pack
             and blob.location.offset - row[-1].stop <= GAP_MAX
-            and blob.stop - start <= RANGE_MAX
-            and blob.stop - start + cost <= cost_max
+            and blob.stop - start <= length_max
+            and plain <= plain_max
         ):
             found.append(Range(row[0].location.pack, row))
-            row, cost = [], blob.plain_length
+            row, plain = [], blob.plain_length
         if not row:
             start = blob.location.offset
         row.append(blob)
@@ -97,10 +104,16 @@ class Packs:
     """The pack files of one repository."""
 
     def __init__(
-        self, objects: Objects, layout: Layout, opener: Opener, workers: trio.CapacityLimiter
+        self,
+        objects: Objects,
+        layout: Layout,
+        opener: Opener,
+        workers: trio.CapacityLimiter,
+        opening: Allowance,
     ) -> None:
-        self._objects, self._layout = objects, layout
-        self._opener, self._workers = opener, workers
+        self._objects, self._layout, self._opener = objects, layout, opener
+        self._workers = workers
+        self._opening = opening  # bytes of plaintext being made
         self._sources: LRUCache[bytes, tuple[str, Source]] = LRUCache(OPEN_PACKS)
 
     def key(self, pack: bytes) -> str:
@@ -116,18 +129,19 @@ class Packs:
         """
         data = await self._bytes(part)
         key = self.key(part.pack)
-        return await trio.to_thread.run_sync(
-            self._opened, part, key, data, finish, limiter=self._workers
-        )
+        async with self._opening.held(part.plain_length):
+            return await trio.to_thread.run_sync(
+                self._opened, part, key, data, finish, limiter=self._workers
+            )
 
     async def _bytes(self, part: Range) -> Data:
         if part.pack in self._sources:
             try:
-                return await self._sources[part.pack][1].read_at(part.start, part.stop - part.start)
+                return await self._sources[part.pack][1].read_at(part.start, part.length)
             except (NotFound, Replaced):
                 self._sources.pop(part.pack, None)  # stored anew or gone: see what is there now
         source = await self._source(part.pack)
-        return await source.read_at(part.start, part.stop - part.start)
+        return await source.read_at(part.start, part.length)
 
     async def _source(self, pack: bytes) -> Source:
         first, *others = self._layout.pack_keys(pack.hex())

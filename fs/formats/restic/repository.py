@@ -133,7 +133,7 @@ class Repository:
         located = Located(
             lent.objects, layout.where, lent.cache_directory / folder, opener, lent.workers
         )
-        packs = Packs(lent.objects, layout, opener, lent.workers)
+        packs = Packs(lent.objects, layout, opener, lent.workers, caches.opening)
         trees = Blobs(packs, located, directory_of, caches.directories, caches, lent.nursery)
         data = Blobs(packs, located, _as_is, caches.data, caches, lent.nursery)
         return Shelf(Directories(trees), data, located, lent.nursery, lent.workers, caches.window)

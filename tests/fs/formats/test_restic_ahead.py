@@ -140,16 +140,17 @@ def test_neighbours_make_one_range_until_it_is_too_long() -> None:
     near = [blob(1, 0, 100), blob(1, 100, 50), blob(1, 150 + GAP_MAX, 10)]
     far = blob(1, 200 + 3 * GAP_MAX, 10)
     other = blob(2, 300, 10)
-    assert [part.blobs for part in ranges([other, far, *near[::-1]], 1 << 30)] == [
+    assert [part.blobs for part in ranges([other, far, *near[::-1]], 1 << 30, 1 << 30)] == [
         near,
         [far],
         [other],
     ]
 
     row = [blob(1, number * MIB, MIB) for number in range(20)]
-    assert all(part.stop - part.start <= RANGE_MAX for part in ranges(row, 1 << 30))
-    assert all(part.cost <= 6 * MIB for part in ranges(row, 6 * MIB))
-    assert sum(len(part.blobs) for part in ranges(row, 1)) == 20
+    assert all(part.length <= RANGE_MAX for part in ranges(row, 1 << 30, 1 << 30))
+    assert all(part.length <= 6 * MIB for part in ranges(row, 6 * MIB, 1 << 30))
+    assert all(part.plain_length <= 6 * MIB for part in ranges(row, 1 << 30, 6 * MIB))
+    assert sum(len(part.blobs) for part in ranges(row, 1, 1)) == 20
 
 
 async def test_an_allowance_is_given_in_the_order_of_asking(autojump_clock: object) -> None:
