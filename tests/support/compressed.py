@@ -16,7 +16,7 @@ from backgate.fs.formats.compression.codec import codec_of
 from backgate.fs.formats.compression.decoders import Decoders
 from backgate.fs.formats.compression.firstpass import FirstPass
 from backgate.fs.formats.compression.packed import PackedFile
-from backgate.fs.formats.compression.source import Pieces, Unpacked
+from backgate.fs.formats.compression.source import Packed, Pieces, Unpacked
 from backgate.fs.formats.tar import schema
 from backgate.gateway.source import Data
 from backgate.gateway.units import MIB
@@ -82,7 +82,8 @@ async def unpacked(
     assert codec is not None
     with closing(schema.open_whole(path)) as database:
         pieces = Pieces(4 * MIB, getsizeof=len)
-        yield Unpacked(path, "object", packed, codec, database, Decoders(memory), pieces), packed
+        object_ = Packed(path, "object", packed, codec)
+        yield Unpacked(object_, database, Decoders(memory), pieces), packed
 
 
 def _pieces(data: bytes, count: int) -> list[bytes]:

@@ -7,6 +7,7 @@ decompressor stands. Whoever wants what is on its way waits for it.
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import trio
@@ -38,20 +39,23 @@ class _Unit(NamedTuple):
     state: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A compressed object."""
+
+    identity: object  # names this version of it
+    where: str  # what messages call it
+    source: Source
+    codec: Codec
+
+
 class Unpacked:
-    """The source; `database` is the finished index, `identity` names the object's version."""
+    """The source; `database` is the finished index of `packed`."""
 
     def __init__(
-        self,
-        identity: object,
-        where: str,
-        packed: Source,
-        codec: Codec,
-        database: sqlite3.Connection,
-        decoders: Decoders,
-        pieces: Pieces,
+        self, packed: Packed, database: sqlite3.Connection, decoders: Decoders, pieces: Pieces
     ) -> None:
-        self._identity, self._where, self._packed, self._codec = identity, where, packed, codec
+        self._packed, self._identity, self._where = packed, packed.identity, packed.where
         self._db, self._decoders, self._pieces = database, decoders, pieces
         facts = dict(database.execute("SELECT name, value FROM facts").fetchall())
         self.size: int = facts["plain"]
@@ -109,7 +113,9 @@ class Unpacked:
         decoder = self._decoders.take(key, piece.plain)
         async with self._decoders.room(self._memory):
             if decoder is None:
-                decoder = Decoder(unit.plain, self._codec.unpack(self._file(unit), unit.state))
+                decoder = Decoder(
+                    unit.plain, self._packed.codec.unpack(self._file(unit), unit.state)
+                )
             data = await trio.to_thread.run_sync(
                 self._decode, decoder, piece, limiter=self._decoders.threads
             )
@@ -151,7 +157,7 @@ class Unpacked:
         query = "SELECT packed FROM units WHERE plain > ? ORDER BY plain LIMIT 1"
         row = self._db.execute(query, (unit.plain,)).fetchone()
         stop = None if row is None else row[0] + SLACK
-        return PackedFile(self._where, self._packed, start=unit.packed, stop=stop)
+        return PackedFile(self._where, self._packed.source, start=unit.packed, stop=stop)
 
     def _piece_at(self, offset: int) -> _Piece:
         query = "SELECT plain, length, digest, copy IS NOT NULL FROM pieces "

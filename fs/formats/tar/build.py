@@ -26,6 +26,7 @@ from backgate.fs.formats.tar.extraction import Extraction
 from backgate.fs.formats.tar.index import Index
 from backgate.fs.formats.tar.members import members
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Source
 from backgate.gateway.units import GIB
 
 AT_ONCE = 2  # indexes being made; each may hold a decompressor of up to 128 MiB
@@ -69,19 +70,20 @@ class Indexes:
                 continue
             ended = self._due[name] = trio.Event()
             try:
-                await trio.to_thread.run_sync(self._make, info, path, limiter=self._builds)
+                build = _Build(info, self._objects.source(info), self._objects.sequential(info))
+                await trio.to_thread.run_sync(self._make, build, path, limiter=self._builds)
             finally:
                 del self._due[name]
                 ended.set()
         return index
 
-    def _make(self, info: ObjectInfo, path: Path) -> None:
+    def _make(self, build: "_Build", path: Path) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=path.name, suffix=NEW, dir=self._directory)
         os.close(descriptor)
         try:
             with closing(schema.create(Path(name))) as database:
-                _Build(self._objects, info, database).run()
+                build.run(database)
             _synchronize(name)
             os.rename(name, path)
         finally:
@@ -125,23 +127,23 @@ def _synchronize(path: str) -> None:
 class _Build:
     """One pass over one archive, in a worker thread."""
 
-    def __init__(self, objects: Objects, info: ObjectInfo, database: sqlite3.Connection) -> None:
-        self._info, self._db = info, database
-        self._random, self._sequential = objects.source(info), objects.sequential(info)
+    def __init__(self, info: ObjectInfo, random: Source, sequential: Source) -> None:
+        self._info, self._random, self._sequential = info, random, sequential
         self._noted = time.monotonic()
 
-    def run(self) -> None:
+    def run(self, database: sqlite3.Connection) -> None:
+        """Write the whole index; see `Indexes.open` for what it raises."""
         log.info("indexing %r, %d bytes", self._info.key, self._info.size)
-        begun = self._noted
-        archive = self._archive()
-        extraction = Extraction(self._db, archive.where, self._info.mtime_ns)
+        begun = self._noted = time.monotonic()
+        archive = self._archive(database)
+        extraction = Extraction(database, archive.where, self._info.mtime_ns)
         for member in members(archive):
             extraction.add(member)
             self._note(extraction, member.at)
         archive.finish()
         facts = {"members": extraction.members, "left_out": extraction.left_out}
-        self._db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-        self._db.execute("COMMIT")
+        database.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+        database.execute("COMMIT")
         took = time.monotonic() - begun
         log.info("indexed %r: %d members in %.1f s", self._info.key, extraction.members, took)
         if extraction.left_out:
@@ -149,14 +151,13 @@ class _Build:
                 "%r: %d of its members cannot be shown", self._info.key, extraction.left_out
             )
 
-    def _archive(self) -> Forward:
+    def _archive(self, database: sqlite3.Connection) -> Forward:
         key = self._info.key
-        head = bytes(trio.from_thread.run(self._random.read_at, 0, HEAD))
-        codec = codec_of(head)
+        codec = codec_of(bytes(trio.from_thread.run(self._random.read_at, 0, HEAD)))
         if codec is None:
             return PlainArchive(key, self._random, self._sequential)
         file = PackedFile(key, self._sequential, first_read=LONGEST_READ)
-        return FirstPass(file, codec, self._db)
+        return FirstPass(file, codec, database)
 
     def _note(self, extraction: Extraction, at: int) -> None:
         if extraction.members % MEMBERS_PER_LOOK:

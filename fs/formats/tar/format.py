@@ -8,7 +8,7 @@ import trio
 from backgate.fs.format import Backup, BackupFormat, Surroundings
 from backgate.fs.formats.compression.codec import codec_named
 from backgate.fs.formats.compression.decoders import Decoders
-from backgate.fs.formats.compression.source import Pieces, Unpacked
+from backgate.fs.formats.compression.source import Packed, Pieces, Unpacked
 from backgate.fs.formats.tar.build import Indexes, identity
 from backgate.fs.formats.tar.index import Index
 from backgate.fs.formats.tar.paths import is_archive, paths
@@ -21,6 +21,7 @@ from backgate.gateway.source import Source
 from backgate.gateway.units import MIB
 
 LOOKS_AT_ONCE = 16  # archives whose ends are looked at together while listing
+LEFT_OUT_NAMED = 5  # members that cannot be shown, of which a listing says why
 PIECES_SHARE = 4  # a fourth of the memory holds plain pieces, the rest decompressors
 PIECES_MIN = 4 * MIB  # bytes; below it a sequential read would decompress twice
 
@@ -53,7 +54,7 @@ class TarFormat(BackupFormat):
                 size=info.size,
                 is_complete=not verdict.reason,
                 reason=verdict.reason,
-                notes={"compression": verdict.kind},
+                notes={"compression": verdict.kind} | verdict.notes,
             )
             for info, verdict in zip(landmarks, verdicts, strict=True)
         ]
@@ -68,22 +69,25 @@ class TarFormat(BackupFormat):
             self._verdicts.remember({identity(info): Verdict(kind, str(error))})
             raise
         with closing(index):
+            self._note_left_out(info, index)
             yield TarTree(index, self._plain(info, index))
+
+    def _note_left_out(self, info: ObjectInfo, index: Index) -> None:
+        """Remember for `backups` what cannot be shown, when that is learnt for the first time."""
+        left_out = index.left_out(LEFT_OUT_NAMED)
+        known = self._verdicts.known(info)
+        if left_out and not (known and known.left_out):
+            kind = str(index.fact("codec") or "tar")
+            text = f"{index.fact('left_out')} members: " + "; ".join(left_out)
+            self._verdicts.remember({identity(info): Verdict(kind, left_out=text)})
 
     def _plain(self, info: ObjectInfo, index: Index) -> Source:
         source = self.surroundings.objects.source(info)
         codec = index.fact("codec")
         if codec is None:
             return source
-        return Unpacked(
-            identity(info),
-            info.key,
-            source,
-            codec_named(str(codec)),
-            index.connection,
-            self._decoders,
-            self._pieces,
-        )
+        packed = Packed(identity(info), info.key, source, codec_named(str(codec)))
+        return Unpacked(packed, index.connection, self._decoders, self._pieces)
 
     async def _judge(self, landmarks: Sequence[ObjectInfo]) -> list[Verdict]:
         """Return a verdict on each; what is not known yet is looked at, and then remembered."""

@@ -86,6 +86,12 @@ class Index:
         extents = [Extent(*row) for row in rows]
         return [extent for extent in extents if extent.start + extent.length > start]
 
+    def left_out(self, limit: int) -> list[str]:
+        """Return the first members that cannot be shown, each with the reason."""
+        query = "SELECT path, reason FROM left_out ORDER BY at LIMIT ?"
+        rows = self.connection.execute(query, (limit,))
+        return [f"{path.decode('utf-8', 'backslashreplace')!r}: {reason}" for path, reason in rows]
+
     def xattrs(self, node: int) -> Mapping[bytes, bytes]:
         """Return the extended attributes of a node."""
         query = "SELECT name, value FROM xattrs WHERE node = ? ORDER BY name"

@@ -7,7 +7,7 @@ for xz, how it ends. The whole truth comes with the first opening, and is rememb
 import logging
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from backgate.fs.formats.compression.codec import codec_of
@@ -30,6 +30,12 @@ class Verdict:
 
     kind: str = "tar"  # its compression, or "tar"
     reason: str = ""  # why it cannot be shown; "" where it can, as far as is known
+    left_out: str = ""  # members that cannot be shown though the rest can
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What a listing says besides."""
+        return {"left_out": self.left_out} if self.left_out else {}
 
 
 async def judge(info: ObjectInfo, source: Source) -> Verdict:
@@ -61,10 +67,10 @@ class Verdicts:
     def remember(self, found: dict[str, Verdict]) -> None:
         """Keep verdicts by `identity`; without the disk's help where that fails."""
         self._known = (self._known or {}) | found
-        rows = [(name, verdict.kind, verdict.reason) for name, verdict in found.items()]
+        rows = [(name, *astuple(verdict)) for name, verdict in found.items()]
         try:
             with closing(self._open()) as database, database:
-                database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", rows)
+                database.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?)", rows)
         except (sqlite3.Error, OSError) as error:
             log.debug("verdicts on archives are not kept: %s", error)
 
@@ -75,7 +81,7 @@ class Verdicts:
         except (sqlite3.Error, OSError) as error:
             log.debug("verdicts on archives cannot be read: %s", error)
             return {}
-        return {name: Verdict(kind, reason) for name, kind, reason in rows}
+        return {name: Verdict(*verdict) for name, *verdict in rows}
 
     def _open(self) -> sqlite3.Connection:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -83,7 +89,8 @@ class Verdicts:
         database = sqlite3.connect(path, timeout=PATIENCE)
         database.execute(
             "CREATE TABLE IF NOT EXISTS verdicts "
-            "(version TEXT PRIMARY KEY, kind TEXT NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID"
+            "(version TEXT PRIMARY KEY, kind TEXT NOT NULL, reason TEXT NOT NULL, "
+            "left_out TEXT NOT NULL) WITHOUT ROWID"
         )
         return database
 

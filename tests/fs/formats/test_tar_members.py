@@ -6,11 +6,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from contracts.format_contract import found, surroundings
 from support.archives import END, in_blocks, member, opened
 from support.compare import differences
 from support.extract import content, entries, extract, find
 from support.trees import make_odd_tree, run, set_xattr
 
+from backgate.fs.formats.tar.format import TarFormat
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import Damaged, FileError
 
@@ -208,6 +210,11 @@ async def test_unsafe_and_impossible_members_are_left_out_and_said(
         assert await content(tree, b"file") == b"f"
 
     assert "9 of its members cannot be shown" in caplog.text
+    async with surroundings(store, cache) as lent:
+        (backup,) = await found(TarFormat(lent))
+        assert backup.is_complete
+        note = backup.notes["left_out"]
+        assert note.startswith("9 members: '../escape': its name contains '..'; 'a/../../escape'")
 
 
 async def test_names_are_bytes(store: Path, cache: Path) -> None:
