@@ -165,7 +165,7 @@ class Entries:
         return replace(entry, is_settled=found.is_settled or not self._is_doubtful(found.info))
 
     async def _settled(self, found: Subdirectory) -> Subdirectory:
-        """Return a directory with what its marker says of it; a store that is away delays nobody."""
+        """Return a directory with what its marker says of it; a store away delays nobody."""
         if found.attributes is not None:
             return found
         try:

@@ -73,6 +73,13 @@ class Named(msgspec.Struct, frozen=True, tag="named"):
     key: str
 
 
+class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
+    """An object that holds bytes of files is another one now."""
+
+    key: str
+    held: Held  # of which only the object counts
+
+
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
     """A file is stored, removed or discarded: nothing needs to be done for it."""
 
@@ -119,7 +126,18 @@ class Moved(msgspec.Struct, frozen=True, tag="moved"):
 
 
 Record: TypeAlias = (
-    Header | Spooled | Left | Named | Gone | Began | Ended | Aside | Cleared | Move | Moved
+    Header
+    | Spooled
+    | Left
+    | Named
+    | Elsewhere
+    | Gone
+    | Began
+    | Ended
+    | Aside
+    | Cleared
+    | Move
+    | Moved
 )
 
 
@@ -147,6 +165,8 @@ class State:
                 self.files[number] = _without(self.files[number], held)
             case Named(number=number, key=key) if number in self.files:
                 self.files[number] = msgspec.structs.replace(self.files[number], key=key)
+            case Elsewhere(key=key, held=held):
+                self.files = {n: _elsewhere(file, key, held) for n, file in self.files.items()}
             case Gone(number=number):
                 self.files.pop(number, None)
             case Began(upload=upload, key=key):
@@ -169,6 +189,19 @@ class State:
         yield from (Aside(key) for key in sorted(self.asides))
         yield from self.moves.values()
         yield from self.files.values()
+
+
+def _elsewhere(file: Spooled, key: str, now: Held) -> Spooled:
+    """Return `file` with the bytes that lay in `key` in the object of `now`."""
+    if not any(held.key == key for held in file.held):
+        return file
+    moved = [
+        Held(held.start, held.stop, held.offset, now.key, now.size, now.mtime_ns, now.etag)
+        if held.key == key
+        else held
+        for held in file.held
+    ]
+    return msgspec.structs.replace(file, held=moved)
 
 
 def _without(file: Spooled, held: Held) -> Spooled:

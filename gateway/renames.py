@@ -77,6 +77,7 @@ class Renames:
             if copy is not None:
                 self._metadata.stored(copy, one.attributes)
                 on_moved(one.info.key, copy)
+        await self._journal.synchronize()  # from here on the originals may be gone
         await self._delete([one.info.key for one in objects])
         if move.source.endswith("/"):
             self._metadata.directory_removed(move.source)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trio
-from msgspec.structs import replace
 
 from backgate.gateway.aside import HIDDEN, Asides
 from backgate.gateway.attributes import Attributes
@@ -25,12 +24,12 @@ from backgate.gateway.backlog import Backlog, LeftOver
 from backgate.gateway.claims import Claims
 from backgate.gateway.deletions import Deletions
 from backgate.gateway.errors import FileError, StoreError
-from backgate.gateway.journal import Journal, synchronize_directory
+from backgate.gateway.journal import Journal
+from backgate.gateway.keeping import Keeping
 from backgate.gateway.leaving import Leaving
 from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.pending import FILES, Pending
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.records import Gone, Named
 from backgate.gateway.renames import Renames
 from backgate.gateway.room import Room
 from backgate.gateway.shelf import Shelf
@@ -79,7 +78,7 @@ class Spool:
         self.is_lazy = is_lazy
         # Where others write too, the store decides who was first; where not, the index knows.
         self.is_guarded = is_shared and parts.store.abilities.conditional_put
-        self.epoch = 0
+        self._keeping = Keeping(parts.journal, self._files)
         self.left_over: dict[int, LeftOver] = {}  # by number; no tool was told that they are safe
         self._backlog = Backlog(self)
         self.is_recovered = trio.Event()  # what an earlier run began in the store has ended
@@ -104,7 +103,7 @@ class Spool:
         file = self._new(key, attributes)
         file.if_absent = exclusive and self.is_guarded
         file.version += 1
-        self._record(file)
+        self._keeping.note(file)
         return file
 
     def open(self, info: ObjectInfo, attributes: Attributes) -> SpooledFile:
@@ -135,7 +134,7 @@ class Spool:
             await self._leaving.room(len(data))
         if file.is_sending:
             await file.arrived(offset, stop)
-        self._record(file)
+        self._keeping.note(file)
         try:
             file.write(offset, data)
         except FileError as error:
@@ -150,39 +149,20 @@ class Spool:
             raise FileError(errno.EFBIG, file.key or "")
         if size >= file.size:
             if size > file.size:
-                self._record(file)
+                self._keeping.note(file)
                 file.truncate(size)
             return
         if self.is_lazy and file.is_waiting:
             await self.settled()
         async with file.publishing:
-            if file.is_durable:
-                await self._announce_truncation(file, size)
+            await self._keeping.announce_truncation(file, size)
             await file.arrived(size, file.size)  # nothing is awaited from here on
             file.truncate(size)
-            if file.key is not None and not file.is_durable:
-                self.journal.append(file.record(is_durable=False))
-                file.is_recorded = True
+            self._keeping.note_changed(file)
 
     async def synchronize(self, file: SpooledFile) -> None:
         """fsync: return once bytes and journal are on disk; they survive whatever comes."""
-        async with file.recording:
-            while file.key is not None and file.is_dirty:
-                if not file.is_durable and not file.is_waiting:
-                    file.epoch = self.epoch
-                record, truncations = file.record(is_durable=True), file.truncations
-                if file.synchronized_version != file.version:
-                    await trio.to_thread.run_sync(file.synchronize)
-                if not file.is_durable:
-                    await trio.to_thread.run_sync(synchronize_directory, self._files)
-                if truncations != file.truncations:
-                    continue  # what was synchronized is not what the record says
-                if file.key is None or not file.is_dirty:
-                    break  # it was stored or removed meanwhile
-                self.journal.append(replace(record, key=file.key, attributes=file.attributes))
-                file.is_durable = file.is_recorded = True
-                break
-        await self.journal.synchronize()
+        await self._keeping.synchronize(file)
 
     async def flush(self, file: SpooledFile) -> None:
         """close: return once the file is stored, or at once when its name is staged.
@@ -191,7 +171,7 @@ class Spool:
         tried again.
         """
         while (key := file.key) is not None and file.is_dirty:
-            self._closed(file)
+            self._keeping.note_closed(file)
             if self.staged.matches(key):
                 await self.stay(file)
                 return
@@ -224,7 +204,7 @@ class Spool:
             self.metadata.stored(info, file.attributes)
             if file.key is not None and file.key != key:
                 self.renamed(file, key)
-            await self._settle(file)
+            await self._keeping.settle(file)
             self.asides.remove(hidden)
 
     async def release(self, file: SpooledFile) -> None:
@@ -237,7 +217,7 @@ class Spool:
             return
         file.rest()
         if not file.is_waiting:  # written through a mapping, after the last close
-            self._closed(file)
+            self._keeping.note_closed(file)
         self._backlog.wake()
 
     async def stay_as(self, file: SpooledFile, key: str) -> None:
@@ -245,7 +225,7 @@ class Spool:
         self.end_epoch()
         self.renamed(file, key)
         if not self.staged.matches(key):
-            self._closed(file)
+            self._keeping.note_closed(file)
         await self.stay(file)
 
     def renamed(self, file: SpooledFile, key: str) -> None:
@@ -254,13 +234,12 @@ class Spool:
         if replaced is not None and replaced is not file:
             self.unlinked(replaced)
         self.shelf.rename(file, key)
-        if file.is_recorded:
-            self.journal.append(Named(file.number, key))
+        self._keeping.note_named(file, key)
 
     def unlinked(self, file: SpooledFile) -> None:
         """Take its name from a file; it lives on for those who have it open."""
         self.shelf.rename(file, None)
-        self._done(file)
+        self._keeping.note_done(file)
         self._uploader.give_up(file)
         if file.opens == 0:
             self._forget(file)
@@ -298,7 +277,7 @@ class Spool:
 
     def end_epoch(self) -> None:
         """Let nothing that is closed from now on be seen in the store before all that was."""
-        self.epoch += 1
+        self._keeping.epoch += 1
 
     async def settled(self, but: str = "") -> None:
         """Return once nothing acknowledged waits: what comes next may be seen in the store.
@@ -319,14 +298,14 @@ class Spool:
     def adopt(self, file: SpooledFile) -> None:
         """Take up a file that an earlier run of the gateway left."""
         self.shelf.add(file)
-        self.epoch = max(self.epoch, file.epoch + 1)
+        self._keeping.epoch = max(self._keeping.epoch, file.epoch + 1)
         self._backlog.wake()
 
     def moved(self, key: str, info: ObjectInfo) -> None:
         """Note that the object `key` is now `info`: what began from it goes on from there."""
         file = self.shelf.get(key)
         if file is not None:
-            file.backing.moved(key, info)
+            self._keeping.note_moved(file, key, info)
 
     def moved_below(self, source: str, target: str) -> None:
         """Give all files below the prefix `source`, or the file of that key, their new names."""
@@ -351,12 +330,6 @@ class Spool:
         self.shelf.add(file)
         return file
 
-    def _record(self, file: SpooledFile) -> None:
-        """Have the journal know that the file exists, before it holds anything of its own."""
-        if not file.is_recorded and file.key is not None:
-            self.journal.append(file.record(is_durable=False))
-            file.is_recorded = True
-
     def _send_ahead(self, file: SpooledFile, offset: int, stop: int) -> None:
         key, plan = file.key, self._uploader.plan
         if key is None or plan.number_at(offset) == plan.number_at(stop):
@@ -372,33 +345,9 @@ class Spool:
         is_staged = self.staged.matches(file.key or "")
         if file.is_durable or (self.is_lazy and not is_staged):
             await self.synchronize(file)
-        elif file.key is not None:
-            self.journal.append(file.record(is_durable=False))
-            file.is_recorded = True
+        else:
+            self._keeping.note_changed(file)
         self._backlog.wake()
-
-    def _closed(self, file: SpooledFile) -> None:
-        file.flushed_version, file.flushed_at = file.version, trio.current_time()
-        file.epoch = self.epoch
-
-    async def _announce_truncation(self, file: SpooledFile, size: int) -> None:
-        """Have the journal say the new size first: it must not promise bytes that are cut off."""
-        await self.synchronize(file)
-        async with file.recording:
-            if file.is_durable:
-                self.journal.append(file.record(is_durable=True, size=size))
-                await self.journal.synchronize()
-
-    async def _settle(self, file: SpooledFile) -> None:
-        """Bring the journal in line with a file that was just stored."""
-        was_durable = file.is_durable
-        if not file.is_dirty:
-            self._done(file)
-        elif file.is_recorded:
-            file.is_durable = False
-            await self.synchronize(file)
-        if was_durable:
-            await self.journal.synchronize()
 
     async def _failed(self, file: SpooledFile, error: StoreError) -> None:
         """Keep what could not be stored safe from whatever comes, with the reason."""
@@ -409,15 +358,10 @@ class Spool:
             file.reason += f"; and it is not safe from a crash: {failure}"
         self._backlog.wake()
 
-    def _done(self, file: SpooledFile) -> None:
-        if file.is_recorded:
-            self.journal.append(Gone(file.number))
-        file.is_recorded = file.is_durable = False
-
     def _forget(self, file: SpooledFile) -> None:
         """Free everything of a file that nobody has open."""
         self._uploader.give_up(file)
-        self._done(file)
+        self._keeping.note_done(file)
         self.shelf.remove(file)
         self.asides.remove(_hidden(file))
         file.dispose()

@@ -1,0 +1,99 @@
+"""Keep the journal in line with the files of a spool: what a crash must spare is said before it is
+promised.
+"""
+
+from pathlib import Path
+
+import trio
+from msgspec.structs import replace
+
+from backgate.gateway.extents import Backing
+from backgate.gateway.journal import Journal, synchronize_directory
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import Elsewhere, Gone, Held, Named
+from backgate.gateway.spooled import SpooledFile
+
+
+class Keeping:
+    """What the journal says of the files whose bytes lie in the folder `files`."""
+
+    def __init__(self, journal: Journal, files: Path) -> None:
+        self._journal, self._files = journal, files
+        self.epoch = 0  # nothing closed in one is seen in the store before all of earlier ones
+
+    def note(self, file: SpooledFile) -> None:
+        """Have the journal know that the file exists, before it holds anything of its own."""
+        if not file.is_recorded and file.key is not None:
+            self._append(file)
+
+    def note_changed(self, file: SpooledFile) -> None:
+        """Have the journal know the file as it is now, unless it knows more for sure."""
+        if file.key is not None and not file.is_durable:
+            self._append(file)
+
+    def note_closed(self, file: SpooledFile) -> None:
+        """Note the time of a close, and its epoch."""
+        file.flushed_version, file.flushed_at = file.version, trio.current_time()
+        file.epoch = self.epoch
+
+    def note_named(self, file: SpooledFile, key: str) -> None:
+        """Note that the file is named `key`."""
+        if file.is_recorded:
+            self._journal.append(Named(file.number, key))
+
+    def note_moved(self, file: SpooledFile, key: str, info: ObjectInfo) -> None:
+        """Note that the object `key`, which holds bytes of the file, is now `info`."""
+        file.backing.moved(key, info)
+        if file.is_recorded:
+            self._journal.append(Elsewhere(key, Held.of(Backing(0, 0, info, 0))))
+
+    def note_done(self, file: SpooledFile) -> None:
+        """Note that nothing needs to be done for the file any more."""
+        if file.is_recorded:
+            self._journal.append(Gone(file.number))
+        file.is_recorded = file.is_durable = False
+
+    async def synchronize(self, file: SpooledFile) -> None:
+        """Return once the file's bytes and the journal are on disk."""
+        async with file.recording:
+            while file.key is not None and file.is_dirty:
+                if not file.is_durable and not file.is_waiting:
+                    file.epoch = self.epoch
+                record, truncations = file.record(is_durable=True), file.truncations
+                if file.synchronized_version != file.version:
+                    await trio.to_thread.run_sync(file.synchronize)
+                if not file.is_durable:
+                    await trio.to_thread.run_sync(synchronize_directory, self._files)
+                if truncations != file.truncations:
+                    continue  # what was synchronized is not what the record says
+                if file.key is None or not file.is_dirty:
+                    break  # it was stored or removed meanwhile
+                self._journal.append(replace(record, key=file.key, attributes=file.attributes))
+                file.is_durable = file.is_recorded = True
+                break
+        await self._journal.synchronize()
+
+    async def announce_truncation(self, file: SpooledFile, size: int) -> None:
+        """Have the journal say the new size first: it must not promise bytes that are cut off."""
+        if not file.is_durable:
+            return
+        await self.synchronize(file)
+        async with file.recording:
+            if file.is_durable:
+                self._journal.append(file.record(is_durable=True, size=size))
+                await self._journal.synchronize()
+
+    async def settle(self, file: SpooledFile) -> None:
+        """Bring the journal in line with a file that was just stored."""
+        was_durable = file.is_durable
+        if not file.is_dirty:
+            self.note_done(file)
+        elif file.is_recorded:
+            file.is_durable = False
+            await self.synchronize(file)
+        if was_durable:
+            await self._journal.synchronize()
+
+    def _append(self, file: SpooledFile) -> None:
+        self._journal.append(file.record(is_durable=False))
+        file.is_recorded = True
