@@ -9,12 +9,14 @@ import errno
 import stat
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from backgate.fs.tree import Entry, Tree, WritableFile
 from backgate.fs.walk import enter
 from backgate.gateway.errors import FileError, NotFound
 
 ROOT = 1  # FUSE_ROOT_ID
+ROUNDS = 10  # times as many inodes are looked at as are wanted, to find those long unused
 
 
 class Inode:
@@ -24,6 +26,7 @@ class Inode:
         "_cached",
         "_links",
         "entry",
+        "is_recent",
         "lookups",
         "name",
         "number",
@@ -37,6 +40,7 @@ class Inode:
         self.name = entry.name
         self.entry = entry  # as it was last seen
         self.lookups = 0  # how often the kernel was told of it, less what it forgot
+        self.is_recent = True  # it was told of since `oldest` last came by
         self.opened: Opened | None = None
         self._links: list[tuple[Directory, bytes]] | None = None  # its further names
         self._cached: tuple[int, int] | None = None  # size, mtime of the kernel's pages
@@ -117,6 +121,7 @@ class Inodes:
         self._numbers: dict[int, Inode] = {ROOT: self.root}
         self._linked: dict[tuple[int, object], Inode] = {}  # by tree and identity: hard links
         self._last_number = ROOT
+        self.forgotten = 0  # records that are gone
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -144,6 +149,7 @@ class Inodes:
             inode = self._named(directory, tree, entry)
         inode.entry = entry
         inode.lookups += 1
+        inode.is_recent = True
         if isinstance(inode, Directory) and entry.junction is None:
             inode.inside = tree, entry
         return inode
@@ -184,6 +190,24 @@ class Inodes:
             inode.entry = replace(inode.entry, nlink=0)
         self._drop_unused(inode)
         self._drop_unused(directory)
+
+    def oldest(self, count: int) -> list[tuple[int, bytes]]:
+        """Return directory and name of some `count` files that the kernel did not need for long.
+
+        An inode has to come up twice without having been told of between: so a name that is in use
+        stays, at the cost of one bit.
+        """
+        names: list[tuple[int, bytes]] = []
+        for inode in list(islice(self._numbers.values(), ROUNDS * count)):
+            del self._numbers[inode.number]
+            self._numbers[inode.number] = inode
+            if inode.is_recent:
+                inode.is_recent = False
+            elif inode.opened is None and not isinstance(inode, Directory):
+                names += [(directory.number, name) for directory, name in inode.names()]
+            if len(names) >= count:
+                break
+        return names
 
     async def entry(self, inode: Inode) -> Entry:
         """Return what stat(2) should show of `inode` now.
@@ -242,6 +266,7 @@ class Inodes:
             return
         if self._numbers.pop(inode.number, None) is None:
             return
+        self.forgotten += 1
         self._unlink_identity(inode)
         for directory, name in list(inode.names()):
             directory.children.pop(name, None)

@@ -20,6 +20,7 @@ import trio
 
 from backgate.fs.changes import Operations
 from backgate.fs.control import controlled
+from backgate.fs.forgetting import Forgetting
 from backgate.fs.handles import Handles
 from backgate.fs.inodes import Inodes
 from backgate.fs.mountpoint import (
@@ -79,10 +80,12 @@ async def serve(
     inodes = Inodes(tree, await tree.root())
     async with open_nursery() as nursery:
         handles = Handles(nursery, inodes, replies, _push)
-        operations = Operations(inodes, handles, replies)
+        forgetting = Forgetting(inodes, pyfuse3.invalidate_entry)
+        operations = Operations(inodes, handles, replies, forgetting)
         operations.enable_writeback_cache = options.writeback
         session = Session(mountpoint, operations, inodes, handles, options.backing)
         with _mounted(operations, mountpoint, options):
+            nursery.start_soon(forgetting.run)
             await session.serve(
                 _control(session, mountpoint, options), partial(_tell, options, ready)
             )

@@ -12,6 +12,7 @@ from typing import cast
 import pyfuse3
 
 from backgate.fs.attributes import absent, attributes, lifetime
+from backgate.fs.forgetting import Forgetting
 from backgate.fs.handles import FIRST_CHILD, Handles
 from backgate.fs.inodes import Directory, Inode, Inodes
 from backgate.fs.replies import NAME_MAX, Replies, answered
@@ -31,10 +32,12 @@ class Reading(pyfuse3.Operations):
     supports_dot_lookup = False
     enable_acl = False
 
-    def __init__(self, inodes: Inodes, handles: Handles, replies: Replies) -> None:
+    def __init__(
+        self, inodes: Inodes, handles: Handles, replies: Replies, forgetting: Forgetting
+    ) -> None:
         super().__init__()
         self.replies = replies
-        self._inodes, self._handles = inodes, handles
+        self._inodes, self._handles, self._forgetting = inodes, handles, forgetting
         # ENOSYS ends all questions about xattrs for the whole mount, and with them the one that the
         # kernel asks before every write; so only where there are none at all.
         self._has_xattrs = not is_writable(inodes.root.tree)
@@ -101,6 +104,7 @@ class Reading(pyfuse3.Operations):
 
     @answered
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        await self._forgetting.make_room()
         return self._handles.open_directory(self._inodes.directory(inode))
 
     @answered

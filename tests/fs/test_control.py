@@ -146,11 +146,10 @@ async def test_the_last_answer_is_sent_before_the_socket_goes(mount: RunningMoun
     async def ask() -> None:
         results.append(await aside(lambda: mount.ask("wait")))
 
-    async with trio.open_nursery() as nursery:
-        async with controlled(mount, {"wait": wait}):
-            nursery.start_soon(ask)
-            await asked.wait()
-            nursery.start_soon(_set_soon, answer)
+    async with trio.open_nursery() as nursery, controlled(mount, {"wait": wait}):
+        nursery.start_soon(ask)
+        await asked.wait()
+        nursery.start_soon(_set_soon, answer)
     assert results == [{"is": "last"}]
 
 

@@ -1,4 +1,4 @@
-"""Open files and directories: what is read while it is written, listed while it changes, and let go."""
+"""Open files and directories: read while written, listed while they change, and let go of."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -11,7 +11,7 @@ from support.dict_tree import DictTree, FrozenTree, Node
 
 from backgate.fs.inodes import ROOT, Directory, Inode, Inodes
 from backgate.fs.root_tree import RootTree
-from backgate.fs.tree import Tree
+from backgate.fs.tree import Entry, Tree
 from backgate.gateway.errors import FileError
 
 
@@ -175,9 +175,10 @@ async def test_a_junction_is_entered_only_when_somebody_looks_inside() -> None:
     inner = DictTree()
     asked: list[str] = []
     inner.happened = lambda verb, name: asked.append(verb)
-    inodes = await table(RootTree({b"inner": FrozenTree(inner)}))
+    inodes = await table(FrozenTree(DictTree()))
+    outside = Entry(name=b"inner", mode=stat.S_IFDIR | 0o755, junction=FrozenTree(inner))
 
-    directory = await looked_up(inodes, "inner")
+    directory = inodes.learned(inodes.root, inodes.root.tree, outside)
     assert asked == []
 
     assert isinstance(directory, Directory)

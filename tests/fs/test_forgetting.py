@@ -1,0 +1,97 @@
+"""The table of inodes stays small, and what is in use stays in it."""
+
+import pytest
+import trio
+from support.dict_tree import DictTree
+
+from backgate.fs import forgetting
+from backgate.fs.forgetting import Forgetting
+from backgate.fs.inodes import Inode, Inodes, Opened
+
+MANY = 200
+
+
+class Kernel:
+    """Tells the table what the kernel would, when it is asked to forget."""
+
+    def __init__(self, inodes: Inodes) -> None:
+        self.inodes = inodes
+        self.asked: list[bytes] = []
+        self.in_use: set[bytes] = set()
+
+    def invalidate(self, directory: int, name: bytes) -> None:
+        self.asked.append(name)
+        if name in self.in_use:
+            return
+        trio.from_thread.run_sync(self._forget, directory, name)
+
+    def _forget(self, directory: int, name: bytes) -> None:
+        inode = self.inodes.directory(directory).children.get(name)
+        if inode is None:
+            raise FileNotFoundError
+        self.inodes.forget(inode.number, inode.lookups)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "MANY", MANY)
+    monkeypatch.setattr(forgetting, "ENOUGH", MANY // 2)
+    monkeypatch.setattr(forgetting, "TOO_MANY", MANY + MANY // 5)
+    monkeypatch.setattr(forgetting, "BATCH", 10)
+
+
+async def known(count: int) -> tuple[Inodes, list[Inode]]:
+    """Return a table with `count` files in it."""
+    tree = DictTree()
+    inodes = Inodes(tree, await tree.root())
+    entries = [tree.add_file(f"{number:04}").entry(b"%04d" % number) for number in range(count)]
+    return inodes, [inodes.learned(inodes.root, tree, entry) for entry in entries]
+
+
+@pytest.mark.usefixtures("small", "autojump_clock")
+async def test_the_longest_unused_are_forgotten() -> None:
+    inodes, files = await known(2 * MANY)
+    kernel = Kernel(inodes)
+    keeper = Forgetting(inodes, kernel.invalidate)
+    inodes.oldest(10 * MANY)  # a while ago
+    for file in files[:50]:
+        inodes.learned(inodes.root, inodes.root.tree, file.entry)
+    files[50].opened = Opened()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        await keeper.make_room()
+        assert len(inodes) <= MANY + MANY // 5
+        while len(inodes) > MANY // 2:
+            await keeper.shrunk()
+        nursery.cancel_scope.cancel()
+
+    assert all(inodes[file.number] is file for file in files[:51])
+    assert inodes.forgotten == 2 * MANY + 1 - len(inodes)
+
+
+@pytest.mark.usefixtures("small", "autojump_clock")
+async def test_what_the_kernel_keeps_is_not_waited_for() -> None:
+    inodes, files = await known(2 * MANY)
+    kernel = Kernel(inodes)
+    kernel.in_use = {file.name for file in files}
+    keeper = Forgetting(inodes, kernel.invalidate)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        with trio.fail_after(forgetting.WAIT_MAX + 1):
+            await keeper.make_room()
+        nursery.cancel_scope.cancel()
+
+    assert len(inodes) == 2 * MANY + 1
+    assert len(kernel.asked) < 20 * MANY
+
+
+@pytest.mark.usefixtures("small")
+async def test_few_inodes_are_left_alone() -> None:
+    inodes, _ = await known(MANY - 1)
+    kernel = Kernel(inodes)
+
+    await Forgetting(inodes, kernel.invalidate).make_room()
+
+    assert kernel.asked == []
