@@ -70,7 +70,7 @@ class BlobIndex:
             known = frozenset[bytes]().union(*(segment.index_ids for segment in kept))
             made = await self._read(sorted(wanted - known))
             segments = [*kept, *made]
-            if _too_many(segments):
+            if len(segments) > SEGMENTS_MAX:
                 segments = await trio.to_thread.run_sync(self._merged, segments)
             self._segments, self.ids = segments, wanted
             await trio.to_thread.run_sync(self._clean_up, {one.path for one in segments})
@@ -182,7 +182,3 @@ class BlobIndex:
                         path.unlink()
                 elif time.time() - path.stat().st_mtime > STALE:
                     path.unlink()
-
-
-def _too_many(segments: Sequence[Segment]) -> bool:
-    return len(segments) > SEGMENTS_MAX

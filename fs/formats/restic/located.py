@@ -1,6 +1,5 @@
 """Where blobs lie, kept up to date: the index of a repository and the listing behind it."""
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from backgate.gateway.errors import Damaged, NotFound
 from backgate.gateway.provider import ObjectInfo
 
 RELIST_AFTER = 10.0  # seconds: a backup with many missing blobs must not list for each of them
-
-log = logging.getLogger(__name__)
 
 
 class Located:
