@@ -191,8 +191,7 @@ class Handles:
         number = self._add(WriteHandle(inode, file, appends))
         opened = inode.opened
         if opened is not None:
-            opened.file = file
-            opened.writers += 1
+            opened.writing.append(file)
             opened.version += 1
         return number
 
@@ -235,7 +234,8 @@ class Handles:
         if isinstance(handle, ReadHandle):
             handle.close()
         if opened is not None:
-            await self._release(inode, opened, isinstance(handle, WriteHandle))
+            file = handle.file if isinstance(handle, WriteHandle) else None
+            await self._release(inode, opened, file)
 
     def open_directory(self, directory: Directory) -> int:
         """Return a number for reading `directory`."""
@@ -261,23 +261,21 @@ class Handles:
         handle.inode.opened.handles += 1
         return self._last
 
-    async def _release(self, inode: Inode, opened: Opened, is_writer: bool) -> None:
-        file, due = opened.file, 0
+    async def _release(self, inode: Inode, opened: Opened, file: WritableFile | None) -> None:
         opened.handles -= 1
-        opened.writers -= is_writer
-        opened.unreleased += is_writer
-        # A file without a name cannot be opened again: its bytes stay until the last reader left.
-        if opened.handles == 0 or not inode.is_nameless:
-            due, opened.unreleased = opened.unreleased, 0
-        if opened.writers == opened.unreleased == 0 and file is not None:
+        if file is not None:
             inode.note_cached()
-            opened.file = None
+            opened.writing.remove(file)
+            opened.closed.append(file)
+        # A file without a name cannot be opened again: its bytes stay until the last reader left.
+        due: list[WritableFile] = []
+        if opened.handles == 0 or not inode.is_nameless:
+            due, opened.closed = opened.closed, due
         if opened.handles == 0:
             inode.opened = None
             self._inodes.forget(inode.number, 0)
-        for _ in range(due):
-            if file is not None:
-                await file.release()
+        for closed in due:
+            await closed.release()
 
     async def _open_source(self, handle: ReadHandle) -> OpenSource:
         """Open the file's bytes as they are now, in place of those opened before."""

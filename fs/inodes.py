@@ -103,14 +103,19 @@ class Directory(Inode):
 class Opened:
     """What is known of an inode while somebody has it open."""
 
-    __slots__ = ("file", "handles", "unreleased", "version", "writers")
+    __slots__ = ("closed", "handles", "version", "writing")
 
     def __init__(self) -> None:
         self.handles = 0
-        self.file: WritableFile | None = None
-        self.writers = 0  # handles that may write
-        self.unreleased = 0  # of those closed, how many `file` was not told of yet
+        self.writing: list[WritableFile] = []  # one for each open for writing
+        self.closed: list[WritableFile] = []  # were so; kept for those who read a nameless file
         self.version = 0  # grows with each change made through this mount
+
+    @property
+    def file(self) -> WritableFile | None:
+        """The bytes and attributes as they are now, if they may differ from the tree's."""
+        files = self.writing or self.closed
+        return files[-1] if files else None
 
 
 class Inodes:

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from backgate.gateway.errors import BackgateError
 
 ENDS_WITHIN = 20.0  # seconds
 LOOK_EVERY = 0.01  # seconds
-MakeTree = Callable[[Callable[[str, bytes], None]], Tree]
+MakeTree = Callable[[Callable[[str, bytes], None]], Tree | AbstractAsyncContextManager[Tree]]
 
 
 @dataclass
@@ -156,7 +157,11 @@ def _serve(make_tree: MakeTree, mount: Mounted, options: dict[str, Any], tell: i
         chosen = MountOptions(target="memory", **options)
 
         async def run() -> None:
-            await serve(make_tree(happened), str(mount.path), chosen, ready=ready)
+            made = make_tree(happened)
+            async with AsyncExitStack() as stack:
+                if isinstance(made, AbstractAsyncContextManager):
+                    made = await stack.enter_async_context(made)
+                await serve(made, str(mount.path), chosen, ready=ready)
 
         try:
             trio.run(run)
