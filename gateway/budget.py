@@ -1,7 +1,8 @@
 """Bounds what all open files together hold in memory ahead of their readers."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import trio
@@ -12,7 +13,8 @@ LIMIT = 80 * MIB  # bytes; four long segments on their way and one being handed 
 IDLE = 5.0  # seconds after which a reader no longer counts as one of those who share
 PUSHERS = 8  # threads that push; one may have to wait for a slow read of the same page
 NOTHING = memoryview(b"")
-NOWHERE = 1 << 63  # behind the end of any file
+
+Piece: TypeAlias = tuple[int, memoryview]  # offset in the source, bytes
 
 
 class Segment:
@@ -20,15 +22,22 @@ class Segment:
 
     def __init__(self, owner: Hashable, start: int, stop: int) -> None:
         self.owner, self.start, self.stop = owner, start, stop
-        self.data = NOTHING  # once it has ended: from its start on, whole or what was kept
+        self.pieces: list[Piece] = []  # ascending; once it has ended: all of it, or what was kept
+        self.pushed: list[range] = []  # ascending; what the kernel was given
         self.ended = trio.Event()
         self.scope = trio.CancelScope()
-        self.pushed_from = NOWHERE  # the kernel has it from this offset on
 
     @property
     def size(self) -> int:
         """The bytes of the stretch."""
         return self.stop - self.start
+
+    def at(self, offset: int) -> memoryview:
+        """Return what is held from `offset` on, as far as it goes; nothing when it is not held."""
+        for start, data in self.pieces:
+            if start <= offset < start + len(data):
+                return data[offset - start :]
+        return NOTHING
 
 
 class Budget:
@@ -70,14 +79,17 @@ class Budget:
         if segment in self._held:
             self._held.move_to_end(segment)
 
-    def shrink(self, segment: Segment, size: int) -> None:
-        """Keep only the first `size` bytes of `segment`."""
-        if segment in self._held:
-            segment.data = memoryview(bytes(segment.data[:size]))  # a slice would hold all of it
-            self.used -= self._held[segment] - size
-            self._held[segment] = size
+    def shrink(self, segment: Segment, kept: Sequence[range]) -> None:
+        """Keep of `segment` only what lies in those ranges."""
+        if segment not in self._held:
+            return
+        pieces = [(one.start, segment.at(one.start)[: len(one)]) for one in kept if one]
+        segment.pieces = [(start, memoryview(bytes(data))) for start, data in pieces]
+        size = sum(len(data) for _, data in pieces)  # copied: a slice would hold the whole
+        self.used -= self._held[segment] - size
+        self._held[segment] = size
 
     def give(self, segment: Segment) -> None:
         """Take back what `segment` holds; nothing the second time."""
-        segment.data = NOTHING
+        segment.pieces = []
         self.used -= self._held.pop(segment, 0)

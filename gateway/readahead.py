@@ -3,8 +3,8 @@
 Around any `Source`, one per open file. Where reads follow each other, segments in front of them are
 fetched, in a window that grows with what was really read: at most twice that, at most `WINDOW`. A
 reader that jumps gets nothing ahead. What arrives is pushed into the kernel's page cache, so that
-most reads never reach us; a small gap is left at the start of each segment, and the read that falls
-into it tells how far the reader has come.
+most reads never reach us; small gaps are left, and the reads that fall into them tell how far the
+reader has come.
 
 What is held ahead is bounded over all files by one `Budget`. A read never waits for the budget, and
 an error ahead of the reader is nobody's yet: the read that wants those bytes asks again and reports
@@ -33,7 +33,8 @@ PARALLEL = 4  # segments on their way for one file
 WINDOW = (PARALLEL + 1) * SEGMENT  # bytes; one more than fly, for the reader is in it
 SLACK = 1 * MIB  # bytes by which the kernel's reads overtake each other
 STEP = 256 * KIB  # bytes; a read that begins so close behind the last one continues it
-GAP = 64 * KIB  # bytes not pushed at the start of a segment; the largest page of any kernel
+GAP = 64 * KIB  # bytes not pushed here and there; the largest page of any kernel
+MARK = 4 * MIB  # bytes from gap to gap; so far the reader gets before we notice
 LEAD = 512 * KIB  # bytes; as far in front of a reader in the segment the push stays out of its way
 IGNORED = 4 * MIB  # bytes read although they were pushed, before we ask whether pushing helps
 IGNORED_PART = 4  # it does not when that is more than a quarter of all that was pushed: direct I/O
@@ -102,8 +103,9 @@ class ReadAhead:
             if offset < segment.stop:
                 await segment.ended.wait()
                 self._budget.touch(segment)
-                if offset < segment.start + len(segment.data):
-                    return segment.data[offset - segment.start : stop - segment.start]
+                held = segment.at(offset)[: stop - offset]
+                if held:
+                    return held
                 stop = min(stop, segment.stop)
                 break
         return await self._source.read_at(offset, stop - offset)
@@ -131,7 +133,7 @@ class ReadAhead:
 
     def _notice_ignored(self, offset: int, stop: int) -> None:
         """Stop pushing when reads keep coming for pages that the kernel was given."""
-        if any(segment.pushed_from <= offset < segment.stop for segment in self._segments):
+        if any(offset in pushed for segment in self._segments for pushed in segment.pushed):
             self._ignored += stop - offset
             if self._ignored > max(IGNORED, self._pushed // IGNORED_PART):
                 self._push = None
@@ -158,13 +160,13 @@ class ReadAhead:
         with segment.scope:
             try:
                 data = await self._source.read_at(segment.start, segment.size)
-                segment.data = memoryview(data).toreadonly()
+                segment.pieces = [(segment.start, memoryview(data).toreadonly())]
                 self._learn_speed(segment, trio.current_time() - began)
             except BackgateError as error:
                 log.debug("ahead of the reader: %s", error)
             finally:
                 self._flying -= 1
-                if not segment.data or segment.scope.cancel_called:
+                if not segment.pieces or segment.scope.cancel_called:
                     self._budget.give(segment)
                 segment.ended.set()
             self._fetch_ahead()
@@ -178,25 +180,49 @@ class ReadAhead:
             self._length = min(SEGMENT, 2 * self._length)
 
     async def _push_segment(self, segment: Segment) -> None:
-        """Hand a segment to the kernel, but for its gap and what the reader is about to ask."""
+        """Hand a segment to the kernel, and hold no longer what the kernel has."""
         async with self._pushing:
-            start, data, push = segment.start + GAP, segment.data, self._push
-            if segment.start <= self._position:
-                start = max(start, self._position + LEAD)
-            start = -(-start // GAP) * GAP
-            if push is None or not start < segment.start + len(data):
+            if self._push is None or not segment.pieces:
                 return
             try:
                 await trio.to_thread.run_sync(
-                    push, start, data[start - segment.start :], limiter=self._budget.pushers
+                    self._push_marks,
+                    segment,
+                    segment.at(segment.start),
+                    limiter=self._budget.pushers,
                 )
             except OSError as error:
                 log.debug("the kernel takes no more of this file: %s", error)
                 self._push = None
             else:
-                segment.pushed_from = start
-                self._pushed += segment.stop - start
-                self._budget.shrink(segment, start - segment.start)
+                self._pushed += sum(map(len, segment.pushed))
+                self._budget.shrink(segment, self._not_pushed(segment))
+
+    def _push_marks(self, segment: Segment, data: memoryview) -> None:
+        """In a thread: push from mark to mark, but for the gaps and what is about to be asked for.
+
+        A reader that overtakes us makes each page wait for the other, so we go on in front of it.
+        """
+        start = segment.start
+        while start < segment.stop:
+            stop = min((start // MARK + 1) * MARK, segment.stop)
+            begin = start + GAP
+            if start <= self._position:
+                begin = max(begin, self._position + LEAD)
+            begin = -(-begin // GAP) * GAP
+            push = self._push
+            if push is None:
+                return
+            if begin < stop:
+                push(begin, data[begin - segment.start : stop - segment.start])
+                segment.pushed.append(range(begin, stop))
+            start = stop
+
+    def _not_pushed(self, segment: Segment) -> list[range]:
+        """What of a segment a read may still ask us for."""
+        starts = [max(segment.start, self._position - SLACK), *(one.stop for one in segment.pushed)]
+        stops = [*(one.start for one in segment.pushed), segment.stop]
+        return [range(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
     def _drop_segments(self) -> None:
         while self._segments:

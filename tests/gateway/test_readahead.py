@@ -84,9 +84,11 @@ async def tasks() -> AsyncIterator[trio.Nursery]:
         nursery.cancel_scope.cancel()
 
 
-async def settle() -> None:
-    """Let everything that can happen now happen."""
-    await trio.testing.wait_all_tasks_blocked(0.002)
+async def settle(budget: Budget | None = None) -> None:
+    """Let everything that can happen now happen; with `budget`, pushes in threads as well."""
+    await trio.testing.wait_all_tasks_blocked(0.001)
+    while budget is not None and budget.pushers.borrowed_tokens:
+        await trio.testing.wait_all_tasks_blocked(0.001)
 
 
 async def read_on(ahead: ReadAhead, start: int, stop: int, step: int = READ) -> None:
@@ -95,13 +97,13 @@ async def read_on(ahead: ReadAhead, start: int, stop: int, step: int = READ) -> 
         assert len(data) == min(step, ahead.size - offset)
 
 
-async def read_through(kernel: Kernel, ahead: ReadAhead, stop: int) -> int:
+async def read_through(kernel: Kernel, ahead: ReadAhead, budget: Budget, stop: int) -> int:
     """Read as through the page cache, and return how many reads got past it."""
     asked = 0
     for offset in range(0, stop, READ):
         if not any(start <= offset < end for start, end in kernel.pushed):
             await ahead.read_at(offset, READ)
-            await settle()
+            await settle(budget)
             asked += 1
     return asked
 
@@ -341,13 +343,13 @@ async def test_what_an_idle_file_holds_makes_way(
 
 
 async def test_what_arrives_is_pushed_but_for_a_gap(source: Numbers, tasks: trio.Nursery) -> None:
-    kernel = Kernel()
-    ahead = ReadAhead(source, tasks, Budget(), kernel.push)
+    kernel, budget = Kernel(), Budget()
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
     await read_on(ahead, 0, 2 * MIB)
-    await settle()
+    await settle(budget)
 
     await ahead.read_at(2 * MIB, READ)
-    await settle()
+    await settle(budget)
 
     assert all(start % GAP == 0 for start, _ in kernel.pushed)
     fetched = {start: start + length for start, length in source.reads}
@@ -360,11 +362,11 @@ async def test_what_arrives_is_pushed_but_for_a_gap(source: Numbers, tasks: trio
 async def test_pages_that_the_reader_is_about_to_ask_for_are_not_pushed(
     source: Numbers, tasks: trio.Nursery
 ) -> None:
-    kernel = Kernel()
-    ahead = ReadAhead(source, tasks, Budget(), kernel.push)
+    kernel, budget = Kernel(), Budget()
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
 
     await read_on(ahead, 0, 2 * READ)
-    await settle()
+    await settle(budget)
 
     start = -(-(2 * READ + LEAD) // GAP) * GAP
     assert kernel.pushed == [(start, FIRST)]
@@ -373,10 +375,10 @@ async def test_pages_that_the_reader_is_about_to_ask_for_are_not_pushed(
 async def test_a_reader_served_by_the_kernel_is_followed_by_its_reads_in_the_gaps(
     source: Numbers, tasks: trio.Nursery
 ) -> None:
-    kernel = Kernel()
-    ahead = ReadAhead(source, tasks, Budget(), kernel.push)
+    kernel, budget = Kernel(), Budget()
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
 
-    asked = await read_through(kernel, ahead, 128 * MIB)
+    asked = await read_through(kernel, ahead, budget, 128 * MIB)
 
     assert asked < 64
     assert source.fetched <= 128 * MIB + WINDOW
@@ -388,8 +390,8 @@ async def test_what_was_pushed_is_no_longer_held(source: Numbers, tasks: trio.Nu
     kernel, budget = Kernel(), Budget()
     ahead = ReadAhead(source, tasks, budget, kernel.push)
 
-    await read_through(kernel, ahead, 16 * MIB)
-    await settle()
+    await read_through(kernel, ahead, budget, 16 * MIB)
+    await settle(budget)
 
     assert budget.used < 4 * MIB
     assert sum(stop - start for start, stop in kernel.pushed) > 16 * MIB
@@ -399,45 +401,45 @@ async def test_what_was_pushed_is_no_longer_held(source: Numbers, tasks: trio.Nu
 async def test_pushing_stops_when_its_pages_are_asked_for_all_the_same(
     source: Numbers, tasks: trio.Nursery
 ) -> None:
-    kernel = Kernel()
-    ahead = ReadAhead(source, tasks, Budget(), kernel.push)
+    kernel, budget = Kernel(), Budget()
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
     for offset in range(0, 64 * MIB, 256 * KIB):  # direct I/O
         await ahead.read_at(offset, 256 * KIB)
-        await settle()
+        await settle(budget)
 
     assert max(stop for _, stop in kernel.pushed) < 48 * MIB
 
 
 async def test_pushing_stops_when_the_kernel_refuses(source: Numbers, tasks: trio.Nursery) -> None:
-    kernel = Kernel()
+    kernel, budget = Kernel(), Budget()
     kernel.error = OSError(errno.ENOENT, "no such inode")
-    ahead = ReadAhead(source, tasks, Budget(), kernel.push)
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
     await read_on(ahead, 0, 4 * MIB)
-    await settle()
+    await settle(budget)
     kernel.error = None
 
     await read_on(ahead, 4 * MIB, 8 * MIB)
-    await settle()
+    await settle(budget)
 
     assert kernel.pushed == []
 
 
 async def test_reads_go_on_while_a_push_is_stuck(source: Numbers, tasks: trio.Nursery) -> None:
-    kernel = Kernel()
+    kernel, budget = Kernel(), Budget()
     kernel.gate = threading.Event()
-    ahead = ReadAhead(source, tasks, Budget(), kernel.push)
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
 
     await read_on(ahead, 0, 16 * MIB)
     kernel.gate.set()
-    await settle()
+    await settle(budget)
 
 
 async def test_when_pushing_was_stopped_no_push_follows(
     source: Numbers, tasks: trio.Nursery
 ) -> None:
-    kernel = Kernel()
+    kernel, budget = Kernel(), Budget()
     kernel.gate = threading.Event()
-    ahead = ReadAhead(source, tasks, Budget(), kernel.push)
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
     await read_on(ahead, 0, 2 * READ)
     await settle()
     stopped = trio.Event()
@@ -453,7 +455,7 @@ async def test_when_pushing_was_stopped_no_push_follows(
     await stopped.wait()
     pushed = list(kernel.pushed)
     await read_on(ahead, 2 * READ, 16 * MIB)
-    await settle()
+    await settle(budget)
 
     assert kernel.pushed == pushed
 
@@ -496,6 +498,6 @@ def test_any_reads_at_once_equal_slices(
 
     with pytest.MonkeyPatch.context() as patch:
         small = {"FIRST": 1024, "SEGMENT": 4096, "WINDOW": 20_480, "SLACK": 512, "STEP": 256}
-        for name, value in (small | {"GAP": 64, "LEAD": 128}).items():
+        for name, value in (small | {"GAP": 64, "LEAD": 128, "MARK": 1024}).items():
             patch.setattr(readahead, name, value)
         trio.run(main)
