@@ -249,8 +249,9 @@ class Metadata:
         return self._index.read(status, self._index.path, self._freshness, activity)
 
     async def _list_everything(self, before_page: BeforePage) -> None:
-        self._index.write(progress.begin_crawl)
-        await self._crawler.everything(self._store.patience, before_page)
+        with self._upkeep.turn():  # without it somebody crawls already, for another reason
+            self._index.write(progress.begin_crawl)
+            await self._crawler.everything(self._store.patience, before_page)
 
     async def _level(self, prefix: str, question: Question[T]) -> T:
         """Answer from the index once all names in the directory `prefix` are known."""

@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import trio
 
@@ -47,7 +46,7 @@ class Upkeep:
             if not self._index.read(is_crawl_due):
                 await trio.sleep(POLL)
                 continue
-            with _held(self._lock) as is_held:
+            with self.turn() as is_held:
                 is_done = is_held and await self._crawl_once()
             if is_held and not is_done:
                 await trio.sleep(pause)
@@ -55,6 +54,20 @@ class Upkeep:
             else:
                 pause = FIRST_PAUSE
                 await trio.sleep(POLL)
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Try to be the one who crawls; the turn ends with the context, or with the process."""
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(lock)
 
     async def _crawl_once(self) -> bool:
         self.is_crawling = True
@@ -78,18 +91,3 @@ class Upkeep:
 def is_crawl_due(db: sqlite3.Connection) -> bool:
     """True when a pass over everything is wanted, or was never made."""
     return progress.due(db) or coverage.span_confirmed(db, spans.FIRST, spans.END) is None
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[bool]:
-    """Try to hold the lock; it is free again when the context, or the process, ends."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(lock)

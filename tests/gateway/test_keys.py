@@ -25,6 +25,7 @@ long_ones = st.builds(
 ).filter(lambda text: len(name_of(text)) > 20 and name_of(text).startswith("%=~"))
 
 
+@pytest.mark.slow
 @given(st.lists(anything, min_size=1, max_size=6).map("/".join))
 def test_any_key_becomes_a_path_and_the_same_key_again(key: str) -> None:
     path = path_of(key)
@@ -32,6 +33,7 @@ def test_any_key_becomes_a_path_and_the_same_key_again(key: str) -> None:
     assert key_of(path) == key
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_that_is_short_enough_becomes_a_path_and_the_same_key_again(key: str) -> None:
     path = path_of(key)
@@ -40,6 +42,7 @@ def test_any_text_that_is_short_enough_becomes_a_path_and_the_same_key_again(key
         assert key_of(path) == key
 
 
+@pytest.mark.slow
 @given(anything | long_ones)
 def test_every_component_has_a_name_that_posix_takes(component: str) -> None:
     for name in (name_of(component), name_beside(component)):
@@ -51,6 +54,7 @@ def test_every_component_has_a_name_that_posix_takes(component: str) -> None:
         assert b"\0" not in encoded
 
 
+@pytest.mark.slow
 @given(anything | long_ones)
 def test_a_name_beside_a_directory_is_told_from_the_directory(component: str) -> None:
     beside = name_beside(component)
@@ -63,6 +67,7 @@ def test_a_name_beside_a_directory_is_told_from_the_directory(component: str) ->
     assert found.is_abbreviated or found.text == component
 
 
+@pytest.mark.slow
 @given(anything, anything)
 def test_no_two_components_share_a_name(one: str, other: str) -> None:
     names = [name_of(one), name_beside(one), name_of(other), name_beside(other)]
@@ -70,6 +75,7 @@ def test_no_two_components_share_a_name(one: str, other: str) -> None:
     assert len(set(names)) == (2 if one == other else 4)
 
 
+@pytest.mark.slow
 @given(long_ones)
 def test_a_long_component_keeps_its_readable_beginning(component: str) -> None:
     found = component_of(name_of(component))
@@ -79,6 +85,7 @@ def test_a_long_component_keeps_its_readable_beginning(component: str) -> None:
     assert component.startswith(found.text)
 
 
+@pytest.mark.slow
 @given(components.map(lambda text: "%=" + text))
 def test_a_marked_name_means_one_thing_or_nothing(name: str) -> None:
     try:

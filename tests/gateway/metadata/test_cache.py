@@ -410,6 +410,7 @@ async def test_the_crawl_completes_the_index_by_itself(
     assert "the index is complete: 30 objects" in caplog.text
 
 
+@pytest.mark.slow
 async def test_the_crawl_goes_on_when_credentials_are_renewed(
     open_cache: OpenCache,
     memory: Memory,
@@ -430,6 +431,7 @@ async def test_the_crawl_goes_on_when_credentials_are_renewed(
     assert "cannot be completed: 403" in caplog.text
 
 
+@pytest.mark.slow
 async def test_only_one_of_two_caches_crawls(
     open_cache: OpenCache, memory: Memory, autojump_clock: trio.abc.Clock
 ) -> None:

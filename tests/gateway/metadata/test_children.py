@@ -59,6 +59,7 @@ def shown(found: list[tuple[str, Known | Subdirectory]]) -> list[tuple[str, str]
     return [(name, one.info.key if isinstance(one, Known) else one.prefix) for name, one in found]
 
 
+@pytest.mark.slow
 @given(contents, directories, st.integers(1, 5))
 def test_a_directory_shows_every_child_once_in_pages_of_any_size(
     file: IndexFile, objects: dict[str, int], rows: set[str], limit: int
@@ -78,6 +79,7 @@ def test_a_directory_shows_every_child_once_in_pages_of_any_size(
         assert len(found) == len(dict(found))
 
 
+@pytest.mark.slow
 @given(contents, directories)
 def test_every_child_is_found_by_its_component(
     file: IndexFile, objects: dict[str, int], rows: set[str]

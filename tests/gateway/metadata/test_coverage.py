@@ -26,6 +26,7 @@ def key(point: int) -> bytes:
     return b"%02d" % point
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(spans, st.integers(1, 5)), max_size=12), spans, st.integers(1, 5))
 def test_coverage_is_what_was_told_last_of_each_key(
     db: sqlite3.Connection,

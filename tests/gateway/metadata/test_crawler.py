@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 
 import pytest
@@ -295,3 +296,37 @@ async def test_a_listing_for_a_caller_uses_what_the_crawl_has_covered(
         await metadata.complete("0")
 
     assert len(memory.requests) == 1 + 20
+
+
+@pytest.mark.slow
+async def test_own_writes_go_on_while_a_thread_lets_pages_in(
+    open_cache: OpenCache, memory: Tier3
+) -> None:
+    memory.most = 1000
+    for number in range(20_000):
+        memory.put(f"big/{number // 100:03}/{number:05}", b"1")
+    chosen = random.Random(7)
+    is_done = False
+
+    async def write(metadata: Metadata) -> None:
+        while not is_done:
+            key = f"big/{chosen.randrange(200):03}/{chosen.randrange(20_000):05}"
+            if chosen.random() < 0.5:
+                metadata.stored(memory.put(key, b"22"), None)
+            else:
+                memory.delete([key])
+                metadata.removed([key])
+            await trio.lowlevel.checkpoint()
+
+    async with open_cache() as metadata:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, metadata)
+            await metadata.complete()
+            await metadata.refresh()
+            is_done = True
+        found = await below(metadata)
+        status = metadata.status()
+
+    assert found == sorted(memory._objects)
+    assert status.objects == len(found)
+    assert status.bytes == sum(one.info.size for one in memory._objects.values())

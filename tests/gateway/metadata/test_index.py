@@ -98,6 +98,7 @@ async def test_a_file_overwritten_with_random_bytes_is_replaced(
     assert "starting an empty index" in caplog.text
 
 
+@pytest.mark.slow
 async def test_damage_that_shows_while_the_index_is_open_is_mended(
     open_cache: OpenCache, memory: Memory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
