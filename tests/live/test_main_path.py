@@ -97,6 +97,7 @@ def test_a_tar_written_through_the_path_is_a_directory(
 def test_rsync_and_cp_write_and_read_back(mounted: Gateway, tmp_path: Path) -> None:
     odd = make_odd_tree(tmp_path / "odd")
     (odd / "names" / "back\\slash").unlink()  # SeaweedFS stores such a key but never lists it
+    os.utime(odd / "names", ns=(1_600_000_000_000_000_000, 1_600_000_000_000_000_000))
 
     run("rsync", "-a", f"{odd}/", f"{mounted.repository}/synced/")
     run("cp", "-r", "--preserve=mode,ownership,timestamps", odd, mounted.repository / "copied")
