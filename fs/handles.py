@@ -229,10 +229,12 @@ class Handles:
 
     async def release(self, number: int) -> None:
         """Close an open file for good."""
-        handle = self._files.pop(number)
-        inode, opened = handle.inode, handle.inode.opened
+        handle = self._files[number]
         if isinstance(handle, ReadHandle):
+            await handle.stop_pushing()  # a page that comes later might find the file changed
             handle.close()
+        del self._files[number]
+        inode, opened = handle.inode, handle.inode.opened
         if opened is not None:
             file = handle.file if isinstance(handle, WriteHandle) else None
             await self._release(inode, opened, file)

@@ -1,5 +1,6 @@
 """Open files and directories: read while written, listed while they change, and let go of."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from backgate.fs.handles import DirectoryHandle, Handles
 from backgate.fs.inodes import Inode, Inodes
 from backgate.fs.replies import Replies
 from backgate.gateway.errors import FileError, Unreachable
+from backgate.gateway.source import Data
+from backgate.gateway.units import KIB, MIB
 
 
 @dataclass
@@ -212,3 +215,57 @@ async def test_a_page_is_asked_for_once() -> None:
     await handle.after(2 * PAGE)
 
     assert asked.count("children") == 2
+
+
+@asynccontextmanager
+async def reader_with_a_stuck_push() -> AsyncIterator[tuple[World, int, threading.Event]]:
+    """Provide a reader for whom a page is just being pushed, and what lets the push go on."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def push(number: int, offset: int, data: Data) -> None:
+        begun.set()
+        gate.wait()
+
+    async with world() as it:
+        it.tree.add_file("large", bytes(8 * MIB))
+        async with trio.open_nursery() as nursery:
+            it.handles = Handles(nursery, it.inodes, Replies(), push)
+            number = await it.handles.open_for_reading(await it.inode("large"))
+            for offset in range(0, 2 * MIB, 128 * KIB):
+                await it.handles.read(number, offset, 128 * KIB)
+            await trio.to_thread.run_sync(begun.wait)
+            yield it, number, gate
+            gate.set()
+            nursery.cancel_scope.cancel()
+
+
+async def test_nothing_changes_while_a_page_is_on_its_way_to_the_kernel() -> None:
+    async with reader_with_a_stuck_push() as (it, _, gate), trio.open_nursery() as nursery:
+        expected = trio.Event()
+
+        async def expect() -> None:
+            await it.handles.expect_changes(await it.inode("large"))
+            expected.set()
+
+        nursery.start_soon(expect)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not expected.is_set()
+        gate.set()
+        await expected.wait()
+
+
+async def test_that_is_so_even_when_its_reader_has_closed_the_file() -> None:
+    async with reader_with_a_stuck_push() as (it, number, gate), trio.open_nursery() as nursery:
+        expected = trio.Event()
+
+        async def expect() -> None:
+            await it.handles.expect_changes(await it.inode("large"))
+            expected.set()
+
+        nursery.start_soon(it.handles.release, number)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.start_soon(expect)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not expected.is_set()
+        gate.set()
+        await expected.wait()
