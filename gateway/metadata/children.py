@@ -13,7 +13,7 @@ from backgate.gateway.metadata.rows import Known, Subdirectory, known, unpacked
 
 PAGE = 1000  # names read at a time where all are wanted
 NONE = b"\xff"  # begins no key
-READ_OVER = 16  # rows below one subdirectory; reading them costs as much as a new search
+READ_OVER = 4  # rows below one subdirectory; reading them costs as much as a new search
 
 Row = tuple[bytes, int, int, str, bytes | None, int, int, int]
 Child = tuple[str, Known | Subdirectory]
