@@ -31,6 +31,7 @@ class Reading(pyfuse3.Operations):
 
     supports_dot_lookup = False
     enable_acl = False
+    is_read_only = False  # for the kernel too: nothing can be open for writing
 
     def __init__(
         self, inodes: Inodes, handles: Handles, replies: Replies, forgetting: Forgetting
@@ -96,6 +97,8 @@ class Reading(pyfuse3.Operations):
 
     @answered
     async def flush(self, fh: int) -> None:
+        if self.is_read_only:
+            raise pyfuse3.FUSEError(errno.ENOSYS)  # and the kernel asks at no other close
         await self._handles.flush(fh)
 
     @answered

@@ -20,6 +20,7 @@ READABLE_MAX = (
     40  # characters of the URL in a folder's name; a Unix socket's path ends at 107 bytes
 )
 SYSTEM = ("/var/cache/backgate", "/var/lib/backgate", "/run/backgate")  # the units' directories
+ROOTS_RUNTIME = "/run/backgate-root"  # the units' own belongs to the service's user
 HASH_LENGTH = 10  # hexadecimal digits; 40 bits tell any number of repositories apart
 
 
@@ -89,13 +90,14 @@ def runtime_directory(environment: Mapping[str, str] = os.environ) -> Path:
     if os.path.isdir(f"/run/user/{user}"):
         return Path(f"/run/user/{user}/backgate")
     # No login session (cron, su, a container). Not resolved: a symlink in /tmp may be a trap.
-    return Path(SYSTEM[2]) if user == 0 else Path(f"/tmp/backgate-{user}")
+    return Path(ROOTS_RUNTIME) if user == 0 else Path(f"/tmp/backgate-{user}")
 
 
 def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
     """Return every folder where a mount's control socket may be: ours, then others'."""
     candidates = [runtime_directory(environment), Path(SYSTEM[2])]
     if os.geteuid() == 0:
+        candidates += [Path(ROOTS_RUNTIME)]
         candidates += [*Path("/run/user").glob("*/backgate"), *Path("/tmp").glob("backgate-*")]
     return [path for path in dict.fromkeys(candidates) if path.is_dir()]
 
