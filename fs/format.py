@@ -10,7 +10,7 @@ untrusted: what does not hold together is `Damaged`, and harms that backup alone
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -43,7 +43,7 @@ class Objects(Protocol):
     def source(self, info: ObjectInfo) -> Source:
         """Return the object's bytes, cached in blocks on disk, any range at a time."""
 
-    def sequential(self, info: ObjectInfo) -> Source:
+    def sequential(self, info: ObjectInfo) -> AbstractContextManager[Source]:
         """The same for one pass from start to end: large GETs run ahead of the reader."""
 
 

@@ -5,8 +5,8 @@ backup formats or FUSE.
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,9 +55,14 @@ class Objects:
         """Return the object's bytes, cached in blocks on disk."""
         return ObjectReader(self._store, info, self._blocks)
 
-    def sequential(self, info: ObjectInfo) -> Source:
-        """Return the object's bytes for one pass from start to end."""
-        return ReadAhead(self.source(info), self._ahead.nursery, self._ahead.budget)
+    @contextmanager
+    def sequential(self, info: ObjectInfo) -> Iterator[Source]:
+        """Provide the object's bytes for one pass from start to end."""
+        source = ReadAhead(self.source(info), self._ahead.nursery, self._ahead.budget)
+        try:
+            yield source
+        finally:
+            source.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ gateway.
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import trio
@@ -39,8 +40,8 @@ class FolderObjects:
     def source(self, info: ObjectInfo) -> Source:
         return _FileSource(self, info)
 
-    def sequential(self, info: ObjectInfo) -> Source:
-        return _FileSource(self, info)
+    def sequential(self, info: ObjectInfo) -> AbstractContextManager[Source]:
+        return nullcontext(self.source(info))
 
     async def all(self) -> list[ObjectInfo]:
         return [await self.info(key) for key in sorted(self._keys())]

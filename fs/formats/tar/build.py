@@ -70,8 +70,9 @@ class Indexes:
                 continue
             ended = self._due[name] = trio.Event()
             try:
-                build = _Build(info, self._objects.source(info), self._objects.sequential(info))
-                await trio.to_thread.run_sync(self._make, build, path, limiter=self._builds)
+                with self._objects.sequential(info) as sequential:
+                    build = _Build(info, self._objects.source(info), sequential)
+                    await trio.to_thread.run_sync(self._make, build, path, limiter=self._builds)
             finally:
                 del self._due[name]
                 ended.set()
