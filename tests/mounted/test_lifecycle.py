@@ -1,10 +1,15 @@
 """How a mount begins and ends: by command, by signal, from outside, by a crash."""
 
+import contextlib
 import os
 import signal
+import socket
 import stat
 import subprocess
+import sys
 import tempfile
+import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -264,3 +269,88 @@ def test_a_killed_mount_can_be_unmounted_by_hand(tmp_path: Path) -> None:
         unmount(str(mount.path))
 
         assert not mount.is_mounted()
+
+
+def test_the_service_manager_is_told_of_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def block(verb: str, name: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if name == b"blocking":
+            time.sleep(0.5)  # noqa: ASYNC251 - the loop is to be stuck
+
+    def make(happened: Callable[[str, bytes], None]) -> Tree:
+        tree = DictTree()
+        tree.happened, tree.hinder = happened, block
+        return tree
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        with mounted(make, tmp_path) as mount:
+            told = [manager.recv(4096)]
+            while b"READY=1\nSTATUS=memory is mounted" not in told:
+                told.append(manager.recv(4096))
+            assert [manager.recv(4096) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+            assert "READY" not in "".join(map(str, told[:-1]))
+
+            manager.settimeout(0)
+            unread(manager)
+            (mount.path / "blocking").exists()
+            assert len(unread(manager)) <= 3  # of ten, had the loop gone on
+
+            manager.settimeout(10)
+            mount.kill(signal.SIGTERM)
+            while not manager.recv(4096).startswith(b"STOPPING=1"):
+                pass
+            assert mount.ended() == 0
+
+
+def unread(manager: socket.socket) -> list[bytes]:
+    """Return the messages that are there already."""
+    messages = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            messages.append(manager.recv(4096))
+    return messages
+
+
+def test_a_machine_without_fuse_is_told_what_to_do(tmp_path: Path) -> None:
+    program = "from backgate.fs.mountpoint import check_system; check_system()"
+    hidden = 'mount -t tmpfs none /dev && exec "$0" -c "$1"'  # in a mount namespace of its own
+
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hidden, sys.executable, program],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert "/dev/fuse does not exist: load the kernel module with `modprobe fuse`" in done.stderr
+
+
+def test_what_fuse_itself_objects_is_passed_on(public: Path) -> None:
+    program = """
+        import sys, trio
+        from backgate.fs.mount import MountOptions, serve
+        from support.dict_tree import DictTree
+
+        async def run() -> None:
+            await serve(DictTree(), sys.argv[1], MountOptions(target="x"), ready=print)
+
+        trio.run(run)
+    """
+    somebody_elses = public / "mnt"
+    somebody_elses.mkdir()
+
+    done = subprocess.run(
+        [*AS_NOBODY, sys.executable, "-c", textwrap.dedent(program), somebody_elses],
+        env={"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert "cannot be mounted: fusermount3: user has no write access to mountpoint" in done.stderr
