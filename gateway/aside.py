@@ -37,6 +37,8 @@ class Asides:
     ) -> None:
         self._store, self._journal = store, journal
         self._deletions, self._nursery = deletions, nursery
+        self._going: set[str] = set()  # keys that are being deleted
+        self._gone = trio.Event()
         prefix = f"{HIDDEN}{gateway}/"
         numbers = [key.removeprefix(prefix) for key in journal.state.asides]
         self._prefix = prefix
@@ -56,8 +58,14 @@ class Asides:
     def remove(self, keys: Iterable[str]) -> None:
         """Delete hidden objects in the background; the next start tries again what fails."""
         for key in keys:
-            if key in self._journal.state.asides:
+            if key in self._journal.state.asides and key not in self._going:
+                self._going.add(key)
                 self._nursery.start_soon(self._remove, key)
+
+    async def removed(self) -> None:
+        """Return once all that is being deleted is, or cannot be for now."""
+        while self._going:
+            await self._gone.wait()
 
     async def _announced(self) -> str:
         self._last += 1
@@ -71,5 +79,9 @@ class Asides:
             await self._deletions.delete(key)
         except StoreError as error:
             log.info("hidden object %r stays until the next start: %s", key, error)
-            return
-        self._journal.append(Cleared([key]))
+        else:
+            self._journal.append(Cleared([key]))
+        finally:
+            self._going.discard(key)
+            self._gone.set()
+            self._gone = trio.Event()

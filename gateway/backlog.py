@@ -64,6 +64,10 @@ class Backlog:
                 progress(len(due), sum(file.size for file in due))
             if not await self._store_in_order(due):
                 await trio.sleep(DRAIN_AGAIN_AFTER)
+        for file in self._spool.shelf:
+            async with file.publishing:
+                pass  # it has just been stored, and is being tidied up behind
+        await self._spool.asides.removed()
         if progress is not None:
             progress(0, 0)
 
