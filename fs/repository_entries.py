@@ -11,7 +11,6 @@ import trio
 from cachetools import LRUCache
 
 from backgate.fs.tree import Children, Entry
-from backgate.gateway.aside import HIDDEN
 from backgate.gateway.attributes import (
     SYMLINK_MAX,
     Attributes,
@@ -21,6 +20,7 @@ from backgate.gateway.errors import Damaged, FileError, InvalidKey, NotFound, St
 from backgate.gateway.keys import component_of, name_of
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import HIDDEN
 from backgate.gateway.repository import Repository
 from backgate.gateway.shelf import Shelf
 from backgate.gateway.spooled import SpooledFile

@@ -16,12 +16,12 @@ import trio
 from backgate.fs.repository_entries import Entries, Found, Node, decoded, key_of, prefix_of
 from backgate.fs.repository_file import RepositoryFile, changed
 from backgate.fs.tree import Changes, Children, Entry, Space
-from backgate.gateway.aside import HIDDEN
 from backgate.gateway.attributes import SYMLINK_MAX, Attributes
 from backgate.gateway.errors import FileError, InvalidKey, NotFound
 from backgate.gateway.keys import MARK, NAME_MAX, new_key
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.namespace import Name, Namespace
+from backgate.gateway.records import HIDDEN
 from backgate.gateway.repository import Repository
 from backgate.gateway.source import Source
 from backgate.gateway.spooled import SpooledFile

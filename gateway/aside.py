@@ -15,11 +15,9 @@ from backgate.gateway.deletions import Deletions
 from backgate.gateway.errors import StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.provider import Body, ObjectInfo
-from backgate.gateway.records import Aside, Cleared
+from backgate.gateway.records import HIDDEN, Aside, Cleared
 from backgate.gateway.renames import Renames
 from backgate.gateway.store import ObjectStore
-
-HIDDEN = ".backgate/"  # the prefix of all hidden objects
 
 log = logging.getLogger(__name__)
 

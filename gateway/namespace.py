@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backgate.gateway.aside import HIDDEN
 from backgate.gateway.attributes import Attributes, default_attributes, metadata_from_attributes
 from backgate.gateway.errors import AlreadyThere, FileError, NotFound
 from backgate.gateway.keys import parent_of
 from backgate.gateway.metadata.rows import Known
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import HIDDEN
 from backgate.gateway.source import Data
 from backgate.gateway.spool import Spool
 from backgate.gateway.spooled import Sources, SpooledFile
@@ -168,6 +168,7 @@ class Namespace:
         if spooled is not None and spooled.opens and spooled.needs(name.key):
             copy = await self._spool.asides.copy(info, name.known.attributes, self._spool.renames)
             spooled.backing.moved(name.key, copy)
+            spooled.hidden.add(copy.key)
 
     def _reopen(self, key: str, info: ObjectInfo) -> None:
         readers = self._open.pop(key, set())

@@ -10,6 +10,8 @@ from backgate.gateway.attributes import Attributes
 from backgate.gateway.extents import Backing
 from backgate.gateway.provider import ObjectInfo
 
+HIDDEN = ".backgate/"  # the prefix of the gateway's own objects, which the tree does not show
+
 
 class Header(msgspec.Struct, frozen=True, tag="header"):
     """Begins the log of one run."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from backgate.gateway.aside import HIDDEN, Asides
+from backgate.gateway.aside import Asides
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.backlog import Backlog, LeftOver
 from backgate.gateway.claims import Claims
@@ -199,13 +199,12 @@ class Spool:
                 if file.key == key:
                     await self._failed(file, error)
                 raise
-            hidden = _hidden(file)
             file.stored_as(info, version)
             self.metadata.stored(info, file.attributes)
             if file.key is not None and file.key != key:
                 self.renamed(file, key)
             await self._keeping.settle(file)
-            self.asides.remove(hidden)
+            self.asides.remove(file.unneeded())
 
     async def release(self, file: SpooledFile) -> None:
         """One who had the file open is gone."""
@@ -363,15 +362,10 @@ class Spool:
         self._uploader.give_up(file)
         self._keeping.note_done(file)
         self.shelf.remove(file)
-        self.asides.remove(_hidden(file))
         file.dispose()
+        self.asides.remove(file.unneeded())
 
     def _disk_failed(self, error: FileError) -> None:
         if error.errno == errno.ENOSPC and not self._is_disk_full:
             self._is_disk_full = True
             log.error("no space left in the spool: %s", error)
-
-
-def _hidden(file: SpooledFile) -> set[str]:
-    """Return the keys of the hidden objects that hold bytes of `file`."""
-    return {one.info.key for one in file.backing if one.info.key.startswith(HIDDEN)}

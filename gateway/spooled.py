@@ -28,7 +28,7 @@ from backgate.gateway.errors import FileError
 from backgate.gateway.extents import Backing, BackingMap, Ranges
 from backgate.gateway.parts import Part, Upload
 from backgate.gateway.provider import Body, ObjectInfo
-from backgate.gateway.records import Held, Spooled
+from backgate.gateway.records import HIDDEN, Held, Spooled
 from backgate.gateway.source import Data, Source
 from backgate.gateway.units import MIB
 
@@ -76,6 +76,7 @@ class SpooledFile:
         self.flushed_at = 0.0  # seconds, monotonic
         self.since_ns = time.time_ns()  # when it came into the spool
         self.epoch = 0  # it is stored after all that was acknowledged in earlier ones
+        self.hidden: set[str] = set()  # keys of hidden objects that hold bytes of it, or did
         self.reason = ""  # why it could not be stored
         self.upload: Upload | None = None  # in flight while it is written
         self.next_part = 1  # of that upload
@@ -205,9 +206,16 @@ class SpooledFile:
 
     def left(self, backing: Backing) -> None:
         """Free the local bytes that `backing` holds as well."""
+        self.hidden.add(backing.info.key)
         self.backing.put(backing)
         self._forget(backing.start, backing.stop)
         self._punch(backing.start, backing.stop)
+
+    def unneeded(self) -> set[str]:
+        """Return, once, the hidden objects that hold nothing of it any more."""
+        needed = {one.info.key for one in self.backing}
+        unneeded, self.hidden = self.hidden - needed, self.hidden & needed
+        return unneeded
 
     def stored_as(self, info: ObjectInfo, version: int) -> None:
         """Note that `info` is what was written up to `version`."""
@@ -256,6 +264,7 @@ class SpooledFile:
         self.size = record.size
         self.backing = BackingMap(held.backing() for held in record.held)
         self.backing.remove(record.size, sys.maxsize)
+        self.hidden = {held.key for held in record.held if held.key.startswith(HIDDEN)}
         self.epoch, self.is_new = record.epoch, record.is_new
         self.if_absent, self.reason = record.if_absent, record.reason
         for start, stop in record.local:
@@ -292,6 +301,7 @@ class SpooledFile:
     def dispose(self) -> None:
         """Delete the local file; nobody has it open any more."""
         self._is_disposed = True
+        self.backing = BackingMap()
         self._account(-self.local.total)
         self.local = Ranges()
         self.path.unlink(missing_ok=True)

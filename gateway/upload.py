@@ -84,8 +84,10 @@ class Uploader:
     async def put_aside(self, file: SpooledFile, part: Part) -> None:
         """Move the bytes of `part` into a hidden object, so that the spool has room again."""
         async with self._allowance.taken(part.size):
-            if file.is_disposed or file.size < part.stop or file.is_on_way(part):
+            if file.is_disposed or file.is_on_way(part):
                 return
+            if not file.local.covers(part.start, part.stop):
+                return  # it has left already, or was cut off
             with file.sending(part):
                 body = await file.body(part)
                 await self._leave(file, part, await self._asides.put(body))
@@ -224,6 +226,7 @@ class Uploader:
             if file.is_durable:
                 await self._journal.synchronize()
             file.left(backing)
+            self._asides.remove(file.unneeded())
 
     def _copied(self, file: SpooledFile, part: Part) -> Backing | None:
         """Return what the store can copy `part` from, if it can."""

@@ -27,11 +27,11 @@ from support.writing import (
 
 from backgate.fs.repository_file import RepositoryFile
 from backgate.fs.tree import Changes
-from backgate.gateway.aside import HIDDEN
 from backgate.gateway.errors import AlreadyThere, FileError, Refused, Unreachable, UsageError
 from backgate.gateway.pending import read_pending
 from backgate.gateway.provider import NO_METADATA
 from backgate.gateway.providers.memory import Fault
+from backgate.gateway.records import HIDDEN
 from backgate.gateway.recovery import open_spool
 
 PRESSED = msgspec.structs.replace(CONFIG, spool=16 * PART)

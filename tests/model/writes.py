@@ -15,6 +15,7 @@ from backgate.fs.tree import Changes
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import FileError, NotFound
 from backgate.gateway.providers.memory import Memory
+from backgate.gateway.records import HIDDEN
 
 STAGED = ".tmp"  # what the model knows of staged names
 
@@ -299,7 +300,7 @@ class Model:
         if self._is_lazy:
             return
         keys = {path for path, file in self._files.items() if file.stored is not None}
-        assert keys == {key for key in self._open.stored_keys() if not key.startswith(".backgate/")}
+        assert keys == {key for key in self._open.stored_keys() if not key.startswith(HIDDEN)}
 
     def _compare_room(self) -> None:
         """Only what waits takes room, and it is counted right."""
@@ -307,6 +308,9 @@ class Model:
         left = [one.file for one in spool.left_over.values() if one.file is not None]
         assert all(file.is_waiting for file in spool.shelf)
         assert spool.used == sum(file.local.total for file in [*spool.shelf, *left])
+        needed = {key for file in spool.shelf for key in file.hidden}
+        needed |= {key for one in spool.left_over.values() for key in one.hidden}
+        assert {key for key in self._open.stored_keys() if key.startswith(HIDDEN)} <= needed
 
     def _compare_stored(self, path: str, file: File) -> None:
         try:
