@@ -29,14 +29,16 @@ class Forgetting:
         self._inodes, self._invalidate = inodes, invalidate
         self._crowded = trio.Event()
         self._shrunk = trio.Event()
+        self._asking = trio.Lock()
+        self._is_stopped = False
 
     async def run(self) -> None:
-        """Ask the kernel to forget, whenever it knows too much."""
-        while True:
+        """Ask the kernel to forget, whenever it knows too much; until stopped."""
+        while not self._is_stopped:
             await self._crowded.wait()
             self._crowded = trio.Event()
             fruitless = 0
-            while len(self._inodes) > ENOUGH:
+            while len(self._inodes) > ENOUGH and not self._is_stopped:
                 fruitless = 0 if await self._forget_some() else fruitless + 1
                 if fruitless * BATCH > len(self._inodes):
                     fruitless = 0
@@ -56,13 +58,21 @@ class Forgetting:
         before = self._inodes.forgotten
         oldest = self._inodes.oldest(BATCH)
         if oldest:
-            await trio.to_thread.run_sync(self._forget, oldest)
+            async with self._asking:
+                await trio.to_thread.run_sync(self._forget, oldest)
             await trio.sleep(PAUSE)
         else:
             await trio.lowlevel.checkpoint()
         self._shrunk.set()
         self._shrunk = trio.Event()
         return self._inodes.forgotten > before
+
+    async def stop(self) -> None:
+        """Return once the kernel is asked nothing more."""
+        self._is_stopped = True
+        self._crowded.set()
+        async with self._asking:
+            return
 
     async def shrunk(self) -> None:
         """Return when the kernel was asked to forget once more."""
@@ -71,5 +81,7 @@ class Forgetting:
     def _forget(self, names: Sequence[tuple[int, bytes]]) -> None:
         """Run in a thread: it waits for whoever has a directory locked, who may wait for us."""
         for directory, name in names:
+            if self._is_stopped:
+                return
             with suppress(OSError):  # the kernel knows it no longer
                 self._invalidate(directory, name)

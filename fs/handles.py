@@ -6,13 +6,15 @@ opened.
 """
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import trio
 
 from backgate.fs.inodes import Directory, Inode, Inodes, Opened
+from backgate.fs.nurseries import open_nursery
 from backgate.fs.replies import Replies
 from backgate.fs.tree import Entry, WritableFile
 from backgate.gateway.errors import FileError
@@ -141,14 +143,29 @@ class DirectoryHandle:
 class Handles:
     """All handles of one mount, by number."""
 
-    def __init__(
-        self, nursery: trio.Nursery, inodes: Inodes, replies: Replies, push: Push | None
-    ) -> None:
-        self._nursery, self._inodes, self._replies = nursery, inodes, replies
+    def __init__(self, inodes: Inodes, replies: Replies, push: Push | None) -> None:
+        self._inodes, self._replies = inodes, replies
         self._budget, self._push = Budget(), push
+        self._nursery: trio.Nursery
         self._files: dict[int, ReadHandle | WriteHandle] = {}
         self._directories: dict[int, DirectoryHandle] = {}
         self._last = 0
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Hold files open in tasks; none can be opened outside of the context."""
+        async with open_nursery() as self._nursery:
+            try:
+                yield
+            finally:
+                self._nursery.cancel_scope.cancel()
+
+    async def stop_pushing(self) -> None:
+        """Return once the kernel is given no more pages, and will be given none."""
+        self._push = None
+        for handle in list(self._files.values()):
+            if isinstance(handle, ReadHandle):
+                await handle.stop_pushing()
 
     def file(self, number: int) -> ReadHandle | WriteHandle:
         """Return the open file `number`."""

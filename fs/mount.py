@@ -29,6 +29,7 @@ from backgate.fs.mountpoint import (
     allows_other_users,
     check_mountpoint,
     check_system,
+    mounted_at,
 )
 from backgate.fs.notify import notify
 from backgate.fs.nurseries import open_nursery
@@ -78,19 +79,19 @@ async def serve(
     await _check_mountpoint(mountpoint)
     replies = Replies()
     inodes = Inodes(tree, await tree.root())
-    async with open_nursery() as nursery:
-        handles = Handles(nursery, inodes, replies, _push)
-        forgetting = Forgetting(inodes, pyfuse3.invalidate_entry)
-        operations = Operations(inodes, handles, replies, forgetting)
-        operations.enable_writeback_cache = options.writeback
-        operations.is_read_only = options.is_read_only
-        session = Session(mountpoint, operations, inodes, handles, options.backing)
-        with _mounted(operations, mountpoint, options):
+    handles = Handles(inodes, replies, _push)
+    forgetting = Forgetting(inodes, pyfuse3.invalidate_entry)
+    operations = Operations(inodes, handles, replies, forgetting)
+    operations.enable_writeback_cache = options.writeback
+    operations.is_read_only = options.is_read_only
+    session = Session(mountpoint, operations, inodes, handles, options.backing)
+    with _mounted(operations, mountpoint, options):
+        # Threads that call into the session have ended when it is closed.
+        async with handles.kept(), open_nursery() as nursery:
             nursery.start_soon(forgetting.run)
-            await session.serve(
-                _control(session, mountpoint, options), partial(_tell, options, ready)
-            )
-        nursery.cancel_scope.cancel()
+            control = _control(session, mountpoint, options)
+            await session.serve(control, partial(_tell, options, ready))
+            nursery.cancel_scope.cancel()
 
 
 async def _check_mountpoint(mountpoint: str) -> None:
@@ -134,7 +135,7 @@ def _mounted(operations: Operations, mountpoint: str, options: MountOptions) -> 
     try:
         yield
     finally:
-        pyfuse3.close(unmount=True)
+        pyfuse3.close(unmount=mounted_at(mountpoint) is not None)
 
 
 def _kernel_options(options: MountOptions) -> set[str]:

@@ -43,6 +43,14 @@ class Reading(pyfuse3.Operations):
         # kernel asks before every write; so only where there are none at all.
         self._has_xattrs = not is_writable(inodes.root.tree)
 
+    async def leave_kernel_alone(self) -> None:
+        """Return once nothing calls into the kernel but to answer it: before the session ends.
+
+        Who calls may wait for pages or directories that are locked until we answered somebody else.
+        """
+        await self._handles.stop_pushing()
+        await self._forgetting.stop()
+
     @answered
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext

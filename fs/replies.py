@@ -107,6 +107,7 @@ class Replies:
         self._waiting: dict[trio.CancelScope, str] = {}  # requests without an answer
         self._answered = trio.Event()  # set, and replaced, when somebody waits for answers
         self._is_watched = False
+        self._is_closed = False  # nothing is answered but with EIO
         self._said: LRUCache[Any, _Said] = LRUCache(KINDS_MAX)
 
     @property
@@ -121,6 +122,11 @@ class Replies:
             scope.cancel()
         return len(waiting)
 
+    def close(self) -> int:
+        """Answer every request that waits, and every one that comes, with EIO; return the first."""
+        self._is_closed = True
+        return self.abort()
+
     async def changes_answered(self) -> None:
         """Return when no request that changes something waits for its answer."""
         self._is_watched = True
@@ -130,6 +136,8 @@ class Replies:
     async def answer(self, request: str, work: Awaitable[Result]) -> Result:
         """Return what `work` returns; raises `FUSEError` for any error, and when aborted."""
         scope = trio.CancelScope()
+        if self._is_closed:
+            scope.cancel()
         self._waiting[scope] = request
         try:
             with scope:

@@ -151,12 +151,17 @@ class Session:
         notify(f"STOPPING=1\nSTATUS={self._unfinished()}")
         await self._replies.changes_answered()
         await self._drain()
-        await trio.to_thread.run_sync(partial(unmount, self._mountpoint, lazy=True))
-        self._end()
+        await self._end()
 
-    def _end(self) -> None:
+    async def _end(self) -> None:
+        """Answer nobody any more, and unmount though somebody may use it still."""
+        self._replies.close()
+        await self._operations.leave_kernel_alone()
+        try:
+            await trio.to_thread.run_sync(partial(unmount, self._mountpoint, lazy=True))
+        except BackgateError as error:
+            log.warning("%s", error)  # closing the session tries it once more
         pyfuse3.terminate()
-        self._replies.abort()
 
     def _unfinished(self) -> str:
         writing = self._handles.writers
@@ -212,11 +217,10 @@ class Session:
     async def _abort(self, arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
         """Free everybody who waits, and unmount at once; what is not stored stays in the spool."""
         self._is_aborted = self._is_stopping = self._operations.is_closing = True
-        freed = self._replies.abort()
+        freed = self._replies.close()
         for scope in self._draining:
             scope.cancel()
-        await trio.to_thread.run_sync(partial(unmount, self._mountpoint, lazy=True))
-        self._end()
+        await self._end()
         return {"freed": freed, **self._left()}
 
     def _left(self) -> Mapping[str, Any]:

@@ -158,7 +158,11 @@ async def _set_soon(event: trio.Event) -> None:
     event.set()
 
 
-async def test_a_mount_that_says_nothing_is_not_waited_for(mount: RunningMount) -> None:
+async def test_a_mount_that_says_nothing_is_not_waited_for(
+    mount: RunningMount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backgate.fs.control.FAREWELL", 0.0)
+
     async def sleep(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
         await trio.sleep_forever()
         raise AssertionError

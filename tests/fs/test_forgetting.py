@@ -38,6 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetting, "ENOUGH", MANY // 2)
     monkeypatch.setattr(forgetting, "TOO_MANY", MANY + MANY // 5)
     monkeypatch.setattr(forgetting, "BATCH", 10)
+    monkeypatch.setattr(forgetting, "RETRY_AFTER", 0.01)
 
 
 async def known(count: int) -> tuple[Inodes, list[Inode]]:
@@ -48,7 +49,7 @@ async def known(count: int) -> tuple[Inodes, list[Inode]]:
     return inodes, [inodes.learned(inodes.root, tree, entry) for entry in entries]
 
 
-@pytest.mark.usefixtures("small", "autojump_clock")
+@pytest.mark.usefixtures("small")
 async def test_the_longest_unused_are_forgotten() -> None:
     inodes, files = await known(2 * MANY)
     kernel = Kernel(inodes)
@@ -70,8 +71,9 @@ async def test_the_longest_unused_are_forgotten() -> None:
     assert inodes.forgotten == 2 * MANY + 1 - len(inodes)
 
 
-@pytest.mark.usefixtures("small", "autojump_clock")
-async def test_what_the_kernel_keeps_is_not_waited_for() -> None:
+@pytest.mark.usefixtures("small")
+async def test_what_the_kernel_keeps_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "WAIT_MAX", 0.1)
     inodes, files = await known(2 * MANY)
     kernel = Kernel(inodes)
     kernel.in_use = {file.name for file in files}
@@ -79,8 +81,7 @@ async def test_what_the_kernel_keeps_is_not_waited_for() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
-        with trio.fail_after(forgetting.WAIT_MAX + 1):
-            await keeper.make_room()
+        await keeper.make_room()
         nursery.cancel_scope.cancel()
 
     assert len(inodes) == 2 * MANY + 1
@@ -93,5 +94,17 @@ async def test_few_inodes_are_left_alone() -> None:
     kernel = Kernel(inodes)
 
     await Forgetting(inodes, kernel.invalidate).make_room()
+
+    assert kernel.asked == []
+
+
+@pytest.mark.usefixtures("small")
+async def test_nothing_is_asked_once_it_is_stopped() -> None:
+    inodes, _ = await known(2 * MANY)
+    kernel = Kernel(inodes)
+    keeper = Forgetting(inodes, kernel.invalidate)
+
+    await keeper.stop()
+    await keeper.run()
 
     assert kernel.asked == []

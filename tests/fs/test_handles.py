@@ -45,9 +45,9 @@ async def world() -> AsyncIterator[World]:
     tree.happened = lambda verb, name: happened.append(f"{verb} {name.decode()}")
     tree.add_file("file", b"content")
     inodes = Inodes(tree, await tree.root())
-    async with trio.open_nursery() as nursery:
-        yield World(tree, inodes, Handles(nursery, inodes, Replies(), None), happened)
-        nursery.cancel_scope.cancel()
+    handles = Handles(inodes, Replies(), None)
+    async with handles.kept():
+        yield World(tree, inodes, handles, happened)
 
 
 async def test_a_file_is_open_until_it_is_released() -> None:
@@ -228,15 +228,14 @@ async def reader_with_a_stuck_push() -> AsyncIterator[tuple[World, int, threadin
 
     async with world() as it:
         it.tree.add_file("large", bytes(8 * MIB))
-        async with trio.open_nursery() as nursery:
-            it.handles = Handles(nursery, it.inodes, Replies(), push)
+        it.handles = Handles(it.inodes, Replies(), push)
+        async with it.handles.kept():
             number = await it.handles.open_for_reading(await it.inode("large"))
             for offset in range(0, 2 * MIB, 128 * KIB):
                 await it.handles.read(number, offset, 128 * KIB)
             await trio.to_thread.run_sync(begun.wait)
             yield it, number, gate
             gate.set()
-            nursery.cancel_scope.cancel()
 
 
 async def test_nothing_changes_while_a_page_is_on_its_way_to_the_kernel() -> None:

@@ -203,7 +203,7 @@ Step = tuple[str, str, str]
 NAMES = st.sampled_from(["a", "b", "a/c", "a/d", "b/c"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["look", "remove", "move"]), NAMES, NAMES), max_size=40))
 def test_whatever_happens_all_is_gone_once_all_is_forgotten(steps: Sequence[Step]) -> None:
     import trio

@@ -149,6 +149,15 @@ async def test_abort_answers_all_that_waits_with_eio(asked: Asked) -> None:
     assert await asked.read() == "answer"
 
 
+async def test_a_closed_mount_answers_nothing_but_eio(asked: Asked) -> None:
+    asked.replies.close()
+
+    with pytest.raises(pyfuse3.FUSEError) as failed:
+        await asked.read()
+
+    assert failed.value.errno == errno.EIO
+
+
 async def test_changes_answered_waits_for_changes_only(asked: Asked) -> None:
     written, never = trio.Event(), trio.Event()
     order: list[str] = []
