@@ -24,7 +24,8 @@ class Segment:
         self.owner, self.start, self.stop = owner, start, stop
         self.pieces: list[Piece] = []  # ascending; once it has ended: all of it, or what was kept
         self.pushed: list[range] = []  # ascending; what the kernel was given
-        self.ended = trio.Event()
+        self.ended = trio.Event()  # it may be read, or asked for again
+        self.handed = trio.Event()  # the kernel has got of it what it gets
         self.scope = trio.CancelScope()
 
     @property

@@ -35,7 +35,10 @@ SLACK = 1 * MIB  # bytes by which the kernel's reads overtake each other
 STEP = 256 * KIB  # bytes; a read that begins so close behind the last one continues it
 GAP = 64 * KIB  # bytes not pushed here and there; the largest page of any kernel
 MARK = 4 * MIB  # bytes from gap to gap; so far the reader gets before we notice
-LEAD = 512 * KIB  # bytes; as far in front of a reader in the segment the push stays out of its way
+HOLD = 0.025  # seconds that a read of what has just come waits for the push, which spares the next
+LEAD = (
+    512 * KIB
+)  # bytes; so far in front of a reader who did not wait the push stays out of its way
 IGNORED = 4 * MIB  # bytes read although they were pushed, before we ask whether pushing helps
 IGNORED_PART = 4  # it does not when that is more than a quarter of all that was pushed: direct I/O
 
@@ -45,8 +48,8 @@ Push = Callable[[int, Data], None]
 class ReadAhead:
     """A `Source` over another one, for one open file.
 
-    `push(offset, data)` hands whole pages to the kernel. It is called in a worker thread, never by
-    a read in progress, and may block there until reads of the same pages have been answered.
+    `push(offset, data)` hands whole pages to the kernel. It is called in a worker thread, and may
+    block there until reads of the same pages have been answered: no read waits for it for long.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class ReadAhead:
     def close(self) -> None:
         """Give up what is on its way and free what was held; reads in progress still end well."""
         self._is_closed = True
+        self._push = None
         self._drop_segments()
 
     async def stop_pushing(self) -> None:
@@ -157,20 +161,30 @@ class ReadAhead:
 
     async def _fetch(self, segment: Segment) -> None:
         began = trio.current_time()
-        with segment.scope:
-            try:
+        try:
+            with segment.scope:
                 data = await self._source.read_at(segment.start, segment.size)
                 segment.pieces = [(segment.start, memoryview(data).toreadonly())]
                 self._learn_speed(segment, trio.current_time() - began)
-            except BackgateError as error:
-                log.debug("ahead of the reader: %s", error)
-            finally:
-                self._flying -= 1
-                if not segment.pieces or segment.scope.cancel_called:
-                    self._budget.give(segment)
+        except BackgateError as error:
+            log.debug("ahead of the reader: %s", error)
+        finally:
+            self._flying -= 1
+            if not segment.pieces or segment.scope.cancel_called:
+                self._budget.give(segment)
                 segment.ended.set()
-            self._fetch_ahead()
-            await self._push_segment(segment)
+        self._fetch_ahead()
+        await self._hand_over(segment)
+
+    async def _hand_over(self, segment: Segment) -> None:
+        """Let the kernel have a segment first, and who waits for it then."""
+        try:
+            if self._push is not None and not segment.ended.is_set():
+                self._nursery.start_soon(self._push_segment, segment, name="push")
+                with trio.move_on_after(HOLD):
+                    await segment.handed.wait()
+        finally:
+            segment.ended.set()
 
     def _learn_speed(self, segment: Segment, seconds: float) -> None:
         """Longer segments cost less; but a reader behind a slow line waits for each whole."""
@@ -182,19 +196,17 @@ class ReadAhead:
     async def _push_segment(self, segment: Segment) -> None:
         """Hand a segment to the kernel, and hold no longer what the kernel has."""
         async with self._pushing:
-            if self._push is None or not segment.pieces:
-                return
+            data = segment.at(segment.start)
             try:
                 await trio.to_thread.run_sync(
-                    self._push_marks,
-                    segment,
-                    segment.at(segment.start),
-                    limiter=self._budget.pushers,
+                    self._push_marks, segment, data, limiter=self._budget.pushers
                 )
             except OSError as error:
                 log.debug("the kernel takes no more of this file: %s", error)
                 self._push = None
-            else:
+            finally:
+                segment.handed.set()
+            if self._push is not None:
                 self._pushed += sum(map(len, segment.pushed))
                 self._budget.shrink(segment, self._not_pushed(segment))
 
@@ -203,12 +215,13 @@ class ReadAhead:
 
         A reader that overtakes us makes each page wait for the other, so we go on in front of it.
         """
-        start = segment.start
-        while start < segment.stop:
-            stop = min((start // MARK + 1) * MARK, segment.stop)
+        start, end = segment.start, segment.start + len(data)
+        while start < end:
+            stop = min((start // MARK + 1) * MARK, end)
             begin = start + GAP
             if start <= self._position:
-                begin = max(begin, self._position + LEAD)
+                lead = LEAD if segment.ended.is_set() else 0
+                begin = max(begin, self._position + lead)
             begin = -(-begin // GAP) * GAP
             push = self._push
             if push is None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backgate.gateway import readahead
 from backgate.gateway.budget import Budget
 from backgate.gateway.errors import StoreError
-from backgate.gateway.readahead import FIRST, GAP, LEAD, PARALLEL, SEGMENT, WINDOW, ReadAhead
+from backgate.gateway.readahead import FIRST, GAP, HOLD, LEAD, PARALLEL, SEGMENT, WINDOW, ReadAhead
 from backgate.gateway.source import Bytes, Data
 from backgate.gateway.units import KIB, MIB
 
@@ -359,17 +359,50 @@ async def test_what_arrives_is_pushed_but_for_a_gap(source: Numbers, tasks: trio
         assert stop == fetched[begin]
 
 
-async def test_pages_that_the_reader_is_about_to_ask_for_are_not_pushed(
-    source: Numbers, tasks: trio.Nursery
-) -> None:
+async def test_pages_that_were_read_are_not_pushed(source: Numbers, tasks: trio.Nursery) -> None:
     kernel, budget = Kernel(), Budget()
     ahead = ReadAhead(source, tasks, budget, kernel.push)
 
     await read_on(ahead, 0, 2 * READ)
     await settle(budget)
 
-    start = -(-(2 * READ + LEAD) // GAP) * GAP
-    assert kernel.pushed == [(start, FIRST)]
+    assert kernel.pushed == [(2 * READ + GAP, FIRST)]
+
+
+async def test_a_reader_waits_for_a_push_for_a_moment_only(
+    source: Numbers, tasks: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    kernel, budget = Kernel(), Budget()
+    kernel.gate = threading.Event()
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
+    await read_on(ahead, 0, 2 * READ)
+
+    before = trio.current_time()
+    await read_on(ahead, 2 * READ, 3 * READ)
+
+    assert trio.current_time() - before == pytest.approx(HOLD)
+    assert kernel.pushed == []
+    kernel.gate.set()
+
+
+async def test_a_push_that_is_late_goes_on_in_front_of_the_reader(
+    source: Numbers, tasks: trio.Nursery
+) -> None:
+    kernel, budget = Kernel(), Budget()
+    ahead = ReadAhead(source, tasks, budget, kernel.push)
+    await read_through(kernel, ahead, budget, 64 * MIB)
+    kernel.gate = threading.Event()
+    edge = max(stop for _, stop in kernel.pushed)
+    late = edge + 10 * MIB
+    await read_on(ahead, edge, late, MIB)
+    kernel.pushed.clear()
+
+    kernel.gate.set()
+    await settle(budget)
+
+    behind = [start for start, _ in kernel.pushed if start < late + LEAD]
+    assert len(behind) <= 1  # the one that was stuck
+    assert len(kernel.pushed) > 4
 
 
 async def test_a_reader_served_by_the_kernel_is_followed_by_its_reads_in_the_gaps(
