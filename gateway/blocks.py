@@ -29,7 +29,9 @@ __all__ = ["BLOCK", "BlockCache", "BlockStatus", "Flight", "Run", "Version", "op
 
 WINDOW = 32 * MIB  # bytes of fetched runs in memory; four long runs
 QUEUE = 16 * MIB  # bytes that wait for the disk; mostly the same memory as the window's
-PACE = 100 * MIB  # bytes per second to disk; each GiB costs 0.7 s of CPU, which a fast stream lacks
+PACE = 100 * MIB  # bytes per second to disk
+SHORT = 1 * MIB  # bytes; a longer run is part of a stream
+OUTRUN = 2.0  # seconds that no stream is kept after one has outrun the disk
 CLOSE_WITHIN = 1.0  # seconds; what is not written by then is not kept
 PAUSE = 60.0  # seconds without caching after the disk failed
 DISK_READS = 4  # threads that read the cache at a time
@@ -204,17 +206,20 @@ class _Writer:
         self._changed = threading.Condition()
         self._is_closing = False
         self._closes_at = math.inf  # on the monotonic clock
-        self._paused_until = 0.0  # on the monotonic clock
+        self._paused_until = self._outrun_until = 0.0  # on the monotonic clock
         self._has_failed = False  # and that was said
         self.dropped = 0  # bytes
         self._thread = threading.Thread(target=self._work, name="block cache", daemon=True)
         self._thread.start()
 
     def add(self, version: Version, run: Run) -> None:
-        size = len(run.data)
+        size, now = len(run.data), time.monotonic()
         with self._changed:
             is_full = self._waiting_size > 0 and self._waiting_size + size > QUEUE
-            if is_full or time.monotonic() < self._paused_until:
+            if is_full and size > SHORT:
+                self._outrun_until = now + OUTRUN
+            is_outrun = size > SHORT and now < self._outrun_until
+            if is_full or is_outrun or now < self._paused_until:
                 self.dropped += size
                 return
             self._waiting.append((version, run))

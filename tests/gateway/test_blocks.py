@@ -197,6 +197,26 @@ async def test_caching_goes_on_when_the_disk_has_room_again(
         assert on_disk(cache, version(), 0, 1)
 
 
+async def test_a_stream_that_outran_the_disk_is_not_kept_but_short_reads_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = bytes(8 * MIB)
+    per_run = len(long) // BLOCK
+    with open_blocks(tmp_path, LIMIT) as cache:
+        monkeypatch.setattr(module, "PACE", 1)  # byte per second
+        for number in range(3):
+            cache.put(version(), number * per_run, long)
+        monkeypatch.setattr(module, "QUEUE", 1 << 30)  # there is room again
+
+        cache.put(version(), 3 * per_run, long)
+        cache.put(version("other"), 0, block(1))
+
+        assert cache.status().dropped == 2 * len(long)
+    with open_blocks(tmp_path, LIMIT) as cache:
+        assert on_disk(cache, version("other"), 0, 1)
+        assert not any(cache.has(version(), 3 * per_run, 4 * per_run))
+
+
 async def test_a_full_queue_drops_and_never_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
