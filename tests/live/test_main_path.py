@@ -81,7 +81,12 @@ def test_restic_lives_on_the_path_and_its_snapshots_are_directories(
     mounted.umount()
 
 
-@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
+SUFFIXES = ["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst"]
+GETS_MAX = 4  # requests for one small file of an archive that was opened before
+FETCHED_MAX = 16 * 1024 * 1024  # bytes of them
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_tar_written_through_the_path_is_a_directory(
     mounted: Gateway, tmp_path: Path, suffix: str
 ) -> None:
@@ -92,6 +97,37 @@ def test_a_tar_written_through_the_path_is_a_directory(
     assert differences(odd, mounted.backups / "tar" / "x") == []
     assert mounted.resident() < MEMORY_MAX
     mounted.umount()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_near_the_end_of_a_known_archive_costs_few_requests(
+    mounted: Gateway, tmp_path: Path, suffix: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(24):
+        (source / f"{number:02}").write_bytes(os.urandom(500_000) + bytes(500_000))
+    run("tar", "-C", source, "--sort=name", "-caf", mounted.repository / f"x.{suffix}", ".")
+    assert sorted(os.listdir(mounted.backups / "tar" / "x")) == sorted(os.listdir(source))
+    mounted.umount()
+    blocks = next((mounted.home / "cache").rglob("blocks"))
+    run("rm", "-r", blocks)
+    mounted.mount()
+    before = store_counters(mounted)
+
+    read = (mounted.backups / "tar" / "x" / "22").read_bytes()
+
+    after = store_counters(mounted)
+    assert read == (source / "22").read_bytes()
+    assert after["gets"] - before["gets"] <= GETS_MAX
+    assert after["bytes"] - before["bytes"] <= FETCHED_MAX
+    mounted.umount()
+
+
+def store_counters(mounted: Gateway) -> dict[str, int]:
+    status = mounted.json("status")
+    assert isinstance(status, list)
+    return {"gets": status[0]["requests"].get("get", 0), "bytes": status[0]["bytes_in"]}
 
 
 def test_rsync_and_cp_write_and_read_back(mounted: Gateway, tmp_path: Path) -> None:
