@@ -3,7 +3,8 @@
 What was just fetched stays in a small window of memory, so that tasks which come a moment later
 need no disk. Disk is written by one thread behind a bounded queue that drops when it is full, and
 at a bounded pace: a store that is as fast as a disk needs no cache, and a cold stream must not wait
-for one. A cache that fails is only slow: reads go on without it.
+for one. A stream that outruns the disk is not kept for a while, for every GiB kept costs a second
+of CPU; short reads still are. A cache that fails is only slow: reads go on without it.
 """
 
 import logging
