@@ -11,6 +11,7 @@ from backgate.cli.options import Choice
 from backgate.fs.control import Arguments, Progress, Verb
 from backgate.fs.gateway_tree import open_gateway_tree
 from backgate.fs.mount import MountOptions, serve
+from backgate.fs.nurseries import open_nursery
 from backgate.fs.session import Backing, Pending
 from backgate.fs.subtree import subtree
 from backgate.fs.walk import resolve
@@ -83,7 +84,7 @@ def _spool_verbs(spool: Spool) -> Mapping[str, Verb]:
             await trio.sleep(REPORT_EVERY)
 
     async def retry(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with open_nursery() as nursery:
             nursery.start_soon(report, progress)
             await spool.retry(arguments.get("key"))
             nursery.cancel_scope.cancel()
