@@ -75,10 +75,9 @@ class Asides:
     async def _remove(self, key: str) -> None:
         try:
             await self._deletions.delete(key)
-        except StoreError as error:
-            log.info("hidden object %r stays until the next start: %s", key, error)
-        else:
             self._journal.append(Cleared([key]))
+        except (StoreError, OSError) as error:
+            log.info("hidden object %r stays until the next start: %s", key, error)
         finally:
             self._going.discard(key)
             self._gone.set()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from backgate.gateway.errors import FileError, StoreError
+from backgate.gateway.errors import BackgateError, FileError
 from backgate.gateway.pending import Pending, State
 from backgate.gateway.records import Gone
 from backgate.gateway.spooled import SpooledFile
@@ -134,7 +134,7 @@ class Backlog:
     async def _try(self, file: SpooledFile) -> None:
         try:
             await self._store(file)
-        except StoreError as error:
+        except (BackgateError, OSError) as error:
             log.info("%r is not stored yet: %s", file.key, error)
 
     async def _store(self, file: SpooledFile) -> None:

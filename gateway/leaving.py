@@ -9,7 +9,7 @@ import logging
 
 import trio
 
-from backgate.gateway.errors import StoreError
+from backgate.gateway.errors import BackgateError
 from backgate.gateway.parts import Part, PartPlan
 from backgate.gateway.room import Room
 from backgate.gateway.shelf import Shelf
@@ -29,7 +29,7 @@ class Leaving:
         self._room, self._shelf = room, shelf
         self._uploader, self._nursery = uploader, nursery
         self._leaving: set[tuple[int, Part]] = set()  # file's number, part
-        self._fault: StoreError | None = None
+        self._fault: BackgateError | OSError | None = None
         self._is_exceeded = False
 
     async def room(self, size: int) -> None:
@@ -77,7 +77,7 @@ class Leaving:
     async def _put_aside(self, file: SpooledFile, part: Part) -> None:
         try:
             await self._uploader.put_aside(file, part)
-        except StoreError as error:
+        except (BackgateError, OSError) as error:
             self._fault = error
         finally:
             self._leaving.discard((file.number, part))

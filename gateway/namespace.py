@@ -146,6 +146,7 @@ class Namespace:
         is_only_here = name.known is None
         stays = self._spool.staged.matches(target.key) and target.known is None
         if is_only_here and (stays or self._spool.is_lazy):
+            spooled.is_new = target.known is None
             await self._spool.stay_as(spooled, target.key)
             return
         await self._spool.publish(spooled, target.key)

@@ -23,7 +23,7 @@ from backgate.gateway.attributes import Attributes
 from backgate.gateway.backlog import Backlog, LeftOver
 from backgate.gateway.claims import Claims
 from backgate.gateway.deletions import Deletions
-from backgate.gateway.errors import FileError, StoreError
+from backgate.gateway.errors import BackgateError, FileError
 from backgate.gateway.journal import Journal
 from backgate.gateway.keeping import Keeping
 from backgate.gateway.leaving import Leaving
@@ -195,7 +195,7 @@ class Spool:
             version = file.version
             try:
                 info = await self._uploader.store(file, key)
-            except StoreError as error:
+            except (BackgateError, OSError) as error:
                 if file.key == key:
                     await self._failed(file, error)
                 raise
@@ -348,7 +348,7 @@ class Spool:
             self._keeping.note_changed(file)
         self._backlog.wake()
 
-    async def _failed(self, file: SpooledFile, error: StoreError) -> None:
+    async def _failed(self, file: SpooledFile, error: Exception) -> None:
         """Keep what could not be stored safe from whatever comes, with the reason."""
         file.reason, file.flushed_at = str(error), trio.current_time()
         try:

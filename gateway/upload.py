@@ -15,7 +15,7 @@ import trio
 from backgate.gateway.allowance import Allowance
 from backgate.gateway.aside import Asides
 from backgate.gateway.attributes import metadata_from_attributes
-from backgate.gateway.errors import NotFound, StoreError
+from backgate.gateway.errors import BackgateError, NotFound, StoreError
 from backgate.gateway.extents import Backing
 from backgate.gateway.journal import Journal
 from backgate.gateway.parts import Part, PartPlan, Upload, composition
@@ -105,10 +105,9 @@ class Uploader:
         """Abort an upload; the next start tries again what fails."""
         try:
             await self._store.abort_upload(key, upload)
-        except StoreError as error:
+            self._journal.append(Ended(upload))
+        except (StoreError, OSError) as error:
             log.info("an upload of %r stays until the next start: %s", key, error)
-            return
-        self._journal.append(Ended(upload))
 
     async def _put(self, file: SpooledFile, key: str, size: int) -> ObjectInfo:
         async with self._allowance.taken(size):
@@ -137,22 +136,24 @@ class Uploader:
     async def _send_all(
         self, file: SpooledFile, upload: Upload, parts: Sequence[Part]
     ) -> list[tuple[int, str]]:
-        errors: list[StoreError] = []
+        errors: list[BackgateError | OSError] = []
+        # A copy: what is written meanwhile makes the upload forget parts that are right for us.
+        etags = {part: upload.etags.get(part, "") for part in parts}
 
         async def send(part: Part) -> None:
             try:
-                await self._send_in_turn(file, upload, part)
-            except StoreError as error:
+                etags[part] = await self._send_in_turn(file, upload, part)
+            except (BackgateError, OSError) as error:
                 errors.append(error)
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             for part in parts:
-                if part not in upload.etags:
+                if not etags[part]:
                     nursery.start_soon(send, part)
         if errors:
             raise errors[0]
-        return [(part.number, upload.etags[part]) for part in parts]
+        return [(part.number, etag) for part, etag in etags.items()]
 
     async def _with_attributes(self, file: SpooledFile, info: ObjectInfo) -> ObjectInfo:
         """Replace what an upload was begun with by what was set since, where one copy can."""
@@ -176,7 +177,7 @@ class Uploader:
         """Send one part while the file is written; a failure is for close to meet again."""
         try:
             await self._send_in_turn(file, upload, part, is_ahead=True)
-        except StoreError as error:
+        except (BackgateError, OSError) as error:
             log.debug("part %d of %r did not leave early: %s", part.number, upload.key, error)
         finally:
             self.ahead -= 1
@@ -184,15 +185,20 @@ class Uploader:
 
     async def _send_in_turn(
         self, file: SpooledFile, upload: Upload, part: Part, *, is_ahead: bool = False
-    ) -> None:
+    ) -> str:
+        """Send `part` unless that has been done, and return its etag; "" for an outdated one."""
         size = 0 if self._copied(file, part) else part.size
         async with self._allowance.taken(size):
             await file.arrived(part.start, part.stop)
-            if part in upload.etags or (is_ahead and self._is_outdated(file, upload, part)):
-                return
+            if part in upload.etags:
+                return upload.etags[part]
+            if is_ahead and self._is_outdated(file, upload, part):
+                return ""
             with file.sending(part):
                 await self._begin(file, upload)
-                upload.etags[part] = await self._send(file, upload, part, is_ahead=is_ahead)
+                etag = await self._send(file, upload, part, is_ahead=is_ahead)
+                upload.etags[part] = etag
+                return etag
 
     async def _send(self, file: SpooledFile, upload: Upload, part: Part, *, is_ahead: bool) -> str:
         held = self._copied(file, part)

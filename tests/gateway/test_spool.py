@@ -4,6 +4,7 @@ file.
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -629,3 +630,28 @@ async def test_with_a_journal_a_delete_comes_after_all_earlier_files(tmp_path: P
 
         verbs = [verb for verb, _ in provider.requests if verb in ("put", "delete")]
         assert verbs == ["put", "delete"]
+
+
+async def test_a_write_while_the_file_is_being_stored_is_stored_by_the_next_close(
+    tmp_path: Path,
+) -> None:
+    provider, gate = memory(), threading.Event()
+    async with opened(tmp_path, provider) as repository:
+        file = await create(repository, "long")
+        await file.write_at(0, bytes(10 * PART))
+        await until(lambda: [verb for verb, _ in provider.requests].count("put_part") == 10)
+        await file.write_at(9 * PART, b"x" * 10)
+        provider.faults = [Fault(verb="put_part", gate=gate)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.flush)
+            await until(lambda: [verb for verb, _ in provider.requests].count("put_part") == 11)
+
+            await file.write_at(0, b"y" * 10)
+            gate.set()
+
+        assert repository.content("long") == bytes(9 * PART) + b"x" * 10 + bytes(PART - 10)
+        await file.flush()
+        await file.release()
+        assert repository.content("long") == (
+            b"y" * 10 + bytes(9 * PART - 10) + b"x" * 10 + bytes(PART - 10)
+        )

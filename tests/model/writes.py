@@ -263,12 +263,7 @@ class Model:
             del self._files[path]
             return
         assert await read(self._tree, path) == expected
-        spooled = self._open.spool.writing(path)
-        is_dirty = spooled is not None
-        stored = file.stored if is_dirty else expected
-        self._files[path] = File(
-            bytearray(expected), is_dirty, True, stored, expected if is_dirty else None
-        )
+        self._begin_anew(path, expected, file.stored)
 
     async def _adopt(self, path: str) -> None:
         try:
@@ -276,9 +271,19 @@ class Model:
         except FileError:
             del self._files[path]
             return
-        is_dirty = self._open.spool.writing(path) is not None
-        stored = None if is_dirty else found
-        self._files[path] = File(bytearray(found), is_dirty, True, stored, found)
+        self._begin_anew(path, found, None)
+
+    def _begin_anew(self, path: str, data: bytes, stored: bytes | None) -> None:
+        """Take `path` as the crash left it: stored, or still in the spool."""
+        spooled = self._open.spool.writing(path)
+        self._files[path] = File(
+            data=bytearray(data),
+            is_dirty=spooled is not None,
+            is_closed=True,
+            stored=data if spooled is None else stored,
+            synced=data if spooled is not None and spooled.is_durable else None,
+            was_staged=spooled is not None,
+        )
 
     async def _compare(self, one: int, two: int, three: int) -> None:
         """The tree shows what it should, and the store holds what it should."""
