@@ -171,6 +171,8 @@ class Uploader:
             name = await self._store.begin_upload(upload.key, metadata)
             self._journal.append(Began(name, upload.key))
             upload.upload = name
+            if upload.is_given_up:
+                self._nursery.start_soon(self.abort, upload.key, name)
             await self._journal.synchronize()
 
     async def _send_ahead(self, file: SpooledFile, upload: Upload, part: Part) -> None:
@@ -196,6 +198,8 @@ class Uploader:
                 return ""
             with file.sending(part):
                 await self._begin(file, upload)
+                if upload.is_given_up:
+                    raise StoreError(f"{upload.key}: its upload was given up", key=upload.key)
                 etag = await self._send(file, upload, part, is_ahead=is_ahead)
                 upload.etags[part] = etag
                 return etag
@@ -208,10 +212,14 @@ class Uploader:
         if not (is_ahead and self._room.is_pressed):
             return await self._store.put_part(upload.key, upload.upload, part.number, body)
         info = await self._asides.put(body)
-        if self._store.abilities.copies_parts:
-            etag = await self._copy_part(upload, part, Backing(part.start, part.stop, info, 0))
-        else:
-            etag = await self._store.put_part(upload.key, upload.upload, part.number, body)
+        try:
+            if self._store.abilities.copies_parts:
+                etag = await self._copy_part(upload, part, Backing(part.start, part.stop, info, 0))
+            else:
+                etag = await self._store.put_part(upload.key, upload.upload, part.number, body)
+        except StoreError:
+            self._asides.remove([info.key])
+            raise
         await self._leave(file, part, info)
         return etag
 
