@@ -3,7 +3,9 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,12 +50,21 @@ def description() -> list[str]:
     ]
 
 
+def program(name: str) -> str:
+    """Return the path of a command that was installed beside this Python, or anywhere."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if found is None:
+        raise RuntimeError(f"the command {name} is missing: run `make bench`")
+    return found
+
+
 def _processor() -> str:
     found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[1] if found else platform.machine()
 
 
-def _first_line(*command: str) -> str:
+def _first_line(name: str, *arguments: str) -> str:
+    command = [program(name), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     return result.stdout.partition("\n")[0]
 

@@ -1,8 +1,5 @@
 """The contenders that mount a bucket: Backgate, rclone and s3fs, each with sensible options."""
 
-import os
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +9,7 @@ from servers.seaweedfs import SeaweedFS
 from support.gateway import Gateway
 
 from benchmarks.contenders import Contender, Mounted, running
+from benchmarks.machine import program
 
 REGION = "us-east-1"  # SeaweedFS takes any; a signature needs one
 
@@ -136,11 +134,3 @@ def rclone_environment(server: SeaweedFS) -> dict[str, str]:
         "RCLONE_S3_REGION": REGION,
         "RCLONE_S3_FORCE_PATH_STYLE": "true",
     }
-
-
-def program(name: str) -> str:
-    """Return the path of a command that was installed beside this Python, or anywhere."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if found is None:
-        raise RuntimeError(f"the command {name} is missing: run `make bench`")
-    return found

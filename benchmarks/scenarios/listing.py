@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from benchmarks.bench import Bench, Measurement, seconds
-from benchmarks.peers import program, rclone_environment
+from benchmarks.machine import program
+from benchmarks.peers import rclone_environment
 
 BUCKET = "many"
 PER_DIRECTORY = 100  # objects
