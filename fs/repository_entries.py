@@ -3,6 +3,7 @@ place.
 """
 
 import errno
+import stat
 import time
 from dataclasses import dataclass, replace
 
@@ -158,11 +159,13 @@ class Entries:
             return replace(entry, is_settled=found.attributes is not None)
         if isinstance(found, SpooledFile):
             return self.spooled(raw, found)
-        entry = self.file(raw, found)
-        if entry.is_symlink:
-            target = self._targets.get((found.info.key, found.info.etag))
-            return replace(entry, target=target, is_settled=target is not None)
-        return replace(entry, is_settled=found.is_settled or not self._is_doubtful(found.info))
+        info, attributes = found.info, self.attributes(found)
+        if stat.S_ISLNK(attributes.mode):
+            target = self._targets.get((info.key, info.etag))
+            entry = self._made(raw, info.key, attributes, info.size, target is not None)
+            return replace(entry, target=target)
+        is_settled = found.is_settled or not self._is_doubtful(info)
+        return self._made(raw, info.key, attributes, info.size, is_settled)
 
     async def _settled(self, found: Subdirectory) -> Subdirectory:
         """Return a directory with what its marker says of it; a store away delays nobody."""
@@ -189,7 +192,9 @@ class Entries:
             self.linked(info, target)
         return replace(entry, target=target)
 
-    def _made(self, name: bytes, key: str, attributes: Attributes, size: int) -> Entry:
+    def _made(
+        self, name: bytes, key: str, attributes: Attributes, size: int, is_settled: bool = True
+    ) -> Entry:
         return Entry(
             name=name,
             mode=attributes.mode,
@@ -200,6 +205,7 @@ class Entries:
             atime_ns=attributes.atime_ns,
             ctime_ns=attributes.ctime_ns,
             node=Node(key),
+            is_settled=is_settled,
         )
 
 
