@@ -1,5 +1,6 @@
 """What every test may ask for: servers on loopback, each started once and only when needed."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,17 @@ from servers.seaweedfs import SeaweedFS, seaweedfs
 # How long an example takes says how busy the machine is: examples write to disks and start servers.
 settings.register_profile("backgate", deadline=None)
 settings.load_profile("backgate")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a command that ran in this process has set: it would silence later tests."""
+    root, ours = logging.getLogger(), logging.getLogger("backgate")
+    handlers, level = list(root.handlers), ours.level
+    yield
+    ours.setLevel(level)
+    for handler in [one for one in root.handlers if one not in handlers]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

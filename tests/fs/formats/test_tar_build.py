@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,8 @@ class Stalling(FolderObjects):
     def source(self, info: ObjectInfo) -> Source:
         return _StallingSource(self, super().source(info))
 
-    sequential = source
+    def sequential(self, info: ObjectInfo) -> AbstractContextManager[Source]:
+        return nullcontext(self.source(info))
 
 
 class _StallingSource:
