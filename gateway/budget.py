@@ -27,6 +27,7 @@ class Segment:
         self.ended = trio.Event()  # it may be read, or asked for again
         self.handed = trio.Event()  # the kernel has got of it what it gets
         self.scope = trio.CancelScope()
+        self.readers = 0  # reads that wait for it
 
     @property
     def size(self) -> int:

@@ -1,10 +1,10 @@
 """Fetch ahead of a sequential reader, and hand what was fetched to the kernel before it asks.
 
 Around any `Source`, one per open file. Where reads follow each other, segments in front of them are
-fetched, in a window that grows with what was really read: at most twice that, at most `WINDOW`. A
-reader that jumps gets nothing ahead. What arrives is pushed into the kernel's page cache, so that
-most reads never reach us; small gaps are left, and the reads that fall into them tell how far the
-reader has come.
+fetched, in a window that grows with what was really read: at most `GROWTH` times that, and at most
+`WINDOW`. A reader that jumps gets nothing ahead. What arrives is pushed into the kernel's page
+cache, so that most reads never reach us; small gaps are left, and the reads that fall into them
+tell how far the reader has come.
 
 What is held ahead is bounded over all files by one `Budget`. A read never waits for the budget, and
 an error ahead of the reader is nobody's yet: the read that wants those bytes asks again and reports
@@ -27,11 +27,15 @@ log = logging.getLogger(__name__)
 __all__ = ["Budget", "Push", "ReadAhead"]
 
 SEGMENT = 16 * MIB  # bytes; half the requests, and a third of the CPU, of 8 MiB
-FIRST = 1 * MIB  # bytes; the first and shortest window, and the shortest segment
+FIRST = 1 * MIB  # bytes; the shortest segment, and half of the first window
+GROWTH = 4  # bytes ahead for each that was read in a row: a large file is soon at full speed
 BRISK, SLOW = 0.5, 2.0  # seconds; a segment that came faster may be longer, one slower is shorter
 PARALLEL = 4  # segments on their way for one file
 WINDOW = (PARALLEL + 1) * SEGMENT  # bytes; one more than fly, for the reader is in it
 SLACK = 1 * MIB  # bytes by which the kernel's reads overtake each other
+PROBES = 2  # reads of a run that fetch only what they ask for; a later one may wait for a segment
+LATE = 32 * MIB  # bytes by which a kernel that was told to read far ahead comes back for the rest
+LATE_READS = 16  # in a row, so far back, show that the reader itself went back
 STEP = 256 * KIB  # bytes; a read that begins so close behind the last one continues it
 GAP = 64 * KIB  # bytes not pushed here and there; the largest page of any kernel
 MARK = 4 * MIB  # bytes from gap to gap; so far the reader gets before we notice
@@ -62,7 +66,8 @@ class ReadAhead:
         self._position = 0  # the furthest byte it has come to, as far as we know
         self._frontier = 0  # everything of the run below this was read, is here, or is on its way
         self._reads = 0  # of the run
-        self._stray: range | None = None  # the last read that did not belong to the run
+        self._stray = range(0)  # the last reads in a row that did not belong to the run
+        self._strays = 0  # how many they are
         self._flying = 0  # segments on their way
         self._length = FIRST  # of the next segment, as the store's speed has it
         self._pushing = trio.Lock()
@@ -77,6 +82,7 @@ class ReadAhead:
             return b""
         self._note(offset, stop)
         self._fetch_ahead()
+        self._frontier = max(self._frontier, self._position)
         pieces: list[Data] = []
         while offset < stop:
             piece = await self._piece(offset, stop)
@@ -105,34 +111,47 @@ class ReadAhead:
                 stop = min(stop, segment.start)
                 break
             if offset < segment.stop:
-                await segment.ended.wait()
-                self._budget.touch(segment)
-                held = segment.at(offset)[: stop - offset]
+                held = (await self._held(segment, offset))[: stop - offset]
                 if held:
                     return held
                 stop = min(stop, segment.stop)
                 break
         return await self._source.read_at(offset, stop - offset)
 
+    async def _held(self, segment: Segment, offset: int) -> memoryview:
+        """Return what `segment` holds from `offset` on, once it has ended."""
+        segment.readers += 1
+        try:
+            await segment.ended.wait()
+            self._budget.touch(segment)
+            return segment.at(offset)
+        finally:
+            segment.readers -= 1
+
     def _note(self, offset: int, stop: int) -> None:
         """Learn from a read where the reader is, and whether it reads on or jumps."""
         if self._position - SLACK <= offset <= self._frontier + STEP:
+            self._frontier = max(self._frontier, offset)
             self._advance(stop)
             self._notice_ignored(offset, stop)
-        elif self._stray is not None and 0 <= offset - self._stray.stop <= STEP:
-            self._drop_segments()
-            self._begin, self._reads = self._stray.start, 1
-            self._position = self._frontier = self._stray.stop
-            self._stray = None
-            self._advance(stop)
+            return
+        if 0 <= offset - self._stray.stop <= STEP:
+            self._stray, self._strays = range(self._stray.start, stop), self._strays + 1
         else:
-            self._stray = range(offset, stop)
+            self._stray, self._strays = range(offset, stop), 1
+        is_late = self._position - LATE <= offset < self._position
+        if self._strays == (LATE_READS if is_late else PROBES):
+            self._drop_segments()
+            self._begin, self._reads = self._stray.start, self._strays
+            self._position = self._frontier = stop
 
     def _advance(self, stop: int) -> None:
         self._reads += 1
         self._position = max(self._position, stop)
-        self._frontier = max(self._frontier, self._position)
-        while self._segments and self._segments[0].stop <= self._position - SLACK:
+        if self._reads <= PROBES:
+            self._frontier = max(self._frontier, self._position)
+        behind = self._position - SLACK
+        while self._segments and self._segments[0].stop <= behind and not self._segments[0].readers:
             self._drop(self._segments.popleft())
 
     def _notice_ignored(self, offset: int, stop: int) -> None:
@@ -144,9 +163,9 @@ class ReadAhead:
 
     def _fetch_ahead(self) -> None:
         """Start as many segments as the run has earned and the budget has room for."""
-        if self._reads < 2 or self._is_closed:
+        if self._reads < PROBES or self._is_closed:
             return
-        earned = max(FIRST, 2 * (self._position - self._begin))
+        earned = max(2 * FIRST, GROWTH * (self._position - self._begin))
         window = min(WINDOW, earned, self._budget.share(self))
         length = max(FIRST, min(self._length, window // PARALLEL // FIRST * FIRST))
         while self._flying < PARALLEL and self._frontier < self.size:
