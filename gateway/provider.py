@@ -73,6 +73,25 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Listing:
+    """How a store lists, beyond the order of its pages."""
+
+    is_slow: bool = False  # pages of the full size are known to time out: begin with small ones
+    delimiter_scans: bool = False  # a level costs as much as all that lies below it
+    grace: float = 0.0  # seconds for which a listing may not show what was written before it
+    price: float | None = None  # US dollars for 1000 requests; None: not known, or nobody charges
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How many requests a store takes from one client; None: no limit is known."""
+
+    put: float | None = None  # per second; copies and deletes count as puts
+    get: float | None = None  # per second; heads count as gets
+    list: float | None = None  # per second
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRules:
     """Which keys a store keeps and lists as they are; defaults are those of S3: all of them."""
 
@@ -110,8 +129,12 @@ class Abilities:
     forgets_prefixes: bool = True  # a common prefix is gone with the last key below it
     markers_are_objects: bool = True  # else `name/` holds no bytes, no metadata, and `head` finds
     # it below any prefix: the store keeps its objects in directories
+    equal_parts: bool = False  # all parts of an upload but the last have one size
+    etags_are_md5: bool = True  # an etag is S3's: an MD5, or that of the parts' MD5s
     limits: Limits = field(default_factory=Limits)
     keys: KeyRules = field(default_factory=KeyRules)
+    listing: Listing = field(default_factory=Listing)
+    rates: Rates = field(default_factory=Rates)
 
     def fault(self, key: str, size: int = 0) -> str | None:
         """Return why an object of `size` bytes cannot be stored under `key`; None when it can."""

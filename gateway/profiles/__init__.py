@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import EntryPoint
 from importlib.resources import files
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from backgate.gateway.errors import ConfigError
 from backgate.gateway.plugins import plugins
-from backgate.gateway.provider import Abilities, KeyRules, Limits
+from backgate.gateway.provider import Abilities, KeyRules, Limits, Listing, Rates
+from backgate.gateway.units import size_from_text
 
 GROUP = "backgate.profiles"
 UNKNOWN = "generic"  # the profile of an endpoint of which nothing is known
@@ -26,47 +27,107 @@ _RESOURCES = {
     if file.name.endswith(".toml")
 }
 
+Confidence: TypeAlias = Literal["source", "documentation", "test", "third party", "unconfirmed"]
+Condition: TypeAlias = Literal["enforced", "ignored", "rejected", "unknown"]
 T = TypeVar("T")
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One fact, what it is about, and who says so."""
+class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One fact, the keys of the profile that it supports, and who says so."""
 
-    about: str
+    about: list[str]  # keys of the profile, those in tables as "limits.part_max" or "limits"
     fact: str
-    source: str
+    source: str  # an address, or what was tried
+    confidence: Confidence
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the store charges, in US dollars before tax; None where it is not known."""
+
+    checked: str  # the day on which it was read, as 2026-03-31
+    list_class: str = "unknown"  # what the provider's price list calls a LIST request
+    list: float | None = None  # for 1000 requests
+    list_free: int = 0  # requests of that class that cost nothing in a month
+    storage: float | None = None  # for 1 GB in a month
+    egress: float | None = None  # for 1 GB
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to speak to one provider, and what to expect of it."""
+    """How to speak to one provider, and what to expect of it.
+
+    What a file leaves out is the safe choice. The comment of each key says who acts upon it.
+    """
 
     title: str
     tier: Literal[1, 2, 3] | None = None  # None: depends on the installation
-    endpoint: str | None = None  # with `{region}`; None: it must be configured
-    region: str = "us-east-1"  # unless configured
+    summary: str = ""  # what an administrator should know before choosing it
+
+    # Where it is: endpoint.py
+    endpoint: str | None = None  # with `{region}`, `{account}`; None: it must be configured
+    other_endpoints: list[str] = []  # that it answers at too, such as those of a private network
+    region: str | None = None  # unless configured; None: it must be
+    regions: list[str] = []  # that there were when this was written; none: any text is right
+    signing_region: str | None = None  # what requests are signed for; None: the region
     addressing: Literal["path", "virtual"] = "path"
-    delete_integrity: Literal["crc", "md5", "single"] = (
-        "md5"  # of DeleteObjects; single: no batches
-    )
+    https_only: bool = False
+
+    # How requests are made: providers/s3*.py
+    trailing_checksums: Literal["accepted", "rejected", "unknown"] = "unknown"  # the validation's:
+    # we send none, and a Content-MD5 with every body
+    delete_integrity: Literal["crc", "md5", "single"] = "md5"  # of DeleteObjects; single: no batch
+    expect_100: bool = False  # ask before sending a body: where a refusal costs more than to wait
+    retry_codes: list[str] = []  # errors that will pass, beside those that S3 defines
+    list_version: Literal[1, 2] = 2
+    list_url_encode: bool = True  # `encoding-type=url` is understood
+    list_start_after: bool = True  # `start-after` is understood; where not, version 1 is asked
+
+    # What a listing tells: the metadata cache's
     lists_in_order: bool = False
-    conditional_put: bool = False
-    copies_parts: bool = True
+    list_slow: bool = False  # begins with small pages
+    list_delimiter_scans: bool = False  # a directory is listed flat
+    list_consistency: Literal["strong", "eventual", "unknown"] = "unknown"
+    list_grace: float = 0.0  # seconds for which a listing may not show what was written before
     forgets_prefixes: bool = False
     markers_are_objects: bool = False
-    limits: dict[str, int] = {}
-    keys: dict[str, Any] = {}
-    notes: list[Note] = []
+    rate: dict[str, float] = {}  # those of `Rates`
+
+    # What can be written: store.py, upload.py, renames.py
+    conditional_put: Condition = "unknown"
+    conditional_delete: Condition = "unknown"  # the validation's: we make none
+    copies_objects: bool = True
+    copies_parts: bool = True
+    equal_parts: bool = False
+    etag_multipart_md5: bool = True
+    limits: dict[str, int | str] = {}  # those of `Limits`; sizes may be texts such as "5 GiB"
+    keys: dict[str, Any] = {}  # those of `KeyRules`
+
+    # What it costs and offers: `backgate providers`, `backgate validate`
+    minimum_days: int = 0  # for which a deleted object is still charged
+    minimum_size: int = 0  # bytes for which a smaller object is charged
+    object_lock: bool | None = None
+    versioning: Literal["no", "yes", "always"] | None = None
+    price: Price | None = None
+    facts: list[Fact] = []
 
     def abilities(self) -> Abilities:
         """Return the same as a provider declares it."""
         return Abilities(
             lists_in_order=self.lists_in_order,
-            conditional_put=self.conditional_put,
+            conditional_put=self.conditional_put == "enforced",
             copies_parts=self.copies_parts,
             forgets_prefixes=self.forgets_prefixes,
             markers_are_objects=self.markers_are_objects,
-            limits=_dataclass(Limits, self.limits, f"{self.title}: limits"),
+            equal_parts=self.equal_parts,
+            etags_are_md5=self.etag_multipart_md5,
+            limits=_dataclass(Limits, _sizes(self.limits), f"{self.title}: limits"),
             keys=_dataclass(KeyRules, self.keys, f"{self.title}: keys"),
+            listing=Listing(
+                is_slow=self.list_slow,
+                delimiter_scans=self.list_delimiter_scans,
+                grace=self.list_grace,
+                price=None if self.price is None else self.price.list,
+            ),
+            rates=_dataclass(Rates, self.rate, f"{self.title}: rate"),
         )
 
 
@@ -94,7 +155,7 @@ def parse(text: str, where: str) -> Profile:
     try:
         found = msgspec.convert(tomllib.loads(text), Profile)
         found.abilities()
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
     return found
 
@@ -107,6 +168,13 @@ def built_in(name: str) -> str:
 def _text(name: str, plugin: EntryPoint) -> str:
     resource = plugin.load()
     return built_in(name) if resource is built_in else str(resource.read_text())
+
+
+def _sizes(table: Mapping[str, int | str]) -> dict[str, int]:
+    return {
+        key: size_from_text(value) if isinstance(value, str) else value
+        for key, value in table.items()
+    }
 
 
 def _dataclass(kind: type[T], table: Mapping[str, Any], where: str) -> T:

@@ -15,8 +15,8 @@ def test_each_profile_is_whole_and_says_where_its_facts_are_from(name: str) -> N
     found = profile(name)
 
     assert found.title
-    assert found.notes
-    assert all(note.fact and note.source for note in found.notes)
+    assert found.facts
+    assert all(fact.fact and fact.source for fact in found.facts)
     assert isinstance(found.abilities(), Abilities)
 
 
@@ -44,6 +44,9 @@ def test_limits_and_key_rules_reach_the_abilities() -> None:
         ('title = "x"\ntier = 4', "tier"),
         ('title = "x"\nlimits = { part_cuont = 1 }', "limits: unknown key 'part_cuont'"),
         ('title = "x"\nkeys = { component_max = "a" }', "int"),
+        ('title = "x"\nlimits = { part_max = "5 GiBs" }', "'5 GiBs' is not a size"),
+        ('title = "x"\nrate = { lists = 5 }', "rate: unknown key 'lists'"),
+        ('title = "x"\nconditional_put = true', "conditional_put"),
         ("title = ", "x.toml"),
         ("", "title"),
     ],
