@@ -14,6 +14,7 @@ from backgate.gateway.errors import Unreachable
 
 FIRST_PAUSE = 0.2  # seconds; doubles with each attempt
 LONGEST_PAUSE = 30.0  # seconds; an outage is noticed to be over within this
+LONGEST_ASKED = 300.0  # seconds; a longer Retry-After is a maintenance page's guess
 
 T = TypeVar("T")
 
@@ -22,7 +23,8 @@ async def retried(attempt: Callable[[], Awaitable[T]], *, patience: float, count
     """Return what `attempt` returns, however often it has to be made.
 
     Faults are waited out for `patience` seconds from the first one on; then the last `Unreachable`
-    is raised. With a patience of 0 there is one attempt. Any other error is raised at once.
+    is raised. With a patience of 0 there is one attempt. Any other error is raised at once. A store
+    that asks for more time than that is asked once more at the end of it.
     """
     try:
         return await attempt()
@@ -42,8 +44,8 @@ async def _again(
     pause = FIRST_PAUSE
     while True:
         left = until - trio.current_time()
-        asked = error.retry_after or 0.0
-        if left <= 0 or asked > left:
+        asked = min(error.retry_after or 0.0, LONGEST_ASKED)
+        if left <= 0:
             raise error
         await trio.sleep(min(left, max(asked, random.uniform(pause / 2, pause))))
         pause = min(2 * pause, LONGEST_PAUSE)

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from backgate.gateway.counters import Counters
 from backgate.gateway.errors import NotFound, Refused, Unreachable
-from backgate.gateway.retry import LONGEST_PAUSE, retried
+from backgate.gateway.retry import LONGEST_ASKED, LONGEST_PAUSE, retried
 
 
 class Failing:
@@ -96,15 +96,24 @@ async def test_the_stores_own_retry_after_is_honoured(autojump_clock: MockClock)
     assert attempt.times[1] - attempt.times[0] == pytest.approx(17)
 
 
-async def test_a_retry_after_beyond_the_patience_is_not_waited_for(
+async def test_a_retry_after_beyond_the_patience_does_not_end_it_early(
     autojump_clock: MockClock,
 ) -> None:
-    attempt = Failing(Unreachable("slow down", retry_after=10**9))
+    attempt = Failing(Unreachable("maintenance", retry_after=3600))
 
-    with pytest.raises(Unreachable):
-        await retried(attempt, patience=60, counters=Counters())
+    assert await retried(attempt, patience=60, counters=Counters()) == "answer"
 
-    assert len(attempt.times) == 1
+    assert attempt.times[1] - attempt.times[0] == pytest.approx(60)
+
+
+async def test_a_very_long_retry_after_is_a_guess_and_the_store_is_asked_before(
+    autojump_clock: MockClock,
+) -> None:
+    attempt = Failing(Unreachable("maintenance", retry_after=10**9))
+
+    assert await retried(attempt, patience=3600, counters=Counters()) == "answer"
+
+    assert attempt.times[1] - attempt.times[0] == pytest.approx(LONGEST_ASKED)
 
 
 @pytest.mark.parametrize("error", [NotFound("gone"), Refused("no"), ValueError("a bug")])
