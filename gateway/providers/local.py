@@ -28,7 +28,7 @@ from backgate.gateway.provider import (
 )
 from backgate.gateway.providers import grouping
 from backgate.gateway.providers.local_files import Files, OpenFile
-from backgate.gateway.providers.local_paths import copy_range, translated, write_all
+from backgate.gateway.providers.local_paths import ABSENT, copy_range, translated, write_all
 from backgate.gateway.providers.local_uploads import Uploads, etag_of
 from backgate.gateway.providers.local_walk import walk
 from backgate.gateway.units import TIB
@@ -61,7 +61,7 @@ class Local(Provider):
         except Unreachable as error:
             if isinstance(error.__cause__, PermissionError):
                 raise Refused(f"{self.name}: permission denied") from error
-            if error.__cause__ is not None:
+            if isinstance(error.__cause__, ABSENT):
                 raise NotFound(f"{self.name}: there is no such directory") from error
             raise
 
@@ -77,9 +77,11 @@ class Local(Provider):
             if start >= stop:
                 return b""
             data = os.pread(file.descriptor, stop - start, start)
-            if len(data) == stop - start:
-                return data
-            return data + self._rest(file, key, start + len(data), stop)
+            if len(data) < stop - start:
+                data += self._rest(file, key, start + len(data), stop)
+            if etag is not None and etag != etag_of(os.fstat(file.descriptor)):
+                raise Replaced(f"{self.name}: get {key!r}: it changed while it was read", key=key)
+            return data
 
     def put(
         self,

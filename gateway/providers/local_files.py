@@ -121,11 +121,13 @@ class Files:
         """Return what `seal` was given; nothing for a file that another program wrote."""
         try:
             text = os.getxattr(file.descriptor, METADATA)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, *_NO_XATTR):
+                raise  # nobody could say what it has
             text = self._sidecar(top, file.status) or b"{}"
         try:
             return msgspec.json.decode(text, type=dict[str, str])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return {}
 
     def publish(self, top: int, temporary: Place, key: str, *, if_absent: bool) -> None:

@@ -42,10 +42,15 @@ def plain_place(key: str) -> Place | None:
 
 def odd_place(key: str) -> Place:
     """Return where `key` lies when it cannot be a plain file."""
-    text = quote(key, safe="", errors="surrogatepass").encode()
+    text = escaped(key)
     pieces = [text[at : at + PIECE] for at in range(0, len(text), PIECE)] or [b""]
     folders = tuple(MORE + piece for piece in pieces[:-1])
     return Place(ODD + folders, END + pieces[-1])
+
+
+def escaped(text: str) -> bytes:
+    """Return `text` as names below `.backgate/odd` spell it; of a prefix it is the prefix."""
+    return quote(text, safe="", errors="surrogatepass").encode()
 
 
 def odd_key(pieces: Sequence[bytes]) -> str | None:

@@ -72,20 +72,26 @@ def write_all(descriptor: int, body: Body) -> None:
 
 
 def copy_range(source: int, start: int, stop: int, target: int) -> None:
-    """Append `[start, stop)` of one file to another, in the kernel where it can."""
+    """Append `[start, stop)` of one file to another, in the kernel where it can.
+
+    Raises `OSError` when the file ends before `stop`: half an object must not be published.
+    """
     try:
+        # 0 is the end of the file, or what some kernels answer for some file systems' files.
         while start < stop:
-            count = min(COPY_AT_ONCE, stop - start)
-            copied = os.copy_file_range(source, target, count, start)
+            copied = os.copy_file_range(source, target, min(COPY_AT_ONCE, stop - start), start)
             if copied == 0:
-                return
+                break
             start += copied
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        while start < stop and (data := os.pread(source, min(MIB, stop - start), start)):
-            write_all(target, data)
-            start += len(data)
+    while start < stop:
+        data = os.pread(source, min(MIB, stop - start), start)
+        if not data:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        write_all(target, data)
+        start += len(data)
 
 
 def remove_tree(top: int, place: Place) -> bool:

@@ -5,8 +5,14 @@ import os
 from collections.abc import Generator, Iterator
 from operator import itemgetter
 
-from backgate.gateway.providers.grouping import LAST
-from backgate.gateway.providers.local_names import MORE, ODD, PRIVATE, odd_key, plain_parts
+from backgate.gateway.providers.local_names import (
+    MORE,
+    ODD,
+    PRIVATE,
+    escaped,
+    odd_key,
+    plain_parts,
+)
 from backgate.gateway.providers.local_paths import ABSENT, descend
 
 Found = tuple[str, os.stat_result]
@@ -48,7 +54,7 @@ def _below(
 ) -> Iterator[Found]:
     for name, entry in _entries(folder, base):
         key = base + name
-        if len(key) > key_max or not key.startswith(prefix) or _is_done(key, after):
+        if len(key.encode()) > key_max or not key.startswith(prefix) or _is_done(key, after):
             continue
         if not name.endswith("/"):
             try:
@@ -90,7 +96,7 @@ def _entries(folder: int, base: str) -> list[tuple[str, os.DirEntry[str]]]:
 def _is_done(key: str, after: str) -> bool:
     """True when `key`, or all below it if it is a directory, lies at or before `after`."""
     if key.endswith("/"):
-        return key < after and (not after.startswith(key) or after[len(key) :] >= LAST)
+        return key < after and not after.startswith(key)
     return key <= after
 
 
@@ -100,23 +106,28 @@ def _odd(top: int, prefix: str, after: str) -> list[Found]:
     except ABSENT:
         return []
     try:
-        found = [one for one in _odd_below(folder, ()) if one[0].startswith(prefix)]
+        return sorted(_odd_below(folder, (), escaped(prefix), after), key=itemgetter(0))
     finally:
         os.close(folder)
-    return sorted((one for one in found if one[0] > after), key=itemgetter(0))
 
 
-def _odd_below(folder: int, pieces: tuple[bytes, ...]) -> Iterator[Found]:
+def _odd_below(
+    folder: int, pieces: tuple[bytes, ...], wanted: bytes, after: str
+) -> Iterator[Found]:
+    """Give what lies behind `after` and begins, escaped, with `wanted`, in any order."""
     for name in map(os.fsencode, os.listdir(folder)):
         path = (*pieces, name)
+        text = b"".join(piece[1:] for piece in path)
+        if not (text.startswith(wanted) or (name.startswith(MORE) and wanted.startswith(text))):
+            continue
         try:
             if name.startswith(MORE):
                 inner = descend(folder, (name,))
                 try:
-                    yield from _odd_below(inner, path)
+                    yield from _odd_below(inner, path, wanted, after)
                 finally:
                     os.close(inner)
-            elif (key := odd_key(path)) is not None:
+            elif (key := odd_key(path)) is not None and key > after:
                 yield key, os.stat(name, dir_fd=folder, follow_symlinks=False)
         except ABSENT:
             continue

@@ -1,5 +1,6 @@
 """A directory as a store: the contract, and what a directory may hold that no bucket can."""
 
+import errno
 import os
 import resource
 import signal
@@ -9,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contracts.provider_contract import ProviderContract, fill, keys_of, pages_of, together
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from backgate.gateway.errors import (
     AlreadyThere,
     NotFound,
     Refused,
+    Replaced,
     StoreError,
     StoreFull,
     Unreachable,
@@ -26,6 +27,13 @@ from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.providers import open_provider
 from backgate.gateway.providers.local import Local
 from backgate.gateway.providers.memory import Memory
+from backgate.gateway.testing.provider_contract import (
+    ProviderContract,
+    fill,
+    keys_of,
+    pages_of,
+    together,
+)
 
 COMPONENTS = st.sampled_from(["a", "b", "a-", "a.b", "a0", "", ".", "..", "é", "c" * 300])
 KEYS = st.lists(COMPONENTS, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -171,6 +179,76 @@ def test_another_directory_at_the_same_path_is_not_believed(root: Path, local: L
         local.check()
 
 
+def test_a_directory_that_cannot_be_asked_for_is_not_missing(
+    local: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(path: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")  # what a file server's restart gives
+
+    monkeypatch.setattr("os.scandir", stale)
+
+    with pytest.raises(Unreachable, match="Stale file handle"):
+        local.check()
+
+
+def test_a_file_that_changes_while_it_is_read_is_another_version(
+    local: Local, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etag, pread = local.put("a", b"old").etag, os.pread
+
+    def racing(descriptor: int, length: int, offset: int) -> bytes:
+        (root / "a").write_bytes(b"new")
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr("os.pread", racing)
+
+    with pytest.raises(Replaced, match="changed while it was read"):
+        local.get("a", 0, 3, etag)
+
+
+def test_a_copy_is_whole_or_is_none(
+    local: Local, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.put("a", b"0123456789")
+    kernel = os.copy_file_range
+    monkeypatch.setattr("os.copy_file_range", lambda *_: 0)  # as some kernels answer
+
+    assert local.copy("a", "b").size == 10
+    assert local.get("b", 0, 99) == b"0123456789"
+
+    def racing(source: int, target: int, count: int, start: int) -> int:
+        (root / "a").write_bytes(b"0123")
+        return kernel(source, target, count, start)
+
+    monkeypatch.setattr("os.copy_file_range", racing)
+    with pytest.raises(StoreError, match="became shorter"):
+        local.copy("a", "c")
+    assert keys_of(local) == ["a", "b"]
+
+
+def test_what_is_listed_can_be_opened(local: Local, root: Path) -> None:
+    folder = root.joinpath(*["é" * 100] * 4)  # 804 bytes of UTF-8 in 403 characters
+    folder.mkdir(parents=True)
+    for length in (100, 110, 111, 120):
+        (folder / ("é" * length)).write_bytes(b"1")
+
+    found = keys_of(local)
+
+    assert [len(key.encode()) for key in found] == [1004, 1024]
+    assert [local.head(key).size for key in found] == [1, 1]
+
+
+def test_a_key_of_the_last_characters_is_listed_across_pages(local: Local) -> None:
+    keys = [f"a/{name}" for name in ("\U0010ffff", "\U0010ffff\U0010ffff", "\U0010ffffz")]
+    fill(local, keys)
+
+    listed = [info.key for page in pages_of(local, limit=1) for info in page.objects]
+    shallow = [name for page in pages_of(local, "", "/", limit=1) for name in page.prefixes]
+
+    assert listed == sorted(keys)
+    assert shallow == ["a/"]
+
+
 def test_a_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"")
 
@@ -233,9 +311,10 @@ def test_what_a_crash_left_is_removed_by_a_later_writer(root: Path) -> None:
 
 def test_metadata_that_is_not_ours_counts_as_none(local: Local, root: Path) -> None:
     local.put("a", b"", {"mode": "33188"})
-    os.setxattr(root / "a", "user.backgate.metadata", b"\xff not JSON")
+    for theirs in (b"\xff not JSON", b'{"mode": "\xff"}', b'{"mode": 33188}'):
+        os.setxattr(root / "a", "user.backgate.metadata", theirs)
 
-    assert local.head("a").metadata == {}
+        assert local.head("a").metadata == {}
 
 
 def test_sidecars_do_not_outlive_their_objects(root: Path) -> None:
