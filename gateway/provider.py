@@ -8,7 +8,7 @@ to make the request, to bound it by a socket time-out, and to translate the SDK'
 `AlreadyThere`,
 `Replaced`, `StoreFull`, `InvalidKey`, and `StoreError` for anything else.
 
-`tests/contracts/provider_contract.py` is the suite that every provider instantiates.
+`testing/provider_contract.py` is the suite that every provider instantiates.
 """
 
 from abc import ABC, abstractmethod

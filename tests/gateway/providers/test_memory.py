@@ -3,11 +3,11 @@
 import threading
 
 import pytest
-from contracts.provider_contract import ProviderContract, fill, keys_of
 
 from backgate.gateway.errors import Unreachable
 from backgate.gateway.provider import Abilities, KeyRules, Limits
 from backgate.gateway.providers.memory import Fault, Memory
+from backgate.gateway.testing.provider_contract import ProviderContract, fill, keys_of
 
 SMALL = Limits(part_min=1024)
 

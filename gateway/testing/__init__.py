@@ -1,0 +1,1 @@
+"""What packages that add a provider test it with; imported by pytest alone."""
