@@ -18,7 +18,7 @@ import trio
 from backgate.fs.format import Backup, BackupFormat
 from backgate.fs.opened import OpenBackups
 from backgate.fs.tree import Children, Entry, Tree
-from backgate.gateway.errors import FileError
+from backgate.gateway.errors import FileError, StoreError
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Bytes, Source
 
@@ -72,15 +72,18 @@ class Catalogue:
     ) -> None:
         self._landmarks, self._formats, self._opened = landmarks, formats, opened
         self._scanned = -1  # the generation that `_top` was built from
+        self._scans = 0
         self._scanning = trio.Lock()
-        self._found: list[Found] = []
+        self._found: dict[str, Sequence[Found]] = {}  # by format
+        self._failures: dict[str, StoreError] = {}  # formats of which less is shown than there is
         self._top = _Directory()
 
     async def found(self) -> Sequence[Found]:
         """Return all backups, complete or not, as the store has them now."""
         await self._landmarks.complete()
-        await self._scan()
-        return self._found
+        await self._scan(anew=True)
+        self._require_whole(())
+        return [one for found in self._found.values() for one in found]
 
     async def root(self) -> Entry:
         await trio.lowlevel.checkpoint()
@@ -91,12 +94,15 @@ class Catalogue:
         await self._scan()
         if name not in self._directory(directory).children:
             await self._landmarks.complete()
-            await self._scan()
+            await self._scan(anew=True)
+            if name not in self._directory(directory).children:
+                self._require_whole(directory.node)
         return self._entry(directory, name)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
         await self._landmarks.complete()
-        await self._scan()
+        await self._scan(anew=True)
+        self._require_whole(directory.node)
         names = sorted(self._directory(directory).children)
         if cursor is not None:
             names = [name for name in names if name > cursor]
@@ -115,21 +121,42 @@ class Catalogue:
         await trio.lowlevel.checkpoint()
         return {}
 
-    async def _scan(self) -> None:
-        """Bring everything up to what is known now; nothing is listed for it."""
-        if self._scanned == self._landmarks.generation:
+    async def _scan(self, *, anew: bool = False) -> None:
+        """Bring everything up to what is known now; nothing is listed for it.
+
+        Of a format that cannot ask the store now, what was known before stays, and `_failures` has
+        the reason; such formats are asked again only with `anew`.
+        """
+        scans = self._scans
+        if self._is_current(anew=anew):
             await trio.lowlevel.checkpoint()
             return
         async with self._scanning:
-            generation = self._landmarks.generation
-            if self._scanned == generation:
+            is_done = self._scans != scans  # by somebody else while we waited
+            if self._is_current(anew=anew and not is_done):
                 return
+            generation = self._landmarks.generation
             landmarks = await self._landmarks.landmarks(self._formats)
-            found: list[Found] = []
+            found, failures = dict(self._found), dict[str, StoreError]()
             for name, format_ in self._formats.items():
-                backups = await format_.backups(landmarks.get(name, []))
-                found += [Found(format_, backup) for backup in backups]
-            self._found, self._top, self._scanned = found, _arranged(found), generation
+                try:
+                    backups = await format_.backups(landmarks.get(name, []))
+                    found[name] = [Found(format_, backup) for backup in backups]
+                except StoreError as error:
+                    failures[name] = error
+            self._found, self._failures = found, failures
+            self._top = _arranged(one for backups in found.values() for one in backups)
+            self._scanned, self._scans = generation, self._scans + 1
+
+    def _is_current(self, *, anew: bool) -> bool:
+        is_whole = not (anew and self._failures)
+        return is_whole and self._scanned == self._landmarks.generation
+
+    def _require_whole(self, path: tuple[bytes, ...]) -> None:
+        """Raise what kept a format from finding what may belong into the directory `path`."""
+        for name, error in self._failures.items():
+            if not path or path[0] == name.encode():
+                raise error.with_traceback(None)  # it would grow with every raise
 
     def _directory(self, entry: Entry) -> _Directory:
         node = self._node(entry.node)

@@ -258,3 +258,77 @@ async def test_the_top_shows_its_trees_side_by_side(notes, opened) -> None:
     assert await names(top, await top.root()) == [b"backups"]
     with pytest.raises(FileError):
         await walk(top, "other")
+
+
+class Distant(Notes):
+    """Another format, whose backups cannot always be asked for."""
+
+    name = "distant"
+    is_away = False
+    asked = 0
+
+    async def backups(self, landmarks: Sequence[ObjectInfo]) -> list[Backup]:
+        self.asked += 1
+        if self.is_away:
+            raise Unreachable("the store is away")
+        return await super().backups(landmarks)
+
+
+@pytest.fixture
+def distant(notes: Notes) -> Distant:
+    return Distant(notes.surroundings)
+
+
+async def test_a_format_that_cannot_be_asked_hides_no_other(notes, distant, opened) -> None:
+    catalogue = Catalogue(Keys("a.note"), {"distant": distant, "notes": notes}, opened)
+    distant.is_away = True
+
+    assert await names(*(await walk(catalogue, "notes"))) == [b"a"]
+    for path in ("distant", "notes/b", "distant/a"):
+        with pytest.raises((Unreachable, FileError)) as caught:
+            await walk(catalogue, path)
+        assert isinstance(caught.value, Unreachable) == path.startswith("distant")
+    with pytest.raises(Unreachable):
+        await names(catalogue, await catalogue.root())
+    with pytest.raises(Unreachable):
+        await catalogue.found()
+
+
+async def test_a_listing_that_failed_is_made_again(notes, distant, opened) -> None:
+    catalogue = Catalogue(Keys("a.note"), {"distant": distant}, opened)
+    distant.is_away = True
+    with pytest.raises(Unreachable):
+        await catalogue.found()
+
+    distant.is_away = False
+
+    assert len(await catalogue.found()) == 1
+    assert await names(*(await walk(catalogue, "distant"))) == [b"a"]
+
+
+async def test_what_was_known_stays_while_nobody_can_be_asked(notes, distant, opened) -> None:
+    keys = Keys("a.note")
+    catalogue = Catalogue(keys, {"distant": distant}, opened)
+    await walk(catalogue, "distant/a/note")
+    keys.keys.append("b.note")
+    keys.generation += 1
+    distant.is_away = True
+
+    for _ in range(3):
+        await walk(catalogue, "distant/a/note")
+    asked = distant.asked
+    with pytest.raises(Unreachable):
+        await names(*(await walk(catalogue, "distant")))
+
+    assert asked == 2  # known names do not wait for the store each time
+
+
+async def test_a_backup_that_was_stored_anew_is_opened_anew(notes, opened) -> None:
+    tree = opened.tree(notes, Backup(path=("a",), key="a", time_ns=1, version="one"))
+    again = opened.tree(notes, Backup(path=("a",), key="a", time_ns=2, version="one"))
+    other = opened.tree(notes, Backup(path=("a",), key="a", time_ns=1, version="two"))
+    for one in (tree, again, other):
+        await one.root()
+
+    assert tree == again != other
+    assert notes.openings == 2
