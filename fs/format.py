@@ -72,6 +72,7 @@ class Backup:
     key: str  # the object that announces it, for messages
     time_ns: int  # nanoseconds since 1970
     size: int | None = None  # bytes, when cheaply known
+    version: str = ""  # changes with what is shown, where `key` can be stored anew
     is_complete: bool = True
     reason: str = ""  # why it is not shown, or what the administrator should know
     has_latest: bool = False  # its parent directory is one of times and gets a `latest` symlink
@@ -100,10 +101,13 @@ class BackupFormat(ABC):
         """Return all backups, complete or not, that `landmarks` (all of the repository's) announce.
 
         A landmark that cannot be read yields an incomplete `Backup` with the reason, and stops no
-        other.
+        other. Only `Unreachable` is raised: what could not be asked is not missing.
         Called again whenever landmarks changed, so what was learnt of unchanged ones is kept.
         """
 
     @abstractmethod
     def open(self, backup: Backup) -> AbstractAsyncContextManager[Tree]:
-        """Open a complete backup as an immutable tree."""
+        """Open a complete backup as an immutable tree.
+
+        Raises `Replaced` when what is there by now is another version than `backup` tells of.
+        """

@@ -24,20 +24,20 @@ class OpenBackups:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._shared: OrderedDict[tuple[str, str, tuple[str, ...]], _Shared] = OrderedDict()
+        self._shared: OrderedDict[Hashable, _Shared] = OrderedDict()
 
     def tree(self, format_: BackupFormat, backup: Backup) -> Tree:
         """Return a tree that opens `backup` at its first use; nothing is asked of the store yet."""
-        identity = (format_.name, backup.key, backup.path, backup.time_ns, backup.size)
-        return _BackupTree(identity, lambda: self._use(format_, backup))
+        version = backup.version or (backup.time_ns, backup.size)
+        identity = (format_.name, backup.key, backup.path, version)
+        return _BackupTree(identity, lambda: self._use(identity, format_, backup))
 
-    def _use(self, format_: BackupFormat, backup: Backup) -> "_Shared":
-        key = (format_.name, backup.key, backup.path)
-        shared = self._shared.get(key)
+    def _use(self, identity: Hashable, format_: BackupFormat, backup: Backup) -> "_Shared":
+        shared = self._shared.get(identity)
         if shared is None or shared.is_failed:
-            shared = self._shared[key] = _Shared(format_, backup)
+            shared = self._shared[identity] = _Shared(format_, backup)
             self._nursery.start_soon(shared.run)
-        self._shared.move_to_end(key)
+        self._shared.move_to_end(identity)
         self._close_idle()
         return shared
 

@@ -10,6 +10,7 @@ from contracts.format_contract import surroundings
 from support.objects import FolderObjects
 
 from backgate.fs.format import Backup
+from backgate.fs.formats.tar.build import identity
 from backgate.fs.formats.tar.format import TarFormat
 from backgate.fs.tree import Tree
 
@@ -60,6 +61,7 @@ async def opened(
     async with surroundings(store, cache) as lent:
         assert isinstance(lent.objects, FolderObjects)
         info = await lent.objects.info(key)
-        backup = Backup(path=(key,), key=key, time_ns=info.mtime_ns)
+        version = identity(info)
+        backup = Backup(path=(key,), key=key, time_ns=info.mtime_ns, version=version)
         async with TarFormat(lent).open(backup) as tree:
             yield tree, lent.objects

@@ -1,5 +1,6 @@
 """Tar archives in a repository, each shown as the tree that extracting it would leave."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 
@@ -15,7 +16,7 @@ from backgate.fs.formats.tar.paths import is_archive, paths
 from backgate.fs.formats.tar.tree import TarTree
 from backgate.fs.formats.tar.verdicts import Verdict, Verdicts, judge
 from backgate.fs.tree import Tree
-from backgate.gateway.errors import Damaged, StoreError
+from backgate.gateway.errors import Damaged, Replaced, StoreError, Unreachable
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Source
 from backgate.gateway.units import MIB
@@ -52,6 +53,7 @@ class TarFormat(BackupFormat):
                 key=info.key,
                 time_ns=info.mtime_ns,
                 size=info.size,
+                version=identity(info),
                 is_complete=not verdict.reason,
                 reason=verdict.reason,
                 notes={"compression": verdict.kind} | verdict.notes,
@@ -62,6 +64,11 @@ class TarFormat(BackupFormat):
     @asynccontextmanager
     async def open(self, backup: Backup) -> AsyncIterator[Tree]:
         info = await self.surroundings.objects.info(backup.key)
+        if identity(info) != backup.version:
+            raise Replaced(f"{info.key}: another archive lies there by now", key=info.key)
+        verdict = self._verdicts.known(info)
+        if verdict is not None and verdict.reason:  # reading all of it again would end as before
+            raise Damaged(info.key, None, f"as was found before: {verdict.reason}")
         try:
             index = await self._indexes.open(info)
         except Damaged as error:
@@ -90,24 +97,31 @@ class TarFormat(BackupFormat):
         return Unpacked(packed, index.connection, self._decoders, self._pieces)
 
     async def _judge(self, landmarks: Sequence[ObjectInfo]) -> list[Verdict]:
-        """Return a verdict on each; what is not known yet is looked at, and then remembered."""
+        """Return a verdict on each; what is not known yet is looked at, and then remembered.
+
+        Raises `Unreachable`: an archive that could not be asked for is not missing.
+        """
+        unknown = deque(info for info in landmarks if self._verdicts.known(info) is None)
         found: dict[str, Verdict] = {}
         failed: dict[str, Verdict] = {}
-        looks = trio.CapacityLimiter(LOOKS_AT_ONCE)
+        unreachable: list[Unreachable] = []
 
-        async def look(info: ObjectInfo) -> None:
-            async with looks:
+        async def look() -> None:
+            while unknown and not unreachable:
+                info = unknown.popleft()
                 try:
-                    found[identity(info)] = await judge(
-                        info, self.surroundings.objects.source(info)
-                    )
+                    source = self.surroundings.objects.source(info)
+                    found[identity(info)] = await judge(info, source)
+                except Unreachable as error:
+                    unreachable.append(error)
                 except (StoreError, Damaged) as error:
                     failed[identity(info)] = Verdict(reason=str(error))
 
         async with trio.open_nursery() as nursery:
-            for info in landmarks:
-                if self._verdicts.known(info) is None:
-                    nursery.start_soon(look, info)
+            for _ in range(min(LOOKS_AT_ONCE, len(unknown))):
+                nursery.start_soon(look)
         if found:
             self._verdicts.remember(found)
+        if unreachable:
+            raise unreachable[0]
         return [self._verdicts.known(info) or failed[identity(info)] for info in landmarks]

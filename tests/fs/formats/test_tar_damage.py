@@ -7,6 +7,7 @@ import lzma
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,11 @@ from support.archives import END, member, opened, small_archive
 from support.extract import read_all
 from support.objects import FolderObjects
 
-from backgate.fs.format import Backup
 from backgate.fs.formats.tar.format import TarFormat
 from backgate.fs.tree import Entry, Tree
-from backgate.gateway.errors import Damaged, FileError
+from backgate.gateway.errors import Damaged, FileError, Replaced, Unreachable
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Source
 
 ARCHIVE = small_archive()
 SECONDS = 20  # far more than any of these takes
@@ -213,6 +215,66 @@ async def test_a_truncation_found_at_the_first_opening_is_remembered(
         assert mended.is_complete
 
 
+async def test_an_archive_that_was_found_damaged_is_not_read_again(
+    store: Path, tmp_path: Path
+) -> None:
+    (store / "a.tar.gz").write_bytes(COMPRESS["gz"](ARCHIVE)[:-20])
+    async with surroundings(store, tmp_path / "cache") as lent:
+        format_, objects = TarFormat(lent), lent.objects
+        assert isinstance(objects, FolderObjects)
+        (backup,) = await found(format_)
+        for is_read in (True, False):
+            objects.reads.clear()
+            with pytest.raises(Damaged, match="truncated"):
+                async with format_.open(backup):
+                    pass
+            assert bool(objects.reads) == is_read
+
+
+async def test_an_archive_stored_anew_is_not_shown_as_the_old_one(
+    store: Path, tmp_path: Path
+) -> None:
+    (store / "a.tar").write_bytes(member("a", b"old" * 300) + END)
+    async with surroundings(store, tmp_path / "cache") as lent:
+        format_ = TarFormat(lent)
+        (old,) = await found(format_)
+        (store / "a.tar").write_bytes(member("b", b"new") + END)
+        (new,) = await found(format_)
+
+        with pytest.raises(Replaced):
+            async with format_.open(old):
+                pass
+        async with format_.open(new) as tree:
+            assert (await tree.child(await tree.root(), b"b")).size == len(b"new")
+
+
+async def test_an_archive_that_cannot_be_asked_for_is_not_missing(
+    store: Path, tmp_path: Path
+) -> None:
+    for number in range(100):
+        (store / f"{number}.tar").write_bytes(ARCHIVE)
+    async with surroundings(store, tmp_path / "cache") as lent:
+        away = Away(store)
+        away.keys = {"50.tar"}
+        format_ = TarFormat(replace(lent, objects=away))
+        with pytest.raises(Unreachable):
+            await found(format_)
+        away.keys = set()
+
+        assert all(backup.is_complete for backup in await found(format_))
+
+
+class Away(FolderObjects):
+    """Objects of which some cannot be asked for."""
+
+    keys: set[str]
+
+    def source(self, info: ObjectInfo) -> Source:
+        if info.key in self.keys:
+            raise Unreachable("the store is away")
+        return super().source(info)
+
+
 async def test_a_spoilt_archive_hides_no_other(store: Path, tmp_path: Path) -> None:
     (store / "bad.tar").write_bytes(b"no tar at all" * 100)
     (store / "good.tar").write_bytes(ARCHIVE)
@@ -247,11 +309,7 @@ async def test_bytes_that_changed_since_the_first_pass_are_damaged(
     archive = member("a", bytes(range(256)) * 4000) + END
     path = store / "a.tar.zst"
     path.write_bytes(zstandard.ZstdCompressor(write_checksum=False).compress(archive))
-    backup = Backup(path=("a",), key="a.tar.zst", time_ns=0)
-    async with (
-        surroundings(store, tmp_path / "cache") as lent,
-        TarFormat(lent).open(backup) as tree,
-    ):
+    async with opened(store, tmp_path / "cache", "a.tar.zst") as (tree, _):
         entry = await tree.child(await tree.root(), b"a")
         other = archive.replace(b"\x80\x81", b"\x80\x82")
         path.write_bytes(zstandard.ZstdCompressor(write_checksum=False).compress(other))
