@@ -5,6 +5,7 @@ backup formats or FUSE.
 """
 
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import trio
 from backgate.gateway.blocks import BlockCache, open_blocks
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
-from backgate.gateway.errors import Unreachable
+from backgate.gateway.errors import StoreError, Unreachable
 from backgate.gateway.heap import share_one_heap
 from backgate.gateway.metadata.cache import Metadata, open_metadata
+from backgate.gateway.metadata.index import has_index
 from backgate.gateway.places import Places
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.providers import open_provider
@@ -31,6 +33,8 @@ from backgate.gateway.units import MIB
 
 AHEAD = 32 * MIB  # bytes held ahead of who indexes an archive; a mount has a budget of its own
 CHECK_PATIENCE = 5.0  # seconds; a store that is away must not keep a mount from coming up
+CACHED_PATIENCE = 0.2  # seconds; nor must a slow one, where the cache has the answers
+METADATA = "metadata"  # the index's folder in the cache
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +107,8 @@ async def open_repository(
     """Open a repository and what belongs to it; all is closed when the context ends.
 
     With `writable` its spool is recovered and claimed for this process. `crawls` keeps the metadata
-    cache complete in the background. A store that is away is no error; one that says no is.
+    cache complete in the background. A store that is away is no error; one that says no is. With
+    a cache nobody waits long for its word: a no that comes later is logged.
 
     Raises `NotFound` for a missing bucket, `Refused` for wrong credentials, `ConfigError`.
     """
@@ -112,12 +117,14 @@ async def open_repository(
     store = ObjectStore(provider, prefix=prefix, patience=config.patience)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
-        await _check(store)
+        directory = places.cache / METADATA
+        with trio.move_on_after(CACHED_PATIENCE if has_index(directory) else math.inf) as checking:
+            await _check(store)
         blocks = stack.enter_context(open_blocks(places.cache / "blocks", config.block_cache))
         metadata = await stack.enter_async_context(
             open_metadata(
                 store,
-                places.cache / "metadata",
+                directory,
                 writers=config.writers,
                 max_age=config.max_age,
                 crawls=crawls,
@@ -131,6 +138,8 @@ async def open_repository(
             )
         ahead = Ahead(await stack.enter_async_context(trio.open_nursery()), Budget(AHEAD))
         stack.callback(ahead.nursery.cancel_scope.cancel)
+        if checking.cancelled_caught:
+            ahead.nursery.start_soon(_check_late, store)
         patience = config.backups_patience
         yield Repository(
             config=config,
@@ -153,3 +162,10 @@ async def _check(store: ObjectStore) -> None:
         await store.patient(CHECK_PATIENCE).check()
     except Unreachable as error:
         log.warning("the store does not answer, going on with what is known: %s", error)
+
+
+async def _check_late(store: ObjectStore) -> None:
+    try:
+        await _check(store)
+    except StoreError as error:
+        log.warning("the store refuses, going on with what is known: %s", error)

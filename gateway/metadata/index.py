@@ -32,6 +32,11 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+def has_index(directory: Path) -> bool:
+    """True when an earlier run has left an index in `directory`."""
+    return (directory / FILE).exists()
+
+
 class Index:
     """The index of the repository whose cache is in `directory`, for one process.
 
