@@ -5,6 +5,7 @@ where S3 requires them, because half of the others refuse them. botocore does no
 does.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,13 +14,15 @@ from botocore.exceptions import ClientError
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
+from backgate.gateway.endpoints import endpoint_of
 from backgate.gateway.errors import (
     ConfigError,
     NotFound,
+    Refused,
     StoreError,
+    Unreachable,
     Unsupported,
 )
-from backgate.gateway.profiles import UNKNOWN, profile
 from backgate.gateway.provider import (
     NO_METADATA,
     Body,
@@ -29,8 +32,20 @@ from backgate.gateway.provider import (
     Provider,
 )
 from backgate.gateway.providers.s3_body import PieceByPiece
-from backgate.gateway.providers.s3_client import Clients, Connection, authorities, content_md5
-from backgate.gateway.providers.s3_errors import code_of, status_of, translated, translation
+from backgate.gateway.providers.s3_client import (
+    Clients,
+    Connection,
+    authorities,
+    content_md5,
+    keys_of,
+)
+from backgate.gateway.providers.s3_errors import (
+    code_of,
+    headers_of,
+    status_of,
+    translated,
+    translation,
+)
 from backgate.gateway.providers.s3_metadata import to_headers
 from backgate.gateway.providers.s3_read import S3Reader, http_date_ns
 from backgate.gateway.units import SECOND_NS
@@ -38,6 +53,7 @@ from backgate.gateway.units import SECOND_NS
 UPLOADS_MAX = 100_000  # pending at once; more is an endless answer, or a lost cause
 
 _NO_BATCH_DELETE = {400, 405, 411, 501}  # what stores answer that do not know or like DeleteObjects
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore lets pass; it stands in URLs
 _CONTROLS = {chr(code) for code in range(32)} | {"\ufffe", "\uffff"}  # no XML document holds them
 
 
@@ -49,17 +65,17 @@ class S3(Provider):
         self.abilities = connection.profile.abilities()
         self._bucket = connection.bucket
         self._clients = Clients(connection)
-        self._reader = S3Reader(connection, self._clients.keys, self.name)
+        self._reader = S3Reader(connection, keys_of(connection.credentials), self.name)
         self._deletes_batches = connection.profile.delete_integrity != "single"
 
     def check(self) -> None:
-        with translated(self.name, "check"):
-            try:
-                answer = self._clients.quick.head_bucket(Bucket=self._bucket)
-            except ClientError as error:
-                self._compare_clocks(error.response)
-                raise
-        self._compare_clocks(answer)
+        try:
+            headers = self._reader.check()
+        except StoreError as error:
+            if isinstance(error.__cause__, ClientError):
+                self._compare_clocks(headers_of(error.__cause__))
+            raise
+        self._compare_clocks(headers)
 
     def head(self, key: str) -> ObjectInfo:
         return self._reader.head(key)
@@ -99,7 +115,7 @@ class S3(Provider):
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
         mtime_ns = http_date_ns(date) or int(time.time()) * SECOND_NS
         lower = {name.lower(): text for name, text in metadata.items()}
-        return ObjectInfo(key, len(body), mtime_ns, answer["ETag"].strip('"'), lower)
+        return ObjectInfo(key, len(body), mtime_ns, self._etag(answer, key), lower)
 
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
@@ -129,11 +145,16 @@ class S3(Provider):
                 answer = self._clients.moving.delete_objects(Bucket=self._bucket, Delete=listed)
         except StoreError as error:
             cause = error.__cause__
-            if not isinstance(cause, ClientError) or status_of(cause) not in _NO_BATCH_DELETE:
+            passes = isinstance(error, (Unreachable, Refused))  # and is no word about batches
+            status = status_of(cause) if isinstance(cause, ClientError) else 0
+            if passes or status not in _NO_BATCH_DELETE:
                 raise
             self._deletes_batches = False
             return self._delete_one_by_one(keys)
-        failed = {one["Key"]: self._delete_error(one) for one in answer.get("Errors", ())}
+        errors = answer.get("Errors", ())
+        failed = {one.get("Key", ""): self._delete_error(one) for one in errors}
+        if not failed.keys() <= set(speakable):
+            raise StoreError(f"{self.name}: delete: {min(failed)!r} failed, which nobody named")
         known = {key: error for key, error in failed.items() if not isinstance(error, NotFound)}
         return known | self._delete_one_by_one(others)
 
@@ -155,7 +176,7 @@ class S3(Provider):
                 Body=PieceByPiece(body),
                 ContentMD5=content_md5(body),
             )
-        return str(answer["ETag"]).strip('"')
+        return self._etag(answer, key)
 
     def copy_part(
         self, key: str, upload: str, number: int, source: str, start: int, stop: int
@@ -171,7 +192,7 @@ class S3(Provider):
                 CopySource=self._source(source),
                 CopySourceRange=f"bytes={start}-{stop - 1}",
             )
-        return str(answer["CopyPartResult"]["ETag"]).strip('"')
+        return self._etag(answer.get("CopyPartResult", {}), key)
 
     def commit_upload(
         self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False
@@ -207,7 +228,8 @@ class S3(Provider):
             pages = self._clients.quick.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 for one in page.get("Uploads", ()):
-                    begun_ns = int(one["Initiated"].timestamp()) * SECOND_NS
+                    begun = one.get("Initiated")
+                    begun_ns = 0 if begun is None else int(begun.timestamp()) * SECOND_NS
                     found.append(PendingUpload(one["Key"], one["UploadId"], begun_ns))
                 if len(found) > UPLOADS_MAX:
                     raise StoreError(f"{self.name}: more than {UPLOADS_MAX} pending uploads")
@@ -220,24 +242,32 @@ class S3(Provider):
     def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
         return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)
 
-    def _compare_clocks(self, answer: Mapping[str, Any]) -> None:
-        date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-        if told_ns := http_date_ns(date):
+    def _compare_clocks(self, headers: Mapping[str, str]) -> None:
+        lower = {name.lower(): text for name, text in headers.items()}
+        if told_ns := http_date_ns(lower.get("date", "")):
             self.clock_skew = told_ns / SECOND_NS - time.time()
+
+    def _etag(self, answer: Mapping[str, Any], key: str) -> str:
+        if not answer.get("ETag"):
+            raise StoreError(f"{self.name}: {key!r}: the answer has no etag", key=key)
+        return str(answer["ETag"]).strip('"')
 
     def _source(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": key}
 
     def _delete_one_by_one(self, keys: Sequence[str]) -> dict[str, Exception]:
         failed: dict[str, Exception] = {}
-        for key in keys:
+        for number, key in enumerate(keys):
             try:
                 with translated(self.name, "delete", key):
                     self._clients.quick.delete_object(Bucket=self._bucket, Key=key)
-            except NotFound:
-                pass
+            except NotFound as error:
+                if error.key is None:
+                    raise  # it is the bucket that is not there
             except StoreError as error:
                 failed[key] = error
+                if not isinstance(error.__cause__, ClientError):
+                    return failed | dict.fromkeys(keys[number:], error)  # nobody answers
         return failed
 
     def _delete_error(self, entry: Mapping[str, str]) -> StoreError:
@@ -246,7 +276,8 @@ class S3(Provider):
         status = 503 if code in ("InternalError", "ServiceUnavailable") else 0
         answer: Any = {"Error": entry, "ResponseMetadata": {"HTTPStatusCode": status}}
         error = ClientError(answer, "DeleteObjects")
-        return translation(error, f"{self.name}: delete {entry['Key']!r}", entry["Key"])
+        key = entry.get("Key", "")
+        return translation(error, f"{self.name}: delete {key!r}", key)
 
 
 def _condition(*, if_absent: bool) -> dict[str, str]:
@@ -256,19 +287,14 @@ def _condition(*, if_absent: bool) -> dict[str, str]:
 def open_url(config: RepositoryConfig, credentials: Credentials | None) -> tuple[Provider, str]:
     """Return the bucket and the prefix of `s3://bucket/prefix`; raises `ConfigError`."""
     bucket, _, path = config.url.partition("://")[2].partition("/")
-    name = config.provider or ("aws" if config.endpoint_url is None else UNKNOWN)
-    dialect = profile(name, config.origin)
-    region = config.region or dialect.region
-    endpoint = config.endpoint_url or (dialect.endpoint or "").format(region=region)
-    if not endpoint:
-        raise ConfigError(
-            f"{config.origin}: endpoint_url is missing: {dialect.title} has no address of its own"
-        )
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(f"{config.origin}: url: {bucket!r} cannot be a bucket's name")
+    endpoint = endpoint_of(config)
     connection = Connection(
         bucket=bucket,
-        endpoint_url=endpoint,
-        region=region,
-        profile=dialect,
+        endpoint_url=endpoint.url,
+        region=endpoint.region,
+        profile=endpoint.profile,
         credentials=credentials,
         ca_bundle=authorities(config.ca_bundle, config.origin),
     )

@@ -1,24 +1,23 @@
-"""Make botocore clients that speak a provider's dialect, fail in time, and leave retrying to us."""
+"""Where a bucket is and what opens it; botocore's clients for it are made when first used.
+
+botocore needs longer to make a client than a mount may take to come up, and what is read, listed
+and checked does without one.
+"""
 
 import base64
 import hashlib
 import os
 import ssl
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-import botocore.credentials
-import botocore.loaders
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-from botocore.handlers import add_expect_header
-
-from backgate.gateway import threads
 from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import ConfigError
 from backgate.gateway.profiles import Profile
+
+if TYPE_CHECKING:
+    from backgate.gateway.providers.s3_sdk import SdkClients
 
 CONNECT_WITHIN = 10  # seconds
 ANSWER_WITHIN = 30  # seconds without a byte, for an object's bytes or attributes
@@ -54,25 +53,64 @@ class Connection:
         return f"{scheme}://{host}/{self.bucket}/"
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys that were configured, as botocore's signer asks for them."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    token: str | None = field(repr=False)
+
+    def get_frozen_credentials(self) -> "Keys":
+        """Return keys that belong together: these never change."""
+        return self
+
+
 class Clients:
     """The clients of one bucket; they differ in how long they wait, and share all else."""
 
     def __init__(self, connection: Connection) -> None:
-        session = _session()
-        self.keys = _keys(session, connection.credentials)
-        self.quick = _client(session, connection, ANSWER_WITHIN, threads.CONNECTIONS)
-        self.moving = _client(session, connection, MOVE_WITHIN, threads.PUT_THREADS)
+        self._connection = connection
+        self._made: SdkClients | None = None
+        self._making = threading.Lock()
+
+    @property
+    def quick(self) -> Any:
+        """For what is answered at once."""
+        return self._clients().quick
+
+    @property
+    def moving(self) -> Any:
+        """For what the store takes its time for."""
+        return self._clients().moving
 
     def close(self) -> None:
-        for client in (self.quick, self.moving):
-            client.close()
+        if self._made is not None:
+            self._made.close()
+
+    def _clients(self) -> "SdkClients":
+        with self._making:
+            if self._made is None:
+                from backgate.gateway.providers.s3_sdk import SdkClients
+
+                self._made = SdkClients(self._connection)
+            return self._made
+
+
+def keys_of(given: Credentials | None) -> Any:
+    """Return what signs requests; None when there is nothing. Raises `ConfigError`."""
+    if given is not None:
+        return Keys(given.access_key, given.secret_key, given.session_token)
+    from backgate.gateway.providers.s3_sdk import keys_found
+
+    return keys_found()
 
 
 def authorities(ca_bundle: str | None, origin: str) -> str | None:
     """Return the file of certificates to trust; `ConfigError` when `ca_bundle` is not one."""
     if ca_bundle is None:
         system = ssl.get_default_verify_paths().cafile
-        return None if "AWS_CA_BUNDLE" in os.environ else system
+        return os.environ.get("AWS_CA_BUNDLE") or system
     path = os.path.expanduser(ca_bundle)
     try:
         ssl.create_default_context(cafile=path)
@@ -80,81 +118,6 @@ def authorities(ca_bundle: str | None, origin: str) -> str | None:
         why = error.strerror or "no certificate in it"
         raise ConfigError(f"{origin}: ca_bundle: {path}: {why}") from error
     return path
-
-
-@cache
-def _models() -> botocore.loaders.Loader:
-    """What botocore knows of S3: two megabytes of JSON, read once."""
-    return botocore.loaders.create_loader()
-
-
-def _session() -> botocore.session.Session:
-    session = botocore.session.Session()
-    session.register_component("data_loader", _models())
-    # The metadata address of a cloud machine is asked only by a profile that says so.
-    session.get_component("credential_provider").remove("iam-role")
-    return session
-
-
-def _keys(
-    session: botocore.session.Session, given: Credentials | None
-) -> botocore.credentials.Credentials | None:
-    if given is not None:
-        return botocore.credentials.Credentials(
-            given.access_key, given.secret_key, given.session_token
-        )
-    try:
-        return session.get_credentials()
-    except BotoCoreError as error:  # a profile that is named and not there, or not whole
-        raise ConfigError(f"credentials: {error}") from error
-
-
-def _client(
-    session: botocore.session.Session, connection: Connection, wait: float, pool: int
-) -> Any:
-    given = connection.credentials
-    client: Any = session.create_client(
-        "s3",
-        endpoint_url=connection.endpoint_url,
-        region_name=connection.region,
-        aws_access_key_id=None if given is None else given.access_key,
-        aws_secret_access_key=None if given is None else given.secret_key,
-        aws_session_token=None if given is None else given.session_token,
-        verify=connection.ca_bundle,
-        config=Config(
-            user_agent_extra="backgate",
-            connect_timeout=CONNECT_WITHIN,
-            read_timeout=wait,
-            max_pool_connections=pool,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={
-                "addressing_style": connection.addressing,
-                "payload_signing_enabled": not connection.is_encrypted,
-            },
-        ),
-    )
-    # A server that does not know 100-continue lets each PUT wait a second, or a minute.
-    client.meta.events.unregister("before-call.s3", add_expect_header)
-    client.meta.events.register("before-call.s3", _stay_in_the_region)
-    if connection.profile.delete_integrity == "md5":
-        client.meta.events.register("before-sign.s3.DeleteObjects", _md5_instead_of_crc)
-    return client
-
-
-def _stay_in_the_region(params: dict[str, Any], **_: Any) -> None:
-    """Tell botocore that it has followed a redirect already: it would follow one to itself."""
-    params["context"].setdefault("s3_redirect", {})["redirected"] = True
-
-
-def _md5_instead_of_crc(request: Any, **_: Any) -> None:
-    for name in [name for name in request.headers if name.lower().startswith(_CHECKSUMS)]:
-        del request.headers[name]
-    request.headers["Content-MD5"] = content_md5(request.body)
-
-
-_CHECKSUMS = ("x-amz-checksum-", "x-amz-sdk-checksum-")
 
 
 def content_md5(body: bytes | bytearray | memoryview) -> str:

@@ -23,6 +23,7 @@ from backgate.gateway.errors import (
 )
 
 LONGEST = 300  # characters of a store's own words in a message
+BODILESS = {"head", "check", "HeadObject", "HeadBucket"}  # verbs whose answers hold no words
 
 _NOT_FOUND = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NoSuchUpload", "NotFound", "404"}
 _REFUSED = {
@@ -142,7 +143,9 @@ def _from_answer(
 ) -> StoreError:
     code, status = code_of(error), status_of(error)
     said = _brief(f"{code}: {error.response.get('Error', {}).get('Message', '')}")
-    if code in _NOT_FOUND:  # a 404 that is not the store's own words may be a proxy's
+    if status == 404 and code in ("", "404") and error.operation_name not in BODILESS:
+        return Unreachable(f"{what}: 404, and not in a store's words: {said}", key=key)  # a proxy's
+    if code in _NOT_FOUND:
         return _absent(code, what, key)
     if status == 412 or code == "PreconditionFailed":
         return precondition(f"{what}: {_condition_text(precondition)}", key=key)
@@ -159,7 +162,7 @@ def _from_answer(
         return InvalidKey(f"{what}: {said}", key=key)
     if status in (405, 501) or code == "NotImplemented":
         return Unsupported(f"{what}: {said}", key=key)
-    region = _headers(error).get("x-amz-bucket-region")
+    region = headers_of(error).get("x-amz-bucket-region")
     if status in (301, 307) or (status == 400 and region):
         where = f"region {_brief(region)}" if region else "another region or at another endpoint"
         return StoreError(f"{what}: the bucket is in {where}: set region", key=key)
@@ -190,7 +193,7 @@ def _refusal(code: str, said: str) -> str:
 
 def _retry_after(error: exceptions.ClientError) -> float | None:
     """Seconds that the answer asks to wait: a number, or a date."""
-    text = _headers(error).get("retry-after", "")
+    text = headers_of(error).get("retry-after", "")
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
@@ -199,7 +202,8 @@ def _retry_after(error: exceptions.ClientError) -> float | None:
         return None
 
 
-def _headers(error: exceptions.ClientError) -> dict[str, str]:
+def headers_of(error: exceptions.ClientError) -> dict[str, str]:
+    """Return the answer's headers, their names in lower case."""
     headers: Any = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return {str(name).lower(): str(text) for name, text in headers.items()}
 

@@ -23,10 +23,10 @@ from botocore.parsers import create_parser
 from botocore.utils import get_environ_proxies
 
 from backgate.gateway import threads
-from backgate.gateway.errors import Replaced, StoreError, Unreachable
+from backgate.gateway.errors import NotFound, Replaced, StoreError, Unreachable
 from backgate.gateway.provider import ObjectInfo, Page
 from backgate.gateway.providers.s3_client import ANSWER_WITHIN, CONNECT_WITHIN, Connection
-from backgate.gateway.providers.s3_errors import translated
+from backgate.gateway.providers.s3_errors import headers_of, translated
 from backgate.gateway.providers.s3_metadata import from_headers
 from backgate.gateway.units import KIB, MIB, SECOND_NS
 
@@ -40,6 +40,8 @@ _EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20}|\*)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND_NS = 1000
+_SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)  # less than 2 to the power of 63
+_TIME_MAX_NS = 1 << 63
 
 
 class S3Reader:
@@ -48,6 +50,8 @@ class S3Reader:
     def __init__(self, connection: Connection, keys: Any, name: str) -> None:
         self._name, self._keys, self._region = name, keys, connection.region
         self._url = connection.bucket_url
+        is_path = connection.addressing == "path"
+        self._bucket_url = self._url.rstrip("/") if is_path else self._url
         self._payload = "UNSIGNED-PAYLOAD" if connection.is_encrypted else _EMPTY_SHA256
         self._parser: Any = create_parser("rest-xml")
         session = partial(
@@ -62,9 +66,19 @@ class S3Reader:
             timeout=(CONNECT_WITHIN, LIST_WITHIN), max_pool_connections=threads.METADATA_THREADS
         )
 
+    def check(self) -> Mapping[str, str]:
+        """Ask for the bucket itself, and return the headers of the answer."""
+        with self._asked("check", None, "HEAD", self._bucket_url) as response:
+            return dict(response.headers)
+
     def head(self, key: str) -> ObjectInfo:
-        with self._asked("head", key, "HEAD", self._key_url(key)) as response:
-            return info_of(key, response.headers)
+        try:
+            with self._asked("head", key, "HEAD", self._key_url(key)) as response:
+                return info_of(key, response.headers, f"{self._name}: head {key!r}")
+        except NotFound as error:
+            if isinstance(error.__cause__, ClientError) and _is_nobodys(error.__cause__):
+                self._confirm_absent(key)
+            raise
 
     def get(self, key: str, start: int, stop: int, etag: str | None) -> bytes:
         if stop <= start:
@@ -137,7 +151,7 @@ class S3Reader:
         S3SigV4Auth(keys, "s3", self._region).add_auth(request)
 
     def _refuse(self, response: Any, verb: str) -> None:
-        if response.status_code == 416:
+        if response.status_code == 416 and verb == "get":
             raise _BehindTheEnd
         answer = {
             "status_code": response.status_code,
@@ -175,6 +189,11 @@ class S3Reader:
             raise StoreError(f"{self._name}: get {key!r}: another range than asked for", key=key)
         return end - start
 
+    def _confirm_absent(self, key: str) -> None:
+        """Raise unless the store says in words that there is no such object."""
+        self.get(key, 0, 1, None)
+        raise Unreachable(f"{self._name}: head {key!r}: not found, and yet it can be read", key=key)
+
     def _nothing(self, key: str, start: int, etag: str | None) -> bytes:
         """A range behind the end is empty; unless that is so since the object was replaced."""
         info = self.head(key)
@@ -199,10 +218,20 @@ class _BehindTheEnd(Exception):
     """The range begins where the object has no bytes (416)."""
 
 
-def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Return what the headers of an answer say of `key`; a date that is wrong counts as 1970."""
+def _is_nobodys(error: ClientError) -> bool:
+    """True for an answer without a header of S3's: it may be a proxy's, whose store is away."""
+    return not any(name.startswith("x-amz-") for name in headers_of(error))
+
+
+def info_of(key: str, headers: Mapping[str, str], what: str) -> ObjectInfo:
+    """Return what the headers of an answer say of `key`; a date that is wrong counts as 1970.
+
+    Raises `Unreachable`, whose message begins with `what`, when they do not say how long it is.
+    """
     lower = {name.lower(): text for name, text in headers.items()}
-    length = lower.get("content-length", "0")
+    length = lower.get("content-length", "")
+    if not _SIZE.fullmatch(length):
+        raise Unreachable(f"{what}: the answer has no length", key=key)
     metadata = {
         name[len(USER_METADATA) :]: text
         for name, text in lower.items()
@@ -210,7 +239,7 @@ def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
     }
     return ObjectInfo(
         key,
-        int(length) if length.isdigit() else 0,
+        int(length),
         http_date_ns(lower.get("last-modified", "")),
         lower.get("etag", "").strip('"'),
         from_headers(metadata),
@@ -220,7 +249,7 @@ def info_of(key: str, headers: Mapping[str, str]) -> ObjectInfo:
 def http_date_ns(text: str) -> int:
     """Return `Sun, 22 Nov 2026 14:05:28 GMT` in nanoseconds since 1970; 0 if it is no date."""
     try:
-        return int(parsedate_to_datetime(text).timestamp()) * SECOND_NS
+        return _storable(int(parsedate_to_datetime(text).timestamp()) * SECOND_NS)
     except (ValueError, TypeError, OverflowError):
         return 0
 
@@ -233,7 +262,7 @@ def _page(root: ElementTree.Element, space: str) -> Page:
         objects.append(
             ObjectInfo(
                 decode(field["Key"]) if "Key" in field else _missing("Key"),
-                int(field["Size"]) if "Size" in field else _missing("Size"),
+                _size(field["Size"]) if "Size" in field else _missing("Size"),
                 _iso_date_ns(field.get("LastModified", "")),
                 field.get("ETag", "").strip('"'),
             )
@@ -254,11 +283,22 @@ def _missing(name: str) -> Any:
     raise ValueError(f"the listing has no {name}")
 
 
+def _size(text: str) -> int:
+    if not _SIZE.fullmatch(text):
+        raise ValueError(f"an object of {text[:80]!r} bytes")
+    return int(text)
+
+
+def _storable(time_ns: int) -> int:
+    """A time as a database and a kernel can hold it; those behind the year 2262 count as 1970."""
+    return time_ns if abs(time_ns) < _TIME_MAX_NS else 0
+
+
 def _iso_date_ns(text: str) -> int:
     date = datetime.fromisoformat(text)
     since = (date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH
     seconds = since.days * 86400 + since.seconds
-    return seconds * SECOND_NS + since.microseconds * _MICROSECOND_NS
+    return _storable(seconds * SECOND_NS + since.microseconds * _MICROSECOND_NS)
 
 
 def _bounded(response: Any, limit: int) -> bytes:

@@ -1,16 +1,18 @@
 """S3 against a real server, over http and over TLS: the contract, and what goes wrong."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
-from contracts.provider_contract import ProviderContract
 from servers.seaweedfs import SeaweedFS
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
-from backgate.gateway.errors import NotFound, Refused
+from backgate.gateway.errors import ConfigError, NotFound, Refused
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider
+from backgate.gateway.testing.provider_contract import ProviderContract
 
 pytestmark = pytest.mark.live
 
@@ -109,6 +111,39 @@ def test_without_credentials_the_metadata_address_is_not_asked(
 
     assert asked == []
     provider.close()
+
+
+def test_what_is_read_listed_and_checked_needs_none_of_the_clients_that_take_long_to_make(
+    seaweedfs_server: SeaweedFS,
+) -> None:
+    seaweedfs_server.bucket("contract")
+    keys = Credentials(seaweedfs_server.access_key, seaweedfs_server.secret_key)
+    program = (
+        "import sys\n"
+        "from backgate.gateway.config import RepositoryConfig\n"
+        "from backgate.gateway.credentials import Credentials\n"
+        "from backgate.gateway.providers import open_provider\n"
+        "keys = Credentials(*sys.argv[2:])\n"
+        "config = RepositoryConfig(name='a', url='s3://contract', endpoint_url=sys.argv[1])\n"
+        "provider, _ = open_provider(config, keys)\n"
+        "provider.check(), provider.page(), provider.close()\n"
+        "print('botocore.session' in sys.modules)\n"
+    )
+
+    arguments = [seaweedfs_server.endpoint_url, keys.access_key, keys.secret_key]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("bucket", ["a?b", "a b", "a%2Fb", "é", "a#b"])
+def test_what_cannot_be_a_buckets_name_never_becomes_a_part_of_a_url(bucket: str) -> None:
+    config = RepositoryConfig(name="a", url=f"s3://{bucket}/x", endpoint_url="http://127.0.0.1:9")
+
+    with pytest.raises(ConfigError, match="cannot be a bucket's name"):
+        open_provider(config, Credentials("a", "b"))
 
 
 def test_credentials_of_the_environment_are_used(
