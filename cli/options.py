@@ -29,6 +29,12 @@ _OPTIONS = (
         "The store's region.",
     ),
     (
+        "--account",
+        "account",
+        ["BACKGATE_ACCOUNT"],
+        "The account, for providers whose addresses begin with it.",
+    ),
+    (
         "--endpoint-url",
         "endpoint_url",
         ["BACKGATE_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],

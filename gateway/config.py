@@ -41,6 +41,10 @@ HttpUrl: TypeAlias = Annotated[
         description='a URL such as "https://s3.example.com", with no user or password in it',
     ),
 ]
+Account: TypeAlias = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,63}$", description="letters, digits and '-'"),
+]
 AbsolutePath: TypeAlias = Annotated[
     str, msgspec.Meta(pattern=r"^[/~]", description="an absolute path")
 ]
@@ -61,6 +65,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     origin: str = "command line"  # what messages call the place where this was written
     provider: str | None = None  # a profile's name
     region: str | None = None
+    account: Account | None = None  # for providers whose addresses begin with it
     endpoint_url: HttpUrl | None = None
     credentials: CredentialsReference = "env"
     ca_bundle: AbsolutePath | None = None  # certificates to trust instead of the system's

@@ -57,7 +57,10 @@ def places_of(config: RepositoryConfig, environment: Mapping[str, str] = os.envi
 
 def folder_name(config: RepositoryConfig) -> str:
     """Return a readable name that differs for every store, endpoint and prefix."""
-    identity = "\n".join((config.url.rstrip("/"), config.endpoint_url or "", config.provider or ""))
+    where = [config.url.rstrip("/"), config.endpoint_url or "", config.provider or ""]
+    if config.provider is not None and config.endpoint_url is None:
+        where += [config.region or "", config.account or ""]  # the address is made of them
+    identity = "\n".join(where)
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{name_from_url(config.url)}-{digest[:HASH_LENGTH]}"
 

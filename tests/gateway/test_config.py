@@ -58,7 +58,7 @@ def test_sizes_and_durations_are_texts_or_numbers(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("regoin = 'x'", ": unknown key 'regoin' — did you mean 'region'?"),
-        ("colour = 'x'", ": unknown key 'colour' — known are attributes, backups_patience, "),
+        ("colour = 'x'", ": unknown key 'colour' — known are account, attributes, backups_patience, "),
         ("name = 'x'", ": unknown key 'name'"),
         ("origin = 'x'", ": unknown key 'origin'"),
         ("region = 4", ": region: must be a text, not 4"),

@@ -102,6 +102,10 @@ def test_each_store_has_its_own_folder() -> None:
         repository("s3://acme-backups-xo"),
         repository(endpoint_url="http://127.0.0.1:8333"),
         repository(provider="seaweedfs"),
+        repository(provider="ovh", region="gra"),
+        repository(provider="ovh", region="rbx"),
+        repository(provider="cloudflare-r2", account="one"),
+        repository(provider="cloudflare-r2", account="two"),
     ]
 
     assert len({folder_name(config) for config in configs}) == len(configs)
