@@ -42,8 +42,15 @@ class Upload:
     attributes_version: int  # of the file when it was begun: they are given then, and only then
     upload: str = ""  # the store's name for it; empty: not begun yet
     etags: dict[Part, str] = field(default_factory=dict)  # of what was sent
+    unplanned: set[Part] = field(default_factory=set)  # of these: a short last one, composed ones
     beginning: trio.Lock = field(default_factory=trio.Lock)
     is_given_up: bool = False
+
+    def sent(self, part: Part, etag: str) -> None:
+        """Note that the store has `part` as it is now."""
+        self.etags[part] = etag
+        if part != self.plan.part(part.number):
+            self.unplanned.add(part)
 
     def changed(self, start: int, stop: int) -> None:
         """Note that `[start, stop)` of the file is no longer what was sent."""
@@ -53,6 +60,9 @@ class Upload:
                 self.etags.pop(self.plan.part(number), None)
         else:
             self.etags = {one: tag for one, tag in self.etags.items() if one.stop <= start}
+        for part in [one for one in self.unplanned if one.start < stop and start < one.stop]:
+            self.unplanned.discard(part)
+            self.etags.pop(part, None)
 
 
 class PartPlan:

@@ -217,16 +217,24 @@ class SpooledFile:
         unneeded, self.hidden = self.hidden - needed, self.hidden & needed
         return unneeded
 
+    def committed(self, info: ObjectInfo) -> None:
+        """Note that `info` replaced its object: what lay in that one and was not touched since lies
+        in this one too.
+
+        Not so what lies in hidden objects: it may have been changed after it was sent, and left.
+        """
+        self.is_new, self.if_absent = False, False
+        self.backing = BackingMap(
+            one if one.info.key in self.hidden else Backing(one.start, one.stop, info, one.start)
+            for one in self.backing
+        )
+
     def stored_as(self, info: ObjectInfo, version: int) -> None:
         """Note that `info` is what was written up to `version`."""
-        self.stored_version = version
-        self.is_new, self.if_absent, self.reason = False, False, ""
+        self.committed(info)
+        self.stored_version, self.reason = version, ""
         if version == self.version:
             self.backing = BackingMap([Backing(0, self.size, info, 0)])
-        else:  # what lay in an object then, and was not touched since, lies in this one too
-            self.backing = BackingMap(
-                [Backing(one.start, one.stop, info, one.start) for one in self.backing]
-            )
 
     def release_clean(self) -> None:
         """Free all local bytes of a file that is stored as it is."""
@@ -266,7 +274,7 @@ class SpooledFile:
         self.backing.remove(record.size, sys.maxsize)
         self.hidden = {held.key for held in record.held if held.key.startswith(HIDDEN)}
         self.epoch, self.is_new = record.epoch, record.is_new
-        self.if_absent, self.reason = record.if_absent, record.reason
+        self.if_absent = record.if_absent  # and no reason: it is being tried again
         for start, stop in record.local:
             self.local.add(start, min(stop, record.size))
         self._account(self.local.total)
@@ -279,11 +287,15 @@ class SpooledFile:
         self.is_durable, self.is_recorded = record.is_durable, True
         self.flushed_at = trio.current_time()
 
-    def synchronize(self) -> None:
-        """fsync the local file; blocking."""
+    async def synchronize(self) -> None:
+        """fsync the local file."""
         version = self.version
         if self.path.exists():
-            os.fsync(self.descriptor())
+            descriptor = os.dup(self.descriptor())  # ours may be closed meanwhile
+            try:
+                await trio.to_thread.run_sync(os.fsync, descriptor)
+            finally:
+                os.close(descriptor)
         self.synchronized_version = version
 
     def descriptor(self) -> int:

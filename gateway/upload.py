@@ -127,8 +127,9 @@ class Uploader:
         await self._begin(file, upload)
         etags = await self._send_all(file, upload, parts)
         info = await self._store.commit_upload(key, upload.upload, etags, if_absent=file.if_absent)
-        self._journal.append(Ended(upload.upload))
         file.upload = None
+        file.committed(info)
+        self._journal.append(Ended(upload.upload))
         if file.attributes_version == upload.attributes_version:
             return info
         return await self._with_attributes(file, info)
@@ -201,7 +202,7 @@ class Uploader:
                 if upload.is_given_up:
                     raise StoreError(f"{upload.key}: its upload was given up", key=upload.key)
                 etag = await self._send(file, upload, part, is_ahead=is_ahead)
-                upload.etags[part] = etag
+                upload.sent(part, etag)
                 return etag
 
     async def _send(self, file: SpooledFile, upload: Upload, part: Part, *, is_ahead: bool) -> str:

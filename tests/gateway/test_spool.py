@@ -14,6 +14,7 @@ from support.writing import (
     CONFIG,
     PART,
     Open,
+    create,
     entry_at,
     make_directory,
     memory,
@@ -26,7 +27,6 @@ from support.writing import (
     write,
 )
 
-from backgate.fs.repository_file import RepositoryFile
 from backgate.fs.tree import Changes
 from backgate.gateway.errors import AlreadyThere, FileError, Refused, Unreachable, UsageError
 from backgate.gateway.pending import read_pending
@@ -41,14 +41,6 @@ LAZY = msgspec.structs.replace(CONFIG, durability="journal")
 
 def gone() -> Exception:
     return Unreachable("the store is gone")
-
-
-async def create(repository: Open, path: str, *, exclusive: bool = False) -> RepositoryFile:
-    directory, name = await place(repository.tree, path)
-    _, file = await repository.tree.create(
-        directory, name, mode=0o600, uid=1, gid=2, exclusive=exclusive
-    )
-    return file
 
 
 def states(repository: Open) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import cast
 
 import trio
 
+from backgate.fs.repository_file import RepositoryFile
 from backgate.fs.repository_tree import RepositoryTree
 from backgate.fs.tree import Entry
 from backgate.gateway.blocks import BlockCache, open_blocks
@@ -81,6 +82,15 @@ async def opened(
 
 def _source(store: ObjectStore, blocks: BlockCache, info: ObjectInfo) -> Source:
     return ObjectReader(store, info, blocks)
+
+
+async def create(repository: Open, path: str, *, exclusive: bool = False) -> RepositoryFile:
+    """Create `path`, open."""
+    directory, name = await place(repository.tree, path)
+    _, file = await repository.tree.create(
+        directory, name, mode=0o600, uid=1, gid=2, exclusive=exclusive
+    )
+    return file
 
 
 async def write(tree: RepositoryTree, path: str, data: bytes) -> Entry:
