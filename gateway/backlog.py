@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from backgate.gateway.errors import BackgateError, FileError
+from backgate.gateway.errors import BackgateError, FileError, StoreError
 from backgate.gateway.pending import Pending, State
 from backgate.gateway.records import Gone
 from backgate.gateway.spooled import SpooledFile
@@ -41,11 +41,21 @@ class Backlog:
     def __init__(self, spool: "Spool") -> None:
         self._spool = spool
         self._added = trio.Event()
-        self._stored = trio.Event()
+        self._moved = trio.Event()
+
+    @property
+    def is_moving(self) -> bool:
+        """True while files are being stored that did not fail before."""
+        return bool(self._due(staged_for=math.inf, retried_after=math.inf))
 
     def wake(self) -> None:
         """Note that a file may have to be stored later."""
         self._added.set()
+
+    def moved(self) -> None:
+        """Note that a file was stored, could not be, or is no longer to be."""
+        self._moved.set()
+        self._moved = trio.Event()
 
     def pending(self) -> list[Pending]:
         """Return everything that is in the spool and not in the store."""
@@ -72,36 +82,42 @@ class Backlog:
             progress(0, 0)
 
     async def settled(self) -> None:
-        """Return once nothing waits but what is staged."""
-        while self._due(staged_for=math.inf, retried_after=0.0):
-            await self._stored.wait()
+        """Return once nothing waits but what is staged; `StoreError` when that cannot be stored."""
+        while due := self._due(staged_for=math.inf, retried_after=0.0):
+            for file in due:
+                if file.reason:
+                    raise StoreError(f"{file.key!r} has to be stored before: {file.reason}")
+            await self._moved.wait()
 
     async def retry(self, key: str | None) -> None:
-        """Try now to store what waits, failed or was left over."""
+        """Try now to store what waits, failed or was left over; raises what failed first."""
+        errors: list[BackgateError | OSError] = []
         for pending in self._chosen(key):
-            left = self._spool.left_over.get(pending.number)
-            if left is not None:
-                self._adopt(pending.number)
-            file = self._spool.shelf.get(pending.key)
-            if file is not None and file.is_waiting:
-                await self._store(file)
+            try:
+                if pending.number in self._spool.left_over:
+                    self._adopt(pending.number)
+                file = self._spool.shelf.get(pending.key)
+                if file is not None and file.is_waiting:
+                    await self._store(file)
+            except (BackgateError, OSError) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     async def discard(self, key: str) -> None:
         """Drop what is in the spool under `key` and not in the store."""
         for pending in self._chosen(key):
             left = self._spool.left_over.pop(pending.number, None)
-            file = self._spool.shelf.get(key)
             if left is not None:
-                if left.file is not None:
-                    left.file.dispose()
-                left.path.unlink(missing_ok=True)
-                self._spool.journal.append(Gone(pending.number))
-                self._spool.asides.remove(left.hidden)
-            elif file is not None and file.opens:
-                raise FileError(errno.EBUSY, key)
-            elif file is not None:
-                async with self._spool.claims.claim(key):
-                    self._spool.unlinked(file)
+                self._discard_left_over(left)
+                continue
+            async with self._spool.claims.claim(key):
+                file = self._spool.shelf.get(key)
+                if file is None or file.number != pending.number or not file.is_dirty:
+                    raise FileError(errno.ENOENT, key, "it was stored meanwhile")
+                if file.opens:
+                    raise FileError(errno.EBUSY, key)
+                self._spool.unlinked(file)
         await self._spool.journal.synchronize()
 
     async def keep_trying(self) -> None:
@@ -145,8 +161,6 @@ class Backlog:
             if file.key == key and file.is_waiting:
                 await self._spool.publish(file, key)
         self._spool.drop_if_done(file)
-        self._stored.set()
-        self._stored = trio.Event()
 
     def _due(self, *, staged_for: float, retried_after: float) -> list[SpooledFile]:
         """Return what waits and should be stored by now."""
@@ -169,6 +183,13 @@ class Backlog:
         if key is not None and not chosen:
             raise FileError(errno.ENOENT, key, "nothing of that name is in the spool")
         return chosen
+
+    def _discard_left_over(self, left: LeftOver) -> None:
+        if left.file is not None:
+            left.file.dispose()
+        left.path.unlink(missing_ok=True)
+        self._spool.journal.append(Gone(left.pending.number))
+        self._spool.asides.remove(left.hidden)
 
     def _adopt(self, number: int) -> None:
         left = self._spool.left_over[number]

@@ -1,11 +1,12 @@
 """Back-pressure: bytes leave the spool's disk for the store, and writers wait until they have.
 
 From half of the limit on, parts of growing files leave for hidden objects. At the limit a writer
-waits until something has left. When nothing can leave, because all files are shorter than a part,
-the limit is exceeded: waiting for ever would help nobody.
+waits until something has left, or was stored. When nothing can leave, because all files are open
+and shorter than a part, the limit is exceeded: waiting for ever would help nobody.
 """
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -32,16 +33,18 @@ class Leaving:
         self._fault: BackgateError | OSError | None = None
         self._is_exceeded = False
 
-    async def room(self, size: int) -> None:
+    async def room(self, size: int, is_storing: Callable[[], bool]) -> None:
         """Return when `size` bytes more fit, or when nothing can be done about it.
 
-        Raises `StoreError` when what should leave could not be stored before the deadline.
+        `is_storing` tells whether closed files are being stored. Raises `StoreError` when what
+        should leave could not be stored before the deadline.
         """
         while self._room.used + size > self._room.limit:
             self._fault = None
             if self._free():
                 continue
-            if not (self._uploader.ahead or self._leaving or self._begin()):
+            is_moving = self._uploader.ahead or self._leaving or self._begin() or is_storing()
+            if not is_moving:
                 self._exceed()
                 return
             await self._room.change()

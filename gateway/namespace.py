@@ -121,6 +121,7 @@ class Namespace:
         if target.known is not None:
             await self._preserve(target)
         spooled = name.spooled
+        is_durable = target.spooled is not None and target.spooled.is_durable
         if spooled is not None and spooled.is_dirty:
             spooled.if_absent = no_replace and self._spool.is_guarded
             await self._rename_dirty(name, spooled, target)
@@ -131,6 +132,8 @@ class Namespace:
                 self._spool.unlinked(target.spooled)
             if spooled is not None:
                 self._spool.renamed(spooled, target.key)
+        if is_durable or (spooled is not None and spooled.is_durable):
+            await self._spool.journal.synchronize()  # or a loss of power brings the old name back
         self._spool.end_epoch()
 
     async def rename_directory(self, source: str, target: str) -> None:

@@ -81,6 +81,7 @@ async def open_spool(
                 try:
                     yield spool
                 finally:
+                    spool.close()
                     nursery.cancel_scope.cancel()
         finally:
             journal.close()

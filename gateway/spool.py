@@ -104,6 +104,7 @@ class Spool:
         file.if_absent = exclusive and self.is_guarded
         file.version += 1
         self._keeping.note(file)
+        self.shelf.add(file)
         return file
 
     def open(self, info: ObjectInfo, attributes: Attributes) -> SpooledFile:
@@ -112,6 +113,7 @@ class Spool:
         if file is None:
             file = self._new(info.key, attributes)
             file.start_from(info)
+            self.shelf.add(file)
         return self.hold(file)
 
     def hold(self, file: SpooledFile) -> SpooledFile:
@@ -131,7 +133,7 @@ class Spool:
         if self.is_lazy and file.is_waiting:
             await self.settled()
         if self._room.used + len(data) > self._room.limit:
-            await self._leaving.room(len(data))
+            await self._leaving.room(len(data), lambda: self._backlog.is_moving)
         if file.is_sending:
             await file.arrived(offset, stop)
         self._keeping.note(file)
@@ -147,13 +149,13 @@ class Spool:
         """Make the file `size` bytes long."""
         if size > self._uploader.plan.largest:
             raise FileError(errno.EFBIG, file.key or "")
+        if size != file.size and self.is_lazy and file.is_waiting:
+            await self.settled()
         if size >= file.size:
             if size > file.size:
                 self._keeping.note(file)
                 file.truncate(size)
             return
-        if self.is_lazy and file.is_waiting:
-            await self.settled()
         async with file.publishing:
             await self._keeping.announce_truncation(file, size)
             await file.arrived(size, file.size)  # nothing is awaited from here on
@@ -205,6 +207,7 @@ class Spool:
                 self.renamed(file, key)
             await self._keeping.settle(file)
             self.asides.remove(file.unneeded())
+            self._moved()
 
     async def release(self, file: SpooledFile) -> None:
         """One who had the file open is gone."""
@@ -242,6 +245,7 @@ class Spool:
         self._uploader.give_up(file)
         if file.opens == 0:
             self._forget(file)
+        self._moved()
 
     def pending(self) -> list[Pending]:
         """Return everything that is here and not in the store."""
@@ -288,6 +292,17 @@ class Spool:
         if self.is_lazy and not is_only_here:
             await self._backlog.settled()
 
+    def close(self) -> None:
+        """Let go of all files; nothing is asked of the spool afterwards."""
+        count = 0
+        for file in self.shelf:
+            count += file.opens > 0 and file.key is not None and file.is_dirty
+            file.rest()
+        if count:
+            log.warning(
+                "%d files are still open for writing: they are kept in the spool, not stored", count
+            )
+
     def set_attributes(self, file: SpooledFile, attributes: Attributes) -> None:
         """Give the file attributes: with its object when it is stored, or else in the cache."""
         file.set_attributes(attributes)
@@ -325,9 +340,7 @@ class Spool:
 
     def _new(self, key: str, attributes: Attributes) -> SpooledFile:
         self._last_number += 1
-        file = self.made(self._last_number, key, attributes)
-        self.shelf.add(file)
-        return file
+        return self.made(self._last_number, key, attributes)
 
     def _send_ahead(self, file: SpooledFile, offset: int, stop: int) -> None:
         key, plan = file.key, self._uploader.plan
@@ -356,14 +369,20 @@ class Spool:
         except OSError as failure:
             file.reason += f"; and it is not safe from a crash: {failure}"
         self._backlog.wake()
+        self._moved()
+
+    def _moved(self) -> None:
+        """Wake who waits for room, or for what was acknowledged, to look again."""
+        self._backlog.moved()
+        self._room.changed()
 
     def _forget(self, file: SpooledFile) -> None:
         """Free everything of a file that nobody has open."""
         self._uploader.give_up(file)
-        self._keeping.note_done(file)
         self.shelf.remove(file)
         file.dispose()
         self.asides.remove(file.unneeded())
+        self._keeping.note_done(file)  # last: it takes room on a disk that may be full
 
     def _disk_failed(self, error: FileError) -> None:
         if error.errno == errno.ENOSPC and not self._is_disk_full:

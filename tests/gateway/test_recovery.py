@@ -1,15 +1,31 @@
 """Tests of `gateway/recovery.py`: whenever the gateway dies, what was acknowledged is whole."""
 
+import errno
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
-from support.writing import CONFIG, PART, Open, make_directory, memory, opened, place, rename
+from support.writing import (
+    CONFIG,
+    PART,
+    Open,
+    create,
+    make_directory,
+    memory,
+    names,
+    opened,
+    place,
+    rename,
+    write,
+)
 
-from backgate.gateway.providers.memory import Memory
+from backgate.gateway import recovery
+from backgate.gateway.errors import Refused
+from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.records import HIDDEN
 
 ROOMY = CONFIG
@@ -142,6 +158,106 @@ async def test_whenever_the_gateway_dies_what_was_acknowledged_is_whole(
 def keys_of(provider: Memory) -> list[str]:
     keys = [info.key for info in provider.page().objects]
     return [key for key in keys if not key.endswith("/") and not key.startswith(HIDDEN)]
+
+
+class Power:
+    """Notes how much of a journal was synchronized, so that a loss of power can be played."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._spool, self._monkeypatch = folder / "spool", monkeypatch
+        self._journal, self._kept = self._spool / "journal", folder / "kept"
+        self._synchronized: dict[int, int] = {}  # inode -> bytes
+        fsync = os.fsync
+
+        def noted(descriptor: int) -> None:
+            status = os.fstat(descriptor)
+            fsync(descriptor)
+            self._synchronized[status.st_ino] = status.st_size
+
+        monkeypatch.setattr(os, "fsync", noted)
+
+    def keep(self) -> None:
+        """Have the disk know nothing of files that are deleted from now on."""
+        shutil.copytree(self._spool / "files", self._kept)
+
+    def lose(self) -> None:
+        """Leave of the journal what was synchronized, and start the machine again."""
+        shutil.copytree(self._kept, self._spool / "files", dirs_exist_ok=True)
+        os.truncate(self._journal, self._synchronized[self._journal.stat().st_ino])
+        self._monkeypatch.setattr(recovery, "boot_id", lambda: "another")
+
+
+async def cannot_be_stored(repository: Open, provider: Memory, path: str, data: bytes) -> None:
+    provider.faults = [Fault(verb="put", key=path, error=lambda: Refused("no"))]
+    with pytest.raises(Refused):
+        await write(repository.tree, path, data)
+    provider.faults = []
+
+
+async def test_what_a_rename_replaced_does_not_come_back_after_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider, power = memory(), Power(tmp_path, monkeypatch)
+    async with opened(tmp_path, provider) as repository:
+        await cannot_be_stored(repository, provider, "a", b"old")
+        power.keep()
+        await write(repository.tree, "b.tmp", b"new")
+        await rename(repository.tree, "b.tmp", "a")
+        power.lose()
+
+    async with opened(tmp_path, provider) as repository:
+        await repository.spool.drained()
+        assert repository.content("a") == b"new"
+
+
+async def test_what_a_rename_in_the_store_replaced_does_not_come_back_after_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider, power = memory(), Power(tmp_path, monkeypatch)
+    async with opened(tmp_path, provider) as repository:
+        await write(repository.tree, "b", b"new")
+        await cannot_be_stored(repository, provider, "a", b"old")
+        power.keep()
+        await rename(repository.tree, "b", "a")
+        power.lose()
+
+    async with opened(tmp_path, provider) as repository:
+        await repository.spool.drained()
+        assert repository.content("a") == b"new"
+
+
+async def test_a_file_that_the_journal_cannot_hold_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    async with opened(tmp_path, memory()) as repository:
+        with monkeypatch.context() as patched:
+            patched.setattr(repository.spool.journal, "append", full)
+            with pytest.raises(OSError, match="no space"):
+                await create(repository, "a")
+
+        assert await names(repository.tree) == []
+        assert repository.spool.pending() == []
+        await write(repository.tree, "a", b"content")
+        assert repository.content("a") == b"content"
+
+
+async def test_what_is_open_when_the_spool_closes_is_told_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider, before = memory(), len(os.listdir("/proc/self/fd"))
+    async with opened(tmp_path, provider) as repository:
+        file = await create(repository, "half")
+        await file.write_at(0, b"half of it")
+
+    assert "1 files are still open for writing" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == before
+    async with opened(tmp_path, provider) as repository:
+        (pending,) = repository.spool.pending()
+        assert (pending.key, pending.state, pending.size) == ("half", "left over", 10)
+        assert keys_of(provider) == []
 
 
 async def test_a_spool_is_private(tmp_path: Path) -> None:
