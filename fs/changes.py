@@ -12,7 +12,7 @@ from backgate.fs.inodes import Directory, Inode
 from backgate.fs.operations import Reading
 from backgate.fs.replies import NAME_MAX, answered
 from backgate.fs.tree import Changes, Entry, Tree, WritableFile, WritableTree, is_writable
-from backgate.gateway.errors import FileError, NotFound
+from backgate.gateway.errors import FileError
 
 PERMISSIONS = 0o7777
 SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -178,21 +178,22 @@ class Operations(Reading):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> tuple[Entry, WritableFile]:
-        """Create and open a file; one that somebody else made meanwhile is opened as it is."""
-        is_exclusive = bool(flags & os.O_EXCL)
-        if not is_exclusive:
-            found = await _child(tree, above, name)
-            if found is not None:
-                truncate = bool(flags & os.O_TRUNC)
-                return found, await tree.open_for_writing(found, truncate=truncate)
-        return await tree.create(
+        """Create and open a file; one that somebody else made meanwhile is opened."""
+        entry, file = await tree.create(
             above,
             name,
             mode=mode & PERMISSIONS,
             uid=ctx.uid,
             gid=_group(above, ctx),
-            exclusive=is_exclusive,
+            exclusive=bool(flags & os.O_EXCL),
         )
+        if flags & os.O_TRUNC and entry.size:
+            try:
+                entry = await file.change(Changes(size=0))
+            except BaseException:
+                await file.release()
+                raise
+        return entry, file
 
     async def _place(self, number: int, name: bytes) -> tuple[Directory, WritableTree, Entry]:
         """Return the directory `number`, and where in its tree `name` is to be changed."""
@@ -206,17 +207,6 @@ class Operations(Reading):
         if tree.is_immutable or not is_writable(tree) or self.is_closing:
             raise FileError(errno.EROFS, inode.name)
         return cast(WritableTree, tree)
-
-
-async def _child(tree: Tree, directory: Entry, name: bytes) -> Entry | None:
-    try:
-        return await tree.child(directory, name)
-    except NotFound:
-        return None
-    except FileError as error:
-        if error.errno != errno.ENOENT:
-            raise
-        return None
 
 
 def _group(directory: Entry, ctx: pyfuse3.RequestContext) -> int:
