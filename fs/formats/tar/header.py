@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 
 BLOCK = 512  # bytes; headers and data are padded to it
+SIZE_MAX = 2**63 - 1  # bytes; what SQLite and the kernel can hold
 ZERO_BLOCK = bytes(BLOCK)
 
 HARD_LINK, SYMLINK, CHARACTER, DEVICE, DIRECTORY, FIFO = b"1", b"2", b"3", b"4", b"5", b"6"
@@ -67,16 +68,13 @@ def parse(block: bytes) -> Header:
     is_gnu = magic == b"ustar  \0"
     kind = block[156:157]
     has_devices = magic[:5] == b"ustar" and kind in (CHARACTER, DEVICE)
-    size = number(block[124:136])
-    if size < 0:
-        raise BadHeader(f"a size of {size} bytes")
     return Header(
         kind=b"0" if kind == b"\0" else kind,
         name=_name(block, has_prefix=magic[:6] == b"ustar\0"),
         mode=number(block[100:108]),
         uid=number(block[108:116]),
         gid=number(block[116:124]),
-        size=size,
+        size=possible_size(number(block[124:136])),
         mtime=number(block[136:148]),
         link=text(block[157:257]),
         major=number(block[329:337]) if has_devices else 0,
@@ -118,7 +116,14 @@ def text(field: bytes) -> bytes:
 
 def real_size(block: bytes) -> int:
     """Return the size of an old GNU sparse file with its holes."""
-    return number(block[_REAL_SIZE])
+    return possible_size(number(block[_REAL_SIZE]))
+
+
+def possible_size(size: int) -> int:
+    """Return `size` if a file can have it, or a position in one be it; `BadHeader`."""
+    if not 0 <= size <= SIZE_MAX:
+        raise BadHeader(f"a size of {size} bytes")
+    return size
 
 
 def padded(size: int) -> int:

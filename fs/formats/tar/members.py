@@ -11,7 +11,8 @@ from backgate.fs.formats.tar.header import BLOCK, ZERO_BLOCK, BadHeader, Header,
 from backgate.gateway.errors import Damaged
 from backgate.gateway.units import MIB, SECOND_NS
 
-EXTENDED_MAX = 16 * MIB  # bytes of one pax header; a map of a million extents fits
+EXTENDED_MAX = 16 * MIB  # bytes of one member's pax headers; a map of a million extents fits
+SHARED_MAX = MIB  # bytes of the records that global headers set
 LONG_NAME_MAX = MIB  # bytes; no kernel takes a path of more than 4 KiB at a time
 TIME_MAX_NS = 2**63 - 1  # what SQLite and the kernel can hold; year 2262
 ID_MASK = 0xFFFF_FFFF
@@ -89,6 +90,7 @@ class _Reader:
 
     def _forget(self) -> None:
         self._own: pax.Records = {}
+        self._own_size = 0  # bytes of the headers that these come from
         self._sparse: list[bytes] = []
         self._name = self._link = b""
 
@@ -96,10 +98,12 @@ class _Reader:
         """Return the member that `head` completes, if it does, and where the next header lies."""
         data = at + BLOCK
         if head.kind in (header.PAX, header.PAX_SOLARIS):
-            records, self._sparse = pax.parse(self._content(head, data, EXTENDED_MAX))
-            self._own |= records
+            content = self._content(head, data, EXTENDED_MAX - self._own_size)
+            self._own_size += len(content)
+            records, self._sparse = pax.parse(content)
+            self._own = _merged(self._own, records)
         elif head.kind == header.PAX_GLOBAL:
-            self._shared |= pax.parse(self._content(head, data, EXTENDED_MAX))[0]
+            self._share(pax.parse(self._content(head, data, SHARED_MAX))[0])
         elif head.kind == header.GNU_LONG_NAME:
             self._name = header.text(self._content(head, data, LONG_NAME_MAX))
         elif head.kind == header.GNU_LONG_LINK:
@@ -109,6 +113,11 @@ class _Reader:
             self._forget()
             return found
         return None, data + padded(head.size)
+
+    def _share(self, records: pax.Records) -> None:
+        self._shared = _merged(self._shared, records)
+        if sum(len(key) + len(value) for key, value in self._shared.items()) > SHARED_MAX:
+            raise BadHeader(f"global headers of more than {SHARED_MAX} bytes")
 
     def _content(self, head: Header, data: int, limit: int) -> bytes:
         if head.size > limit:
@@ -120,7 +129,7 @@ class _Reader:
         records = {key: value for key, value in (self._shared | self._own).items() if value}
         _refuse_volumes(head, records)
         path = records.get(b"GNU.sparse.name") or records.get(b"path") or self._name or head.name
-        stored = pax.number(records[b"size"]) if b"size" in records else head.size
+        stored = pax.size(records[b"size"]) if b"size" in records else head.size
         mode = _mode(head, path)
         member = Member(
             at=at,
@@ -163,24 +172,33 @@ class _Reader:
         return 0 if block == ZERO_BLOCK or header.is_checked(block) else stored
 
     def _place_old_gnu_sparse(self, head: Header, member: Member, stored: int) -> None:
-        pairs, member.data = sparse.old_gnu_pairs(self._archive, head.block, member.data)
+        numbers, member.data = sparse.old_gnu_map(self._archive, head.block, member.data)
         member.size = header.real_size(head.block)
-        member.extents = sparse.Extents(pairs, member.size, stored)
+        member.extents = sparse.Extents(numbers, member.size, stored)
 
     def _place_pax_sparse(self, member: Member, stored: int, records: pax.Records) -> None:
         size = records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size")
         if size is None:
             return  # only a name or a count: not a sparse file
-        member.size = pax.number(size)
+        member.size = pax.size(size)
         if records.get(b"GNU.sparse.major") == b"1":
             stop = member.data + padded(stored)
-            pairs, data = sparse.data_pairs(self._archive, member.data, stop)
+            numbers, data = sparse.data_map(self._archive, member.data, stop)
             stored -= data - member.data
             member.data = data
         else:
             in_one = records.get(b"GNU.sparse.map")
-            pairs = sparse.pax_pairs(self._sparse if in_one is None else in_one.split(b","))
-        member.extents = sparse.Extents(pairs, member.size, stored)
+            numbers = (
+                sparse.pax_map(self._sparse) if in_one is None else sparse.pax_map_in_one(in_one)
+            )
+        member.extents = sparse.Extents(numbers, member.size, stored)
+
+
+def _merged(records: pax.Records, later: pax.Records) -> pax.Records:
+    merged = records | later
+    if len(merged) > pax.RECORDS_MAX:
+        raise BadHeader(f"more than {pax.RECORDS_MAX} pax records")
+    return merged
 
 
 def _refuse_volumes(head: Header, records: pax.Records) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from backgate.fs.formats.tar.acl import acl_to_xattr
-from backgate.fs.formats.tar.header import BadHeader
+from backgate.fs.formats.tar.header import BadHeader, possible_size
 from backgate.gateway.units import SECOND_NS
 
 Records = dict[bytes, bytes]
+RECORDS_MAX = 20_000  # of one member; the attributes of a file on Linux, which are most, are fewer
 
 _LENGTH = re.compile(rb"([0-9]{1,10}) ")
 _TIME = re.compile(rb"(-?)([0-9]{1,20})(?:\.([0-9]*))?")
@@ -31,7 +32,7 @@ _REPEATED = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")  # version 0.0: one p
 def parse(data: bytes) -> tuple[Records, list[bytes]]:
     """Return the records, and the values of the repeated sparse keys in their order.
 
-    Raises `BadHeader` when the records do not fill `data` exactly.
+    Raises `BadHeader` when the records do not fill `data` exactly, or are more than any file needs.
     """
     records: Records = {}
     sparse: list[bytes] = []
@@ -42,6 +43,8 @@ def parse(data: bytes) -> tuple[Records, list[bytes]]:
             sparse.append(value)
         else:
             records[key] = value
+            if len(records) > RECORDS_MAX:
+                raise BadHeader(f"more than {RECORDS_MAX} pax records")
     return records, sparse
 
 
@@ -60,6 +63,11 @@ def number(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:  # 2^64 has 20 digits
         raise BadHeader(f"not a number: {value[:40]!r}")
     return int(value)
+
+
+def size(value: bytes) -> int:
+    """Return a size in bytes that a file can have."""
+    return possible_size(number(value))
 
 
 def signed_number(value: bytes) -> int:

@@ -8,6 +8,7 @@ manual, "Storing Sparse Files".
 import re
 from array import array
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from backgate.fs.formats.tar.archive import Forward
 from backgate.fs.formats.tar.header import (
@@ -19,70 +20,93 @@ from backgate.fs.formats.tar.header import (
     BadHeader,
     number,
     padded,
+    possible_size,
 )
 
 EXTENTS_MAX = 2_000_000  # of one file: 32 MB while it is indexed
 _PER_BLOCK, _BLOCK_IS_EXTENDED_AT = 21, 504
 _LINE_MAX = 21  # bytes: 20 digits of 2^64, and the newline
 _LINE = re.compile(rb"([0-9]{1,20})\n")
+_BETWEEN_COMMAS = re.compile(rb"(?:^|(?<=,))[^,]*")
+
+Numbers: TypeAlias = "array[int]"  # of a map: where a piece begins and its length, in turn
 
 
 class Extents:
     """Ascending pieces of a file (start, length) that have data; the rest is zeros."""
 
-    def __init__(self, pairs: Iterable[tuple[int, int]], size: int, stored: int) -> None:
+    def __init__(self, numbers: Numbers, size: int, stored: int) -> None:
         """Check that the pieces lie in a file of `size` and have `stored` bytes; `BadHeader`."""
-        self._numbers = array("Q")
+        self._numbers = numbers
         end = total = 0
-        for start, length in pairs:
-            if start < end or start + length > size or len(self._numbers) >= 2 * EXTENTS_MAX:
+        for start, length in _pairs(numbers):
+            if start < end or start + length > size:
                 raise BadHeader(f"sparse map: a piece of {length} bytes at {start} has no place")
             end = start + length
             total += length
-            if length:
-                self._numbers.extend((start, length))
         if total > stored:
             raise BadHeader(f"sparse map: {total} bytes in pieces, but {stored} are stored")
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        numbers = iter(self._numbers)
-        return zip(numbers, numbers, strict=True)
+        return (pair for pair in _pairs(self._numbers) if pair[1])
 
 
-def old_gnu_pairs(archive: Forward, block: bytes, at: int) -> tuple[list[tuple[int, int]], int]:
-    """Return the pairs of the header `block`, and of the blocks at `at`; and where those end."""
-    pairs = list(_pairs_in(block, SPARSE_AT, SPARSE_COUNT))
+def old_gnu_map(archive: Forward, block: bytes, at: int) -> tuple[Numbers, int]:
+    """Return the map of the header `block`, and of the blocks at `at`; and where those end."""
+    numbers = _numbers(_entries(block, SPARSE_AT, SPARSE_COUNT))
     is_extended = block[IS_EXTENDED_AT]
     while is_extended:
-        if len(pairs) > EXTENTS_MAX:
-            raise BadHeader("sparse map: too many pieces")
         more = archive.read_at(at, BLOCK)
-        pairs += _pairs_in(more, 0, _PER_BLOCK)
+        _extend(numbers, _entries(more, 0, _PER_BLOCK))
         is_extended = more[_BLOCK_IS_EXTENDED_AT]
         at += BLOCK
-    return pairs, at
+    return numbers, at
 
 
-def pax_pairs(values: Iterable[bytes]) -> list[tuple[int, int]]:
-    """Return the pairs of a version 0.0 or 0.1 map: offset and length in turn."""
-    numbers = []
-    for value in values:
-        if not value.isdigit() or len(value) >= _LINE_MAX:
-            raise BadHeader(f"sparse map: not a number: {value[:40]!r}")
-        numbers.append(int(value))
-    if len(numbers) % 2:
-        raise BadHeader("sparse map: an odd count of numbers")
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
+def pax_map(values: Iterable[bytes]) -> Numbers:
+    """Return a map of version 0.0, of which `values` are the records."""
+    return _numbers(map(_decimal, values))
 
 
-def data_pairs(archive: Forward, at: int, stop: int) -> tuple[list[tuple[int, int]], int]:
-    """Return the pairs of the version 1.0 map at `at`, and where the data behind it begins."""
+def pax_map_in_one(record: bytes) -> Numbers:
+    """Return a map of version 0.1, which is one record; it is never taken apart as a whole."""
+    return _numbers(_decimal(match[0]) for match in _BETWEEN_COMMAS.finditer(record))
+
+
+def data_map(archive: Forward, at: int, stop: int) -> tuple[Numbers, int]:
+    """Return the map of version 1.0 at `at`, and where the data behind it begins."""
     lines = _Lines(archive, at, stop)
     count = lines.next()
     if count > EXTENTS_MAX:
         raise BadHeader(f"sparse map: {count} pieces are too many")
-    pairs = [(lines.next(), lines.next()) for _ in range(count)]
-    return pairs, at + padded(lines.consumed)
+    numbers = _numbers(lines.next() for _ in range(2 * count))
+    return numbers, at + padded(lines.consumed)
+
+
+def _numbers(values: Iterable[int]) -> Numbers:
+    numbers = array("Q")
+    _extend(numbers, values)
+    return numbers
+
+
+def _extend(numbers: Numbers, values: Iterable[int]) -> None:
+    for value in values:
+        numbers.append(possible_size(value))
+        if len(numbers) > 2 * EXTENTS_MAX:
+            raise BadHeader(f"sparse map: more than {EXTENTS_MAX} pieces")
+
+
+def _pairs(numbers: Numbers) -> Iterator[tuple[int, int]]:
+    if len(numbers) % 2:
+        raise BadHeader("sparse map: an odd count of numbers")
+    values = iter(numbers)
+    return zip(values, values, strict=True)
+
+
+def _decimal(value: bytes) -> int:
+    if not value.isdigit() or len(value) >= _LINE_MAX:
+        raise BadHeader(f"sparse map: not a number: {value[:40]!r}")
+    return int(value)
 
 
 class _Lines:
@@ -105,9 +129,10 @@ class _Lines:
         return int(match[1])
 
 
-def _pairs_in(block: bytes, at: int, count: int) -> Iterator[tuple[int, int]]:
+def _entries(block: bytes, at: int, count: int) -> Iterator[int]:
     for place in range(at, at + count * SPARSE_ENTRY, SPARSE_ENTRY):
         if not block[place]:
             return  # unused entries are zeros
         half = place + SPARSE_ENTRY // 2
-        yield number(block[place:half]), number(block[half : place + SPARSE_ENTRY])
+        yield number(block[place:half])
+        yield number(block[half : place + SPARSE_ENTRY])

@@ -6,7 +6,7 @@ import io
 import lzma
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,10 @@ from support.archives import END, member, opened, small_archive
 from support.extract import read_all
 from support.objects import FolderObjects
 
+from backgate.fs.formats.tar import schema
+from backgate.fs.formats.tar.extraction import Extraction
 from backgate.fs.formats.tar.format import TarFormat
+from backgate.fs.formats.tar.members import members
 from backgate.fs.tree import Entry, Tree
 from backgate.gateway.errors import Damaged, FileError, Replaced, Unreachable
 from backgate.gateway.provider import ObjectInfo
@@ -186,6 +189,90 @@ async def test_records_that_make_no_sense_are_damaged(
         await listing(store, tmp_path / "cache")
 
 
+@pytest.mark.parametrize("kind", [b"x", b"g"])
+async def test_records_that_would_fill_the_memory_are_damaged(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr("backgate.fs.formats.tar.pax.RECORDS_MAX", 100)
+    headers = [_pax({f"{number}-{key}": "x" for key in range(40)}, kind) for number in range(3)]
+    (store / "a.tar").write_bytes(b"".join(headers) + member("a") + END)
+
+    with pytest.raises(Damaged, match="more than 100 pax records"):
+        await listing(store, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g"])
+async def test_headers_that_would_fill_the_memory_together_are_damaged(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr("backgate.fs.formats.tar.members.EXTENDED_MAX", 2500)
+    monkeypatch.setattr("backgate.fs.formats.tar.members.SHARED_MAX", 2500)
+    headers = [_pax({f"key-{number}": "x" * 980}, kind) for number in range(3)]
+    (store / "a.tar").write_bytes(b"".join(headers) + member("a") + END)
+
+    with pytest.raises(Damaged, match="more than"):
+        await listing(store, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("version", ["0.0", "0.1", "1.0", "old"])
+async def test_a_sparse_map_that_would_fill_the_memory_is_damaged(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr("backgate.fs.formats.tar.sparse.EXTENTS_MAX", 3)
+    with open(tmp_path / "a", "wb") as file:
+        for number in range(6):
+            file.seek(number << 20)
+            file.write(b"data")
+    made = ["--format=gnu"] if version == "old" else ["--format=pax", f"--sparse-version={version}"]
+    command = ["tar", *made, "-S", "-cf", str(store / "a.tar"), "-C", str(tmp_path), "a"]
+    await trio.run_process(command)
+
+    with pytest.raises(Damaged, match=r"sparse map: .* pieces"):
+        await listing(store, tmp_path / "cache")
+
+
+NUMBERS = {"mode": 100, "uid": 108, "gid": 116, "size": 124, "mtime": 136, "major": 329}
+
+
+@pytest.mark.parametrize("kind", [b"0", b"1", b"2", b"3", b"5", b"S"])
+@pytest.mark.parametrize("number", [-(2**80), -(2**63) - 1, -1, 2**31, 2**63, 2**64, 2**80])
+def test_a_number_that_nothing_can_hold_is_clipped_or_damaged(
+    tmp_path: Path, kind: bytes, number: int
+) -> None:
+    places = [*NUMBERS.values(), *range(386, 386 + 4 * 24, 12), 483]
+    for at in places:
+        width = 8 if at < 124 or at == NUMBERS["major"] else 12
+        block = bytearray(member("a", type=kind, linkname="b", size=0)[:512])
+        if kind == b"S":
+            block[483:495] = b"00000001000\0"
+        block[at : at + width] = (number % 256**width).to_bytes(width, "big")
+        block[at] = 0xFF if number < 0 else 0x80
+        block[148:156] = b"%06o\0 " % (sum(block) - sum(block[148:156]) + 8 * 32)
+        with closing(schema.create(tmp_path / f"{at}")) as database, suppress(Damaged):
+            extraction = Extraction(database, "a.tar", 0)
+            for found_member in members(InMemory(bytes(block) + END)):
+                extraction.add(found_member)
+            sizes = database.execute("SELECT size FROM nodes").fetchall()
+            assert all(0 <= size < 2**63 for (size,) in sizes)
+
+
+class InMemory:
+    """An archive in memory."""
+
+    where = "a.tar"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if offset + length > len(self._data):
+            raise Damaged(self.where, len(self._data), "truncated")
+        return self._data[offset : offset + length]
+
+    def finish(self) -> None:
+        """There is nothing behind."""
+
+
 async def test_a_truncation_found_at_the_first_opening_is_remembered(
     store: Path, tmp_path: Path
 ) -> None:
@@ -319,10 +406,10 @@ async def test_bytes_that_changed_since_the_first_pass_are_damaged(
                 await read_all(source)
 
 
-def _pax(headers: dict[str, str]) -> bytes:
+def _pax(headers: dict[str, str], kind: bytes = b"x") -> bytes:
     records = b""
     for key, value in headers.items():
         body = f" {key}={value}\n".encode()
         length = len(body) + len(str(len(body) + 2))
         records += str(length).encode() + body
-    return member("pax", records, type=b"x")
+    return member("pax", records, type=kind)
