@@ -29,7 +29,7 @@ class StoreError(BackgateError):
 
 
 class NotFound(StoreError):
-    """The store said that there is no such object, upload or bucket."""
+    """The store said that there is no such object or upload; without a key: no such bucket."""
 
 
 class Unreachable(StoreError):

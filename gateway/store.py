@@ -226,6 +226,8 @@ class ObjectStore:
         except StoreError as error:
             if error.key is not None:
                 error.key = error.key.removeprefix(self._prefix)
+            elif isinstance(error, NotFound) and verb != "check":
+                raise Unreachable(str(error)) from error  # the bucket is gone, and may come back
             raise
 
     async def _delete_batch(self, keys: list[str]) -> dict[str, Exception]:

@@ -80,6 +80,25 @@ async def test_faults_are_waited_out(autojump_clock: MockClock) -> None:
     assert (store.counters.retries, store.counters.bytes_in) == (4, 1)
 
 
+async def test_a_bucket_that_vanishes_is_waited_for_and_its_objects_are_not_missing(
+    autojump_clock: MockClock,
+) -> None:
+    memory = Memory()
+    memory.put("a", b"1")
+    store = ObjectStore(memory)
+    memory.faults.append(Fault(times=3, error=lambda: NotFound("there is no such bucket")))
+
+    assert await store.get("a", 0, 1) == b"1"
+
+    assert store.counters.last_error == "there is no such bucket"
+    memory.faults = [Fault(error=lambda: NotFound("there is no such bucket"))]
+    with pytest.raises(NotFound):
+        await store.check()
+    for call in (lambda: store.head("a"), store.page):
+        with pytest.raises(Unreachable, match="no such bucket"):
+            await call()
+
+
 async def test_another_patience_shares_everything_else(autojump_clock: MockClock) -> None:
     memory = Memory()
     memory.faults.append(Fault(verb="head", error=fault))

@@ -129,7 +129,7 @@ async def test_a_directory_that_cannot_be_listed_is_an_error_and_never_empty(
 
 
 async def test_a_bucket_that_is_gone_is_no_reason_to_say_that_a_name_is_not_there(
-    open_cache: OpenCache, memory: Memory
+    open_cache: OpenCache, memory: Memory, autojump_clock: trio.testing.MockClock
 ) -> None:
     memory.put("d/x", b"1")
     async with open_cache() as metadata:

@@ -82,8 +82,9 @@ def test_a_body_is_given_in_pieces_of_some_size() -> None:
     ("code", "status", "expected"),
     [
         ("NoSuchKey", 404, NotFound),
-        ("404", 404, NotFound),
-        ("", 404, StoreError),
+        ("404", 404, Unreachable),
+        ("", 404, Unreachable),
+        ("NoSuchTagSet", 404, StoreError),
         ("NotImplemented", 501, Unsupported),
         ("MethodNotAllowed", 405, Unsupported),
         ("KeyTooLongError", 400, InvalidKey),
