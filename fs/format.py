@@ -40,6 +40,12 @@ class Objects(Protocol):
         completely, and raises `StoreError` when that fails.
         """
 
+    async def confirm(self, prefix: str) -> None:
+        """Have `below` tell of what is below `prefix` now, for whoever misses something there.
+
+        What others write to the store may else be known a minute later. `StoreError`.
+        """
+
     def source(self, info: ObjectInfo) -> Source:
         """Return the object's bytes, cached in blocks on disk, any range at a time."""
 

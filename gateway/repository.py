@@ -55,6 +55,10 @@ class Objects:
         """Return the next objects behind `after`, ascending; whole or `StoreError`."""
         return await self._metadata.below(prefix, after)
 
+    async def confirm(self, prefix: str) -> None:
+        """Return once `below` tells what is below `prefix` now; `StoreError`."""
+        await self._metadata.confirm(prefix)
+
     def source(self, info: ObjectInfo) -> Source:
         """Return the object's bytes, cached in blocks on disk."""
         return ObjectReader(self._store, info, self._blocks)

@@ -230,6 +230,13 @@ class Metadata:
         else:
             await self._list_everything(trio.lowlevel.checkpoint)
 
+    async def confirm(self, prefix: str) -> None:
+        """Return once everything below `prefix` is known as it is now, whoever wrote it."""
+        if self._freshness.is_exclusive:
+            await self.complete(prefix)
+        else:
+            await self.refresh(prefix)
+
     async def rebuild(self, progress_made: Progress) -> None:
         """Forget everything, list it again, and return when that is done."""
         total = self._index.read(progress.progress).objects or None

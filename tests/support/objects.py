@@ -37,6 +37,9 @@ class FolderObjects:
         keys = [key for key in self._keys() if key.startswith(prefix) and key > after]
         return [await self.info(key) for key in sorted(keys)[:1000]]
 
+    async def confirm(self, prefix: str) -> None:
+        await trio.lowlevel.checkpoint()  # `below` looks each time
+
     def source(self, info: ObjectInfo) -> Source:
         return _FileSource(self, info)
 

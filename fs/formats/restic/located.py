@@ -71,6 +71,7 @@ class Located:
 
     async def _listed(self) -> list[ObjectInfo]:
         prefix, found = f"{self._where}index/", list[ObjectInfo]()
+        await self._objects.confirm(prefix)
         after = ""
         while page := await self._objects.below(prefix, after):
             found += [info for info in page if is_landmark(info.key)]

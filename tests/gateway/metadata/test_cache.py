@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -210,6 +211,24 @@ async def test_shared_writers_get_an_old_answer_at_once_and_a_refresh_behind_it(
     assert fresh == old == ["x"]
     assert new == ["y"]
     assert len(memory.requests) == asked + 1
+
+
+@pytest.mark.parametrize("writers", ["shared", "exclusive"])
+async def test_what_is_confirmed_is_as_it_is_now_and_costs_nothing_alone(
+    open_cache: OpenCache, memory: Memory, writers: Literal["shared", "exclusive"]
+) -> None:
+    memory.put("d/x", b"1")
+    async with open_cache(writers=writers, max_age=60) as metadata:
+        before = [info.key for info in await metadata.below("d/")]
+        memory.put("d/y", b"1")
+        asked = len(memory.requests)
+        await metadata.confirm("d/")
+        asked = len(memory.requests) - asked
+        after = [info.key for info in await metadata.below("d/")]
+
+    assert before == ["d/x"]
+    assert after == (["d/x", "d/y"] if writers == "shared" else before)
+    assert asked == (1 if writers == "shared" else 0)
 
 
 async def test_a_refresh_that_fails_leaves_the_old_answer(
