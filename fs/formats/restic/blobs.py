@@ -81,8 +81,7 @@ class Blobs(Generic[T]):
                 due[blob] = self._due[blob]
             else:
                 missing.append(blob)
-                due[blob] = self._due[blob] = _Due()
-        self._start_all(missing)
+        due |= self._start_all(missing)
         for blob, one in due.items():
             await one.ended.wait()
             if one.error is not None:
@@ -114,11 +113,14 @@ class Blobs(Generic[T]):
     def _known(self, ids: Iterable[bytes]) -> list[Blob]:
         return [Blob(blob, where[0]) for blob in ids if (where := self._locations.find(blob))]
 
-    def _start_all(self, missing: Sequence[bytes]) -> None:
-        known = self._known(missing)
+    def _start_all(self, missing: Sequence[bytes]) -> dict[bytes, _Due[T]]:
+        known = self._known(missing)  # may fail, so nothing is claimed before
+        due = {blob: _Due[T]() for blob in missing}
+        self._due |= due
         self._start(known, self._caches.wanted)
         for blob in set(missing).difference(blob.id for blob in known):
             self._nursery.start_soon(self._rescue, blob)
+        return due
 
     def _start(self, known: Iterable[Blob], allowance: Allowance) -> None:
         """Fetch blobs that were just claimed."""

@@ -56,6 +56,13 @@ class Opener:
         self._key = key
         self._local = threading.local()  # a cipher context belongs to one thread
 
+    def __eq__(self, other: object) -> bool:
+        """True when both open the same envelopes."""
+        return isinstance(other, Opener) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
     def open(self, sealed: Data) -> memoryview:
         """Return what the envelope holds; `Unsound` when it was not sealed with this key."""
         if len(sealed) < OVERHEAD:

@@ -46,6 +46,7 @@ class Repository:
         self._lent, self._vault, self._caches = lent, vault, caches
         self._announced: dict[tuple[str, str], Announced] = {}  # by key and etag of the file
         self._shelf: Shelf | None = None
+        self._opener: Opener | None = None  # what the shelf opens packs with
         self._shelved: frozenset[str] = frozenset()  # the index files that the shelf was told of
         self._listing, self._shelving = trio.Lock(), trio.Lock()
 
@@ -119,8 +120,10 @@ class Repository:
     async def _ready_shelf(self) -> Shelf:
         """Return what trees read from, with the index files of the present layout known."""
         async with self._shelving:
-            if self._shelf is None:
-                self._shelf = self._new_shelf(await self._vault.opener(self.layout))
+            opener = await self._vault.opener(self.layout)
+            if self._shelf is None or opener != self._opener:  # made anew, under the same name
+                self._shelf, self._opener = self._new_shelf(opener), opener
+                self._shelved = frozenset()
             index = frozenset(self.layout.index)
             if index != self._shelved or not index:
                 await self._shelf.located.know(self.layout.index.values())

@@ -15,7 +15,10 @@ from backgate.gateway.errors import PasswordNeeded
 from backgate.gateway.units import MIB
 
 SCRYPT_MEMORY = 256 * MIB  # bytes that one try may take; restic itself calibrates to 60 MB at most
-SCRYPT_WORK = 64 * SCRYPT_MEMORY  # N * r * p * 128: about a minute
+SCRYPT_WORK = (
+    16 * SCRYPT_MEMORY
+)  # N * r * p * 128 of one key: 8 s; restic calibrates to half a second
+SCRYPTS_WORK = 64 * SCRYPT_MEMORY  # of all keys of a repository, because everybody waits: 30 s
 SALT_MAX = 1024  # bytes
 MATERIAL = 64  # bytes that scrypt makes: Key.of
 # What Go's strings.TrimSpace takes off a password that was read from a file or a command.
@@ -44,9 +47,12 @@ async def unlock(
     Raises `PasswordNeeded`, which also tells what kept key files from being tried.
     """
     untried = list(unreadable)
+    work_left = SCRYPTS_WORK
     for key, data in key_files:
         try:
-            return await trio.to_thread.run_sync(_try_key, data, trimmed(password), limiter=limiter)
+            file = _key_file(data, work_left)
+            work_left -= _work(file)
+            return await trio.to_thread.run_sync(_try_key, file, trimmed(password), limiter=limiter)
         except WrongPassword:
             pass
         except Unsound as error:
@@ -62,13 +68,23 @@ class WrongPassword(Unsound):
     """The key file is sound, and this is not its password (or its MAC was forged)."""
 
 
-def _try_key(data: bytes, password: bytes) -> Key:
+def _work(file: KeyFile) -> int:
+    return 128 * file.N * file.r * file.p
+
+
+def _key_file(data: bytes, work_left: int) -> KeyFile:
     file = parse(data, KeyFile)
     if file.kdf != "scrypt" or len(file.salt) > SALT_MAX:
         raise Unsound(f"a key derivation that we do not know: {file.kdf!a:.40}")
     memory = 128 * file.N * file.r
-    if memory > SCRYPT_MEMORY or memory * file.p > SCRYPT_WORK or file.N & (file.N - 1):
+    if memory > SCRYPT_MEMORY or _work(file) > SCRYPT_WORK or file.N & (file.N - 1):
         raise Unsound(f"scrypt parameters out of bounds: N={file.N} r={file.r} p={file.p}")
+    if _work(file) > work_left:
+        raise Unsound("the keys before it took too long")
+    return file
+
+
+def _try_key(file: KeyFile, password: bytes) -> Key:
     scrypt = Scrypt(salt=file.salt, length=MATERIAL, n=file.N, r=file.r, p=file.p)
     opener = Opener(Key.of(scrypt.derive(password)))
     try:

@@ -1,14 +1,22 @@
 """A damaged repository harms what was damaged, says what it is, and nothing else."""
 
 import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
+from contracts.format_contract import surroundings
 from support.extract import content, entries, find
-from support.restic import Forge, flip, write_named
+from support.objects import FolderObjects
+from support.restic import PASSWORD, Forge, flip, write_named
 from support.restic_format import found, only_tree, opened
 
+from backgate.fs.formats.restic.format import ResticFormat
 from backgate.gateway.errors import Damaged
+from backgate.gateway.provider import ObjectInfo
 
 FIRST, SECOND = os.urandom(5000), os.urandom(6000)
 
@@ -138,6 +146,68 @@ async def test_a_blob_in_a_newer_index_file_is_found_by_reading_the_index_anew(
         forge.write_index()
 
         assert await content(tree, b"one") == FIRST
+
+
+class Listed(FolderObjects):
+    """Objects that are listed only when that is asked for, as where others write to the store."""
+
+    listing: Sequence[ObjectInfo] = ()
+
+    async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
+        return [info for info in self.listing if info.key > after]
+
+    async def confirm(self, prefix: str) -> None:
+        self.listing = await super().below(prefix)
+
+
+async def test_an_index_file_that_somebody_else_just_wrote_is_found(tmp_path: Path) -> None:
+    forge = Forge(tmp_path / "web")
+    node = forge.file("one", FIRST)
+    late, forge.index = forge.index, []
+    forge.snapshot(forge.tree(node))
+
+    async with surroundings(tmp_path, tmp_path / "cache", PASSWORD.encode()) as lent:
+        format_ = ResticFormat(replace(lent, objects=Listed(tmp_path)))
+        (backup,) = await found(format_)
+        async with format_.open(backup) as tree:
+            forge.index = late
+            forge.write_index()
+
+            assert await content(tree, b"one") == FIRST
+
+
+async def test_a_repository_made_anew_under_its_old_name_is_read(tmp_path: Path) -> None:
+    forge = Forge(tmp_path / "web")
+    forge.snapshot(forge.tree(forge.file("one", FIRST)))
+
+    async with opened(tmp_path, tmp_path / "cache") as (format_, (backup,)):
+        async with format_.open(backup) as tree:
+            assert await content(tree, b"one") == FIRST
+        shutil.rmtree(tmp_path / "web")
+        forge = Forge(tmp_path / "web")
+        forge.snapshot(forge.tree(forge.file("two", SECOND)))
+        (backup,) = await found(format_)
+        async with format_.open(backup) as tree:
+            assert await content(tree, b"two") == SECOND
+
+
+async def test_a_table_that_the_disk_does_not_give_blocks_nobody_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge = Forge(tmp_path / "web")
+    forge.snapshot(forge.tree(forge.file("one", FIRST)))
+
+    async with only_tree(tmp_path, tmp_path / "cache") as (tree, _):
+        with monkeypatch.context() as patch, pytest.raises(Damaged, match="Input/output"):
+            patch.setattr("backgate.fs.formats.restic.segment.Segment.records", _unreadable)
+            await content(tree, b"one")
+
+        with trio.fail_after(5):
+            assert await content(tree, b"one") == FIRST
+
+
+def _unreadable(*_: object) -> bytes:
+    raise Damaged("table", 0, "cannot be read: Input/output error")
 
 
 async def test_a_missing_blob_lists_the_index_once_not_for_every_file(tmp_path: Path) -> None:

@@ -69,6 +69,19 @@ async def test_every_key_is_tried_and_a_damaged_one_stops_no_other(tmp_path: Pat
         assert "scrypt parameters out of bounds" in backup.reason
 
 
+async def test_keys_that_take_too_long_are_not_all_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = 128 * 2**15 * 8
+    monkeypatch.setattr("backgate.fs.formats.restic.unlock.SCRYPTS_WORK", 3 * work)
+    forge = forge_snapshot(tmp_path / "web", "the first")
+    for number in range(4):
+        forge.add_key(f"slow {number}", N=2**15, r=8, p=1)
+
+    async with opened(tmp_path, tmp_path / "cache", b"none") as (_, (backup,)):
+        assert "the keys before it took too long" in backup.reason
+
+
 async def test_a_new_key_opens_what_was_locked(tmp_path: Path) -> None:
     forge = forge_snapshot(tmp_path / "web", "another")
 
