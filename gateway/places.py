@@ -56,11 +56,16 @@ def places_of(config: RepositoryConfig, environment: Mapping[str, str] = os.envi
 
 
 def folder_name(config: RepositoryConfig) -> str:
-    """Return a readable name that differs for every store, endpoint and prefix."""
-    where = [config.url.rstrip("/"), config.endpoint_url or "", config.provider or ""]
-    if config.provider is not None and config.endpoint_url is None:
-        where += [config.region or "", config.account or ""]  # the address is made of them
-    identity = "\n".join(where)
+    """Return a readable name that differs for every store, endpoint and prefix.
+
+    How to speak to an endpoint is no part of it: who learns its profile must not lose the spool.
+    """
+    url = f"file://{config.url}" if config.url.startswith("/") else config.url
+    if config.endpoint_url is not None:
+        where = [config.endpoint_url.rstrip("/")]
+    else:  # the address is made of them
+        where = [config.provider or "", config.region or "", config.account or ""]
+    identity = "\n".join([url.rstrip("/"), *where])
     digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{name_from_url(config.url)}-{digest[:HASH_LENGTH]}"
 

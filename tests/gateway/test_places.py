@@ -101,7 +101,10 @@ def test_each_store_has_its_own_folder() -> None:
         repository("s3://acme-backups/x"),
         repository("s3://acme-backups-xo"),
         repository(endpoint_url="http://127.0.0.1:8333"),
+        repository(endpoint_url="http://127.0.0.1:8334"),
+        repository("/acme-backups/xo"),
         repository(provider="seaweedfs"),
+        repository(region="eu-central-1"),
         repository(provider="ovh", region="gra"),
         repository(provider="ovh", region="rbx"),
         repository(provider="cloudflare-r2", account="one"),
@@ -109,6 +112,19 @@ def test_each_store_has_its_own_folder() -> None:
     ]
 
     assert len({folder_name(config) for config in configs}) == len(configs)
+
+
+def test_what_is_learnt_of_a_store_does_not_move_its_spool() -> None:
+    address = "http://127.0.0.1:8333"
+
+    for before, after in (
+        (
+            repository(endpoint_url=address),
+            repository(endpoint_url=f"{address}/", provider="seaweedfs", region="x"),
+        ),
+        (repository("/srv/backups"), repository("file:///srv/backups/")),
+    ):
+        assert folder_name(before) == folder_name(after)
 
 
 def test_a_trailing_slash_is_the_same_store() -> None:
