@@ -103,10 +103,21 @@ def load_configuration(environment: Mapping[str, str] = os.environ) -> Configura
 
 
 def configuration_path(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the file that counts: the first of the three places that is there."""
+    """Return the file that counts: the first of the three places that is there.
+
+    Raises `ConfigError` when nobody could tell whether one is.
+    """
     if chosen := environment.get("BACKGATE_CONFIG"):
         return Path(chosen)
-    return next((path for path in usual_paths(environment) if path.exists()), None)
+    for path in usual_paths(environment):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        return path
+    return None
 
 
 def usual_paths(environment: Mapping[str, str] = os.environ) -> tuple[Path, Path]:

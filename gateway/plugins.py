@@ -1,4 +1,4 @@
-"""Finds the built-in and installed implementations of a contract; loads none of them.
+"""Finds the built-in and installed implementations of a contract; loads one when it is wanted.
 
 A package adds its own by an entry point of the contract's group (`backgate.providers`, ...). Two of
 one name are refused: which of them answers must not depend on the order of installation.
@@ -6,6 +6,7 @@ one name are refused: which of them answers must not depend on the order of inst
 
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from backgate.gateway.errors import ConfigError
 
@@ -25,6 +26,16 @@ def plugins(group: str, built_in: Mapping[str, str]) -> dict[str, EntryPoint]:
             )
         found[plugin.name] = plugin
     return found
+
+
+def loaded(plugin: EntryPoint) -> Any:
+    """Return what a plug-in adds; `ConfigError` when its package is not whole."""
+    try:
+        return plugin.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{plugin.group}: {plugin.name!r} of {origin(plugin)} cannot be loaded: {error}"
+        ) from error
 
 
 def origin(plugin: EntryPoint) -> str:

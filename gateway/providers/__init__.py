@@ -11,7 +11,7 @@ from typing import cast
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import ConfigError
-from backgate.gateway.plugins import plugins
+from backgate.gateway.plugins import loaded, plugins
 from backgate.gateway.provider import Provider
 
 GROUP = "backgate.providers"
@@ -36,7 +36,7 @@ def open_provider(
     if scheme not in found:
         known = ", ".join(f"{name}://" for name in sorted(found))
         raise ConfigError(f"{config.origin}: url: no provider for {scheme}:// — known are {known}")
-    opener = cast(Opener, found[scheme].load())
+    opener = cast(Opener, loaded(found[scheme]))
     return opener(config, credentials)
 
 

@@ -1,5 +1,6 @@
 """Every mistake in a configuration is named with its place, and with what would be right."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_sizes_and_durations_are_texts_or_numbers(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("regoin = 'x'", ": unknown key 'regoin' — did you mean 'region'?"),
-        ("colour = 'x'", ": unknown key 'colour' — known are account, attributes, backups_patience, "),
+        ("colour = 'x'", ": unknown key 'colour' — known are account, attributes, "),
         ("name = 'x'", ": unknown key 'name'"),
         ("origin = 'x'", ": unknown key 'origin'"),
         ("region = 4", ": region: must be a text, not 4"),
@@ -138,6 +139,18 @@ def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
 def test_a_chosen_file_that_is_absent_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read: No such file"):
         load_configuration({"BACKGATE_CONFIG": str(tmp_path / "absent.toml")})
+
+
+def test_a_file_that_may_be_there_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(path: Path) -> None:  # as the home of another user is
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", closed)
+
+    with pytest.raises(ConfigError, match=r"backgate\.toml: cannot be read: Permission denied"):
+        load_configuration({"XDG_CONFIG_HOME": str(tmp_path)})
 
 
 def test_the_users_own_file_is_found(tmp_path: Path) -> None:

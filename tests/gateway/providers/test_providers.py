@@ -116,6 +116,17 @@ def test_two_plug_ins_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -
         schemes()
 
 
+@pytest.mark.parametrize("value", ["no_such_package:open_url", "backgate.gateway.units:open_url"])
+def test_a_plug_in_that_cannot_be_loaded_is_said(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = EntryPoint("tape", value, "backgate.providers")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [theirs])
+
+    with pytest.raises(ConfigError, match=r"backgate.providers: 'tape' of .* cannot be loaded"):
+        open_provider(config("tape://robot"), None)
+
+
 def test_a_plug_in_adds_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = EntryPoint("tape", "backgate.gateway.providers.memory:open_url", "backgate.providers")
     monkeypatch.setattr(plugins, "entry_points", lambda group: [theirs])
