@@ -121,13 +121,21 @@ class ObjectStore:
         return self._seen(await self._ask("copy", call, self._put_calls, LONG_LIMIT))
 
     async def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        """Delete any number of keys, in batches; returns those that could not be, and why."""
+        """Delete any number of keys, in batches; returns those that could not be, and why.
+
+        Raises only while nothing was deleted: a caller has to know what is gone.
+        """
         failed: dict[str, Exception] = {}
         size = self.abilities.limits.delete_max
-        for first in range(0, len(keys), size):
-            failed |= await self._delete_batch(
-                [self._prefix + key for key in keys[first : first + size]]
-            )
+        full = [self._prefix + key for key in keys]
+        for first in range(0, len(full), size):
+            try:
+                failed |= await self._delete_batch(full[first : first + size])
+            except StoreError as error:
+                if first == 0:
+                    raise
+                failed |= dict.fromkeys(full[first:], error)
+                break
         return {key.removeprefix(self._prefix): error for key, error in failed.items()}
 
     async def page(
@@ -245,7 +253,7 @@ class ObjectStore:
 
         try:
             await retried(attempt, patience=self._patience, counters=self.counters)
-        except Unreachable as error:
+        except StoreError as error:
             if left is keys:
                 raise  # not one answer: the store, not a key, is at fault
             failed |= dict.fromkeys(left, error)

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
@@ -203,6 +204,25 @@ async def test_only_keys_that_met_a_fault_are_deleted_again(autojump_clock: Mock
     assert [type(failed[key]) for key in failed] == [Refused]
     assert memory.requests.count(("delete", "a")) == 1
     assert memory.requests.count(("delete", "b")) == 3
+
+
+async def test_what_a_broken_off_deletion_has_deleted_is_told() -> None:
+    class Expiring(Memory):
+        """Its credentials are good for one batch."""
+
+        def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+            if ("delete", "xo/a") in self.requests:
+                raise Refused("the session token has expired")
+            return super().delete(keys)
+
+    store = ObjectStore(Expiring(abilities=small_parts()), prefix="xo/")
+
+    failed = await store.delete(["a", "b", "c", "d", "e", "f", "g"])
+
+    assert list(failed) == ["d", "e", "f", "g"]
+    assert all(isinstance(error, Refused) for error in failed.values())
+    with pytest.raises(Refused):
+        await store.delete(["d"])
 
 
 async def test_keys_that_cannot_be_deleted_in_time_are_returned(
