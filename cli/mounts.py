@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from backgate.fs.mountpoint import absolute, check_mountpoint, mounted_at
+from backgate.fs.mountpoint import absolute, clear_dead, mounted_at
 from backgate.fs.running import RunningMount, running
 from backgate.gateway.errors import BackgateError, UsageError
 from backgate.gateway.places import runtime_directories
@@ -22,16 +22,18 @@ def mount_at(directory: str) -> RunningMount | None:
     Raises `UsageError` when nothing of ours is mounted there.
     """
     mountpoint = absolute(directory)
+    mounted = mounted_at(mountpoint)
     found = [mount for mount in all_mounts() if mount.mountpoint == mountpoint]
+    if mounted is not None and mounted.user is not None:
+        # Anybody may claim to be the process of any mount; root hears them all.
+        found = [mount for mount in found if mount.user == mounted.user]
     if found:
         return found[-1]
-    mounted = mounted_at(mountpoint)
     if mounted is None:
         raise UsageError(f"{mountpoint}: nothing is mounted here")
     if not mounted.is_ours:
         raise UsageError(f"{mountpoint}: a {mounted.kind} file system is mounted here, not ours")
-    check_mountpoint(mountpoint)
-    if mounted_at(mountpoint) is not None:
+    if clear_dead(mountpoint) is not None:
         raise BackgateError(
             f"{mountpoint}: its process cannot be reached: run this as the user who mounted it"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backgate.cli.options import chosen, optional_target_argument, repository_options
-from backgate.cli.output import json_option, print_json, print_table
+from backgate.cli.output import json_option, print_json, print_table, printable
 from backgate.gateway.errors import BackgateError
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def _print(found: list[dict[str, Any]]) -> None:
         click.echo("nothing is mounted")
         return
     head = ("MOUNTPOINT", "TARGET", "UP", "PENDING", "FETCHED", "STORED", "LISTED", "STATE")
-    print_table(head, [_row(one) for one in found], "UP PENDING FETCHED STORED")
+    rows = [[printable(cell.encode()) for cell in _row(one)] for one in found]
+    print_table(head, rows, "UP PENDING FETCHED STORED")
     for one in found:
         if one.get("last_fault"):
             click.echo(f"{one['target']}: last fault of the store: {one['last_fault']}")

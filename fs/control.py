@@ -22,6 +22,7 @@ from backgate.gateway.errors import BackgateError, UsageError
 
 BACKLOG = 16  # connections that wait to be accepted
 ACCEPTED_MAX = 32  # at once; a command uses one
+ACCEPT_AGAIN = 1.0  # seconds until it is tried again after an error
 OWNER_ONLY = 0o177  # umask: a socket that nobody else can connect to
 CHUNK = 64 * 1024  # bytes
 FAREWELL = 2.0  # seconds that answers under way get when the mount is over
@@ -75,7 +76,12 @@ class _Server:
         limit = trio.CapacityLimiter(ACCEPTED_MAX)
         async with trio.open_nursery() as connections:
             while True:
-                connection, _ = await listener.accept()
+                try:
+                    connection, _ = await listener.accept()
+                except OSError as error:  # too many open files, for one: it must not end the mount
+                    log.warning("a command cannot be heard: %s", error)
+                    await trio.sleep(ACCEPT_AGAIN)
+                    continue
                 connections.start_soon(self._serve, trio.SocketStream(connection), limit)
 
     async def _serve(self, stream: trio.SocketStream, limit: trio.CapacityLimiter) -> None:

@@ -41,7 +41,6 @@ from backgate.gateway.errors import BackgateError, UsageError
 from backgate.gateway.source import Data
 
 NO_OPTION = re.compile(r"[^A-Za-z0-9_.:/@+=-]")  # what would end or change a mount option
-CHECKED_WITHIN = 15.0  # seconds
 REASON_MAX = 1000  # bytes of what libfuse says
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ async def serve(
             "allow_other needs a line `user_allow_other` in /etc/fuse.conf, or root: "
             "write it there, or mount without"
         )
-    await _check_mountpoint(mountpoint)
+    await trio.to_thread.run_sync(check_mountpoint, mountpoint)
     replies = Replies()
     inodes = Inodes(tree, await tree.root())
     handles = Handles(inodes, replies, _push)
@@ -92,16 +91,6 @@ async def serve(
             control = _control(session, mountpoint, options)
             await session.serve(control, partial(_tell, options, ready))
             nursery.cancel_scope.cancel()
-
-
-async def _check_mountpoint(mountpoint: str) -> None:
-    with trio.move_on_after(CHECKED_WITHIN):
-        await trio.to_thread.run_sync(check_mountpoint, mountpoint, abandon_on_cancel=True)
-        return
-    raise BackgateError(
-        f"{mountpoint}: a mount is there that does not answer: end its process, "
-        f"or clear it with `umount -l {mountpoint}`"
-    )
 
 
 def _push(number: int, offset: int, data: Data) -> None:

@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -21,9 +22,12 @@ SUBTYPE = "backgate"
 CAP_SYS_ADMIN = 1 << 21  # capabilities(7), as a bit of /proc/self/status
 MNT_DETACH = 2  # umount2(2): out of the tree at once, gone when nobody uses it
 UNMOUNT_WITHIN = 20.0  # seconds for fusermount3, which does nothing that takes long
+SYMLINKS_MAX = 40  # followed on one path, as Linux does
+ANSWERS_WITHIN = 15.0  # seconds; a mount that says nothing for so long is hung
 USERS_MAX = 5  # processes named in a message
 
 log = logging.getLogger(__name__)
+_USER = re.compile(r"(?:^|,)user_id=(\d+)")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -34,6 +38,7 @@ class Mounted:
     mountpoint: str
     kind: str  # "fuse.backgate", "ext4"
     source: str  # for ours: the target that is mounted
+    user: int | None = None  # of a FUSE mount: who mounted it
 
     @property
     def is_fuse(self) -> bool:
@@ -49,9 +54,22 @@ class Busy(BackgateError):
 
 
 def absolute(path: str) -> str:
-    """Return `path` without symlinks, asking nothing of what is mounted at it."""
-    parent, name = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(parent), name) if name else parent
+    """Return `path` without symlinks, as the kernel's table has it.
+
+    Nothing is asked of what is mounted at it: the root of a mount is no symlink, and the kernel
+    knows that by itself.
+    """
+    for _ in range(SYMLINKS_MAX):
+        parent, name = os.path.split(os.path.abspath(path))
+        if not name:
+            return parent
+        parent = os.path.realpath(parent)
+        path = os.path.join(parent, name)
+        try:
+            path = os.path.join(parent, os.readlink(path))
+        except OSError:
+            return path
+    raise UsageError(f"{path}: too many symlinks")
 
 
 def mounted_at(mountpoint: str) -> Mounted | None:
@@ -62,8 +80,9 @@ def mounted_at(mountpoint: str) -> Mounted | None:
             before, _, after = line.partition(" - ")
             where = _plain(before.split(" ")[4])
             if where == mountpoint:
-                kind, source = after.split(" ")[:2]
-                found = Mounted(where, kind, _plain(source))
+                kind, source, options = after.rstrip("\n").split(" ")[:3]
+                user = _USER.search(options)
+                found = Mounted(where, kind, _plain(source), int(user[1]) if user else None)
     return found
 
 
@@ -80,15 +99,10 @@ def check_system() -> None:
 def check_mountpoint(mountpoint: str) -> None:
     """Return when `mountpoint` (an `absolute` path) is free; a dead mount on it is cleared away.
 
-    Blocks for as long as a mount that is there does not answer.
-
-    Raises `UsageError` that says what is in the way.
+    Blocks until a mount that is there has answered. Raises `UsageError` that says what is in the
+    way, `BackgateError` when that does not answer.
     """
-    mounted = mounted_at(mountpoint)
-    if mounted is not None and mounted.is_fuse and _is_dead(mountpoint):
-        log.warning("%s: cleared the dead mount that an earlier process left", mountpoint)
-        unmount(mountpoint, lazy=True)
-        mounted = mounted_at(mountpoint)
+    mounted = clear_dead(mountpoint)
     if mounted is not None and mounted.is_ours:
         raise UsageError(
             f"{mountpoint}: {mounted.source} is already mounted here: "
@@ -97,6 +111,19 @@ def check_mountpoint(mountpoint: str) -> None:
     if mounted is not None:
         raise UsageError(f"{mountpoint}: a {mounted.kind} file system is mounted here")
     _check_directory(mountpoint)
+
+
+def clear_dead(mountpoint: str) -> Mounted | None:
+    """Clear away a dead mount on `mountpoint`, and return what is mounted there then.
+
+    Blocks until a mount that is there has answered. Raises `BackgateError` when it does not.
+    """
+    mounted = mounted_at(mountpoint)
+    if mounted is None or not mounted.is_fuse or not _is_dead(mountpoint):
+        return mounted
+    log.warning("%s: cleared the dead mount that an earlier process left", mountpoint)
+    unmount(mountpoint, lazy=True)
+    return mounted_at(mountpoint)
 
 
 def unmount(mountpoint: str, *, lazy: bool = False) -> None:
@@ -142,11 +169,25 @@ def _may_mount() -> bool:
 
 
 def _is_dead(mountpoint: str) -> bool:
-    try:
-        os.statvfs(mountpoint)  # a stat(2) may be answered from what the kernel remembers
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
+    """Ask the mount in a thread, which nothing can free from one that is hung."""
+    found: list[int] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(mountpoint)  # a stat(2) may be answered from what the kernel remembers
+            found.append(0)
+        except OSError as error:
+            found.append(error.errno or 0)
+
+    asking = threading.Thread(target=ask, name=f"ask {mountpoint}", daemon=True)
+    asking.start()
+    asking.join(ANSWERS_WITHIN)
+    if not found:
+        raise BackgateError(
+            f"{mountpoint}: a mount is there that does not answer: end its process, "
+            f"or clear it with `umount -l {mountpoint}`"
+        )
+    return found[0] == errno.ENOTCONN
 
 
 def _check_directory(mountpoint: str) -> None:

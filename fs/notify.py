@@ -3,6 +3,7 @@
 Nothing happens where no service manager asked for it.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -11,16 +12,26 @@ import trio
 
 MICROSECONDS = 1e-6  # seconds
 
+log = logging.getLogger(__name__)
+
 
 def notify(message: str, environment: Mapping[str, str] = os.environ) -> bool:
-    """Send `message` ("READY=1\\nSTATUS=...") to the service manager; False when there is none."""
+    """Send `message` ("READY=1\\nSTATUS=...") to the service manager.
+
+    False when there is none, or when it cannot be told: no mount is to wait, or to end, for that.
+    """
     address = environment.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(message.encode(), address)
+        sender.setblocking(False)
+        try:
+            sender.sendto(message.encode(), address)
+        except OSError as error:
+            log.debug("the service manager cannot be told: %s", error)
+            return False
     return True
 
 

@@ -10,12 +10,15 @@ import json
 import os
 import select
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from backgate.gateway.errors import BackgateError
 
@@ -66,6 +69,14 @@ class RunningMount:
         except (OSError, ValueError) as error:
             raise BackgateError(f"{self.mountpoint}: its process ({self.pid}): {error}") from error
         raise BackgateError(f"{self.mountpoint}: its process ({self.pid}) ended before it answered")
+
+    @property
+    def user(self) -> int | None:
+        """Whose socket it is; None when it is gone."""
+        try:
+            return os.lstat(self.socket).st_uid
+        except OSError:
+            return None
 
     def is_alive(self) -> bool:
         """True when its process listens."""
@@ -143,7 +154,15 @@ def _connected(path: str) -> socket.socket:
 
 
 def _read(path: Path) -> RunningMount | None:
+    """Return what the file at `path` says; root reads those of users, who may write anything."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return RunningMount(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        with open(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            told = msgspec.json.decode(file.read(LINE_MAX), type=RunningMount)
+        is_beside = os.path.samefile(os.path.dirname(told.socket), path.parent)
+        is_socket = stat.S_ISSOCK(os.lstat(told.socket).st_mode)
+    except (OSError, ValueError, msgspec.DecodeError):
         return None  # gone meanwhile, somebody else's, or from another version
+    return told if is_beside and is_socket else None

@@ -1,7 +1,9 @@
 """Mounting as users do: the command returns when the mount answers, and others find and end it."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -213,6 +215,42 @@ def test_a_dead_mount_is_cleared_by_umount(made: Gateway) -> None:
     made.run("umount", str(made.mountpoint))
 
     assert os.listdir(made.mountpoint) == []
+
+
+def test_a_mount_is_found_and_cleared_by_a_symlink_to_its_mount_point(made: Gateway) -> None:
+    link = made.home / "link"
+    link.symlink_to(made.mountpoint.name)
+    made.run("mount", "store", str(link))
+    assert made.run("mount", "store", str(link), check=False).stderr.count("already mounted") == 1
+    (status,) = statuses(made)
+    os.kill(int(str(status["pid"])), signal.SIGKILL)
+
+    made.run("mount", "store", str(link))
+    assert (link / "repository").is_dir()
+
+    made.run("umount", str(link))
+    assert not os.path.ismount(made.mountpoint)
+
+
+def test_a_mount_that_somebody_else_claims_to_serve_is_not_taken_for_unmounted(
+    made: Gateway,
+) -> None:
+    """As root we hear every user; a lie about a mount must not end in `all is stored`."""
+    made.mount()
+    (status,) = statuses(made)
+    folder = made.home / "run" / "backgate" / "claims"
+    folder.mkdir(mode=0o700)
+    claim = {"mountpoint": str(made.mountpoint), "target": "t", "pid": 1, "since": 1e12}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as liar:
+        liar.bind(str(folder / "x.sock"))
+        liar.listen()
+        (folder / "x.mount.json").write_text(json.dumps(claim | {"socket": f"{folder}/x.sock"}))
+        os.chown(folder / "x.sock", 65534, 65534)
+
+        made.umount()
+
+    assert not os.path.ismount(made.mountpoint)
+    assert not Path(f"/proc/{status['pid']}").exists()
 
 
 def test_umount_of_what_is_not_mounted_is_wrong_usage(made: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import stat
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from backgate.fs.control import Arguments, Progress, controlled
 from backgate.fs.running import LINE_MAX, RunningMount, describe, running
@@ -111,6 +113,43 @@ async def test_nonsense_is_not_answered(mount: RunningMount, sent: bytes) -> Non
 
         assert answer == b""
         assert await aside(lambda: mount.ask("echo")) == {}
+
+
+async def test_too_many_open_files_end_neither_the_mount_nor_the_socket(
+    mount: RunningMount, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with controlled(mount, VERBS):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as command:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (command.fileno() + 1, hard))
+            try:
+                command.connect(mount.socket)
+                await wait_all_tasks_blocked()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            answer = await aside(lambda: mount.ask("echo", {"times": 0}))
+
+    assert answer == {"times": 0}
+    assert "Too many open files" in caplog.text
+
+
+def test_what_others_put_into_their_folders_neither_holds_up_nor_misleads(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mount.json")
+    (tmp_path / "b.mount.json").symlink_to("/dev/zero")
+    record = {"mountpoint": "/mnt", "target": "t", "pid": os.getpid(), "socket": "/x", "since": 1.0}
+    for name, wrong in (("c", {"since": "now"}), ("d", {"pid": "me"}), ("e", {"mountpoint": 7})):
+        (tmp_path / f"{name}.mount.json").write_text(json.dumps(record | wrong))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(tmp_path / "elsewhere"))
+        listening.listen()
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "sub" / "link").symlink_to(tmp_path / "elsewhere")
+        for name, path in (("f", tmp_path / "elsewhere"), ("g", tmp_path / "sub" / "link")):
+            (tmp_path / "sub" / f"{name}.mount.json").write_text(
+                json.dumps(record | {"socket": str(path)})
+            )
+
+        assert running([tmp_path]) == []
 
 
 async def test_a_command_that_goes_away_stops_its_verb(mount: RunningMount) -> None:

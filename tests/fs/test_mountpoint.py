@@ -9,14 +9,25 @@ from backgate.fs.mountpoint import absolute, check_mountpoint, mounted_at, unmou
 from backgate.gateway.errors import UsageError
 
 
-def test_symlinks_above_a_mount_point_are_resolved_and_itself_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    (tmp_path / "real" / "mnt").symlink_to("nowhere")
+def test_a_mount_point_is_called_as_the_kernel_calls_it(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (real / "mnt").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "short").symlink_to("link/mnt")
+    (tmp_path / "shorter").symlink_to(tmp_path / "short")
 
-    assert absolute(str(tmp_path / "link" / "mnt")) == str(tmp_path / "real" / "mnt")
-    assert absolute(str(tmp_path / "link" / "mnt") + "/") == str(tmp_path / "real" / "mnt")
+    for path in ("link/mnt", "link/mnt/", "short", "shorter/", "real/../link/./mnt"):
+        assert absolute(f"{tmp_path}/{path}") == str(real / "mnt")
+    assert absolute(str(tmp_path / "link" / "absent")) == str(real / "absent")
     assert absolute("/") == "/"
+
+
+def test_symlinks_that_lead_nowhere_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+
+    with pytest.raises(UsageError, match="too many symlinks"):
+        absolute(str(tmp_path / "a"))
 
 
 def test_the_kernels_table_knows_what_is_mounted(tmp_path: Path) -> None:

@@ -39,6 +39,17 @@ def test_the_service_manager_is_told(manager: socket.socket) -> None:
     assert heard(manager) == [b"READY=1\nSTATUS=mounted"]
 
 
+def test_a_service_manager_that_cannot_be_told_is_no_error(
+    manager: socket.socket, tmp_path: Path
+) -> None:
+    assert not notify("WATCHDOG=1", {"NOTIFY_SOCKET": str(tmp_path / "gone")})
+
+    environment = {"NOTIFY_SOCKET": manager.getsockname()}
+    while notify("WATCHDOG=1", environment):  # until its queue is full, since nobody reads it
+        pass
+    assert heard(manager)
+
+
 def test_an_abstract_address_is_one_too() -> None:
     name = f"backgate-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

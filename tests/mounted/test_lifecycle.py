@@ -18,6 +18,7 @@ import trio
 from support.dict_tree import DictTree
 from support.mounting import Mounted, launched, mounted
 
+from backgate.fs import mountpoint
 from backgate.fs.mountpoint import mounted_at, unmount
 from backgate.fs.running import RunningMount, running
 from backgate.fs.session import Backing, Pending
@@ -213,6 +214,25 @@ def test_a_mount_point_in_use_is_refused_and_left_alone(mount: Mounted, tmp_path
         launched(some, tmp_path)
 
     assert (mount.path / "file").read_bytes() == b"content"
+
+
+def test_a_mount_that_hangs_is_said_and_not_waited_for(
+    mount: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mountpoint, "ANSWERS_WITHIN", 0.1)
+    mount.kill(signal.SIGSTOP)
+    try:
+        with pytest.raises(BackgateError, match="a mount is there that does not answer"):
+            mountpoint.check_mountpoint(str(mount.path))
+    finally:
+        mount.kill(signal.SIGCONT)
+
+
+def test_the_table_says_who_mounted(mount: Mounted) -> None:
+    found = mounted_at(str(mount.path))
+
+    assert found is not None
+    assert found.user == os.geteuid()
 
 
 def test_a_mount_point_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
