@@ -97,8 +97,13 @@ class RepositoryTree:
         key = key_of(file)
         async with self._spool.claims.claim(key):
             opened = await self._open(file)
-        if truncate:
-            await opened.change(Changes(size=0))
+        try:
+            if truncate:
+                await opened.change(Changes(size=0))
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await opened.release()
+            raise
         return opened
 
     async def make_directory(

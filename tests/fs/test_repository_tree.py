@@ -506,3 +506,22 @@ async def test_files_of_any_size_are_stored_whole(tmp_path: Path, size: int) -> 
         await assert_whole(repository, "file", data)
         assert await read(repository.tree, "file") == data
         assert (await entry_at(repository.tree, "file")).size == size
+
+
+async def test_a_truncating_open_that_fails_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, memory()) as repository:
+        tree = repository.tree
+        await write(tree, "a", b"content")
+
+        async def truncate(*_: object) -> None:
+            await trio.lowlevel.checkpoint()
+            raise OSError(errno.ENOSPC, "the spool's disk is full")
+
+        monkeypatch.setattr(repository.spool, "truncate", truncate)
+        with pytest.raises(OSError, match="disk is full"):
+            await tree.open_for_writing(await entry_at(tree, "a"), truncate=True)
+
+        assert repository.spool.writing("a") is None
+        assert await read(tree, "a") == b"content"
