@@ -1,11 +1,10 @@
 """An HTTP/1.1 reverse proxy that fails on demand, between the gateway and a real server.
 
 It runs in a thread of its own, on the real clock, so tests with any clock (or with none) can use
-it. The Host header passes through, so signatures stay valid.
+it. The Host header passes through, so signatures stay valid; what has to be changed in a request is
+signed again.
 """
 
-import math
-import re
 import socket
 import ssl
 import struct
@@ -15,43 +14,40 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import h11
 import trio
+from servers.faults.listings import Listings
+from servers.faults.rule import Asked, Rule
+from servers.faults.rulesets import RuleSet
+from servers.faults.upstream import items_below, signed
+
+__all__ = ["FaultProxy", "Rule", "certificate_for", "fault_proxy"]
 
 RECEIVE = 256 * 1024  # bytes at a time
+_LENGTH = ("content-length", b"content-length")
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError, OSError)
-
-
-@dataclass(slots=True, kw_only=True)
-class Rule:
-    """What happens to requests whose "METHOD target" matches; the first rule that applies wins."""
-
-    match: str = "."  # regular expression
-    skip: int = 0  # matching requests that pass first
-    times: float = math.inf  # requests it applies to
-    delay: float = 0.0  # seconds before the request is forwarded
-    status: int | None = None  # answer with this instead of forwarding
-    headers: dict[str, str] = field(default_factory=dict)  # of that answer
-    body: bytes = b""  # of that answer
-    is_refused: bool = False  # reset the connection instead of forwarding
-    is_lost: bool = False  # the server acts, and the connection is reset instead of the answer
-    reset_after: int | None = None  # bytes of the answer's body, then a reset
-    truncate_after: int | None = None  # bytes of the answer's body, then a close
-    stall_after: int | None = None  # bytes of the answer's body, then silence
-    flip_at: int | None = None  # byte of the answer's body in which a bit is wrong
-    bytes_per_second: float = math.inf  # of the answer's body
 
 
 @dataclass(slots=True)
 class FaultProxy:
-    """A running proxy. `rules` may be changed at any time; `requests` lists what passed."""
+    """A running proxy. All but `url` may be changed at any time; `requests` lists what passed."""
 
     url: str
     rules: list[Rule] = field(default_factory=list)
+    listings: Listings | None = None  # None: the server's own
+    drops: frozenset[str] = frozenset()  # headers that the server never sees, in lower case
+    ignores_expect: bool = False  # nobody who asks whether to send a body is told to go on
     requests: list[str] = field(default_factory=list)  # "METHOD target"
     headers: list[dict[str, str]] = field(default_factory=list)  # of each request, lower-case
+
+    def emulate(self, weak: RuleSet) -> None:
+        """Behave as a provider does, instead of whatever it was before."""
+        self.rules[:] = weak.rules
+        self.listings, self.drops = weak.listings, weak.drops
+        self.ignores_expect = weak.ignores_expect
 
 
 @contextmanager
@@ -118,99 +114,157 @@ async def _serve(
 
 async def _exchanges(proxy: FaultProxy, address: tuple[str, int], stream: trio.abc.Stream) -> None:
     """Relay requests and answers until either side closes, over one upstream connection each."""
-    client = h11.Connection(h11.SERVER)
-    while client.our_state is h11.IDLE:
-        request = await _event(client, stream)
+    client = _Client(proxy, stream)
+    while client.connection.our_state is h11.IDLE:
+        request = await client.event()
         if not isinstance(request, h11.Request):
             return
-        rule = _rule(proxy, request)
+        asked = _asked(request)
+        rule = _rule(proxy, asked)
         await trio.sleep(rule.delay)
         if rule.is_refused:
             raise _Reset
         if rule.status is not None:
-            await _answer(client, stream, request, rule)
+            await client.answer(asked, rule)
+        elif proxy.listings is not None and asked.is_listing:
+            await _list(proxy.listings, address, client, asked, rule)
         else:
             async with await trio.open_tcp_stream(*address) as upstream:
                 upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                server = h11.Connection(h11.CLIENT)
-                await _relay_request(request, client, stream, server, upstream)
-                await _relay_answer(rule, client, stream, server, upstream)
-        if client.our_state is h11.DONE and client.their_state is h11.DONE:
-            client.start_next_cycle()
+                server = _Peer(h11.Connection(h11.CLIENT), upstream)
+                await _relay_request(proxy, request, asked, client, server)
+                await _relay_answer(rule, client, server)
+        connection = client.connection
+        if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
+            connection.start_next_cycle()
 
 
-def _rule(proxy: FaultProxy, request: h11.Request) -> Rule:
-    line = f"{request.method.decode()} {request.target.decode()}"
-    proxy.requests.append(line)
-    proxy.headers.append({name.decode(): text.decode() for name, text in request.headers})
-    for rule in proxy.rules:
-        if rule.times <= 0 or not re.search(rule.match, line):
-            continue
-        if rule.skip > 0:
-            rule.skip -= 1
-            continue
-        rule.times -= 1
-        return rule
-    return Rule()
+@dataclass(slots=True)
+class _Peer:
+    """One end of a connection, and the HTTP spoken over it."""
+
+    connection: h11.Connection
+    stream: trio.abc.Stream
+
+    async def event(self) -> h11.Event:
+        while True:
+            event = self.connection.next_event()
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value]
+            await self.go_on()
+            self.connection.receive_data(await self.stream.receive_some(RECEIVE))
+
+    async def go_on(self) -> None:
+        """Say what the other end waits for before it sends a body."""
+
+    async def send(self, event: h11.Event) -> None:
+        data = self.connection.send(event)
+        if data:
+            await self.stream.send_all(data)
 
 
-async def _answer(
-    client: h11.Connection, stream: trio.abc.Stream, request: h11.Request, rule: Rule
+class _Client(_Peer):
+    """The client's end."""
+
+    def __init__(self, proxy: FaultProxy, stream: trio.abc.Stream) -> None:
+        super().__init__(h11.Connection(h11.SERVER), stream)
+        self._proxy = proxy
+
+    async def go_on(self) -> None:
+        if self.connection.they_are_waiting_for_100_continue and not self._proxy.ignores_expect:
+            await self.send(h11.InformationalResponse(status_code=100, headers=[]))
+
+    async def answer(self, asked: Asked, rule: Rule) -> None:
+        """Answer by a rule, instead of the server."""
+        while not isinstance(await self.event(), h11.EndOfMessage):
+            pass
+        body = rule.error
+        headers = [*rule.headers.items(), ("Content-Length", str(len(body)))]
+        await self.send(h11.Response(status_code=rule.status or 500, headers=headers))
+        if body and asked.method != "HEAD":
+            await self.send(h11.Data(data=body))
+        await self.send(h11.EndOfMessage())
+
+
+def _asked(request: h11.Request) -> Asked:
+    headers = {name.decode(): text.decode() for name, text in request.headers}
+    return Asked(request.method.decode(), request.target.decode(), headers)
+
+
+def _rule(proxy: FaultProxy, asked: Asked) -> Rule:
+    proxy.requests.append(asked.line)
+    proxy.headers.append(asked.headers)
+    return next((rule for rule in proxy.rules if rule.applies(asked)), Rule())
+
+
+async def _list(
+    listings: Listings, address: tuple[str, int], client: _Client, asked: Asked, rule: Rule
 ) -> None:
-    while not isinstance(await _event(client, stream), h11.EndOfMessage):
+    """Answer a listing out of what the server holds."""
+    while not isinstance(await client.event(), h11.EndOfMessage):
         pass
-    headers = [*rule.headers.items(), ("Content-Length", str(len(rule.body)))]
-    events: list[h11.Event] = [h11.Response(status_code=rule.status or 500, headers=headers)]
-    if rule.body and request.method != b"HEAD":
-        events.append(h11.Data(data=rule.body))
-    for event in [*events, h11.EndOfMessage()]:
-        await _send(client, stream, event)
+    held = await items_below(address, asked.path, asked.query.get("prefix", ""))
+    await trio.sleep(listings.wait(asked, len(held)))
+    body = listings.answer(asked, held)
+    if rule.is_lost:
+        raise _Reset
+    head = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+    await client.send(_head(rule, 200, head, len(body)))
+    await _send_body(rule, client, body, 0)
+    await client.send(h11.EndOfMessage())
 
 
 async def _relay_request(
-    request: h11.Request,
-    client: h11.Connection,
-    stream: trio.abc.Stream,
-    server: h11.Connection,
-    upstream: trio.abc.Stream,
+    proxy: FaultProxy, request: h11.Request, asked: Asked, client: _Client, server: _Peer
 ) -> None:
-    kept = [(name, text) for name, text in request.headers if name != b"expect"]
-    head = h11.Request(method=request.method, target=request.target, headers=kept)
-    await _send(server, upstream, head)
+    headers = {name: text for name, text in asked.headers.items() if name != "expect"}
+    if not proxy.drops.isdisjoint(headers):
+        kept = {name: text for name, text in headers.items() if name not in proxy.drops}
+        headers = signed(asked.method, asked.target, kept)
+    head = h11.Request(method=request.method, target=request.target, headers=list(headers.items()))
+    await server.send(head)
     while True:
-        event = await _event(client, stream)
-        await _send(server, upstream, event)
+        event = await client.event()
+        await server.send(event)
         if isinstance(event, h11.EndOfMessage):
             return
 
 
-async def _relay_answer(
-    rule: Rule,
-    client: h11.Connection,
-    stream: trio.abc.Stream,
-    server: h11.Connection,
-    upstream: trio.abc.Stream,
-) -> None:
-    answer = await _event(server, upstream)
+async def _relay_answer(rule: Rule, client: _Client, server: _Peer) -> None:
+    answer = await server.event()
     while isinstance(answer, h11.InformationalResponse):
-        answer = await _event(server, upstream)
+        answer = await server.event()
     if rule.is_lost or not isinstance(answer, h11.Response):
         raise _Reset
-    await _send(
-        client, stream, h11.Response(status_code=answer.status_code, headers=answer.headers)
-    )
+    length = dict(answer.headers).get(b"content-length", b"")
+    size = int(length) if length.isdigit() else None
+    await client.send(_head(rule, answer.status_code, list(answer.headers), size))
     sent = 0
-    while isinstance(event := await _event(server, upstream), h11.Data):
-        data = _flipped(bytes(event.data), rule, sent)
-        cut = _cut(rule, sent + len(data))
-        if cut is not None:
-            await _send(client, stream, h11.Data(data=data[: cut[0] - sent]))
-            await cut[1]()
-            return
-        await trio.sleep(len(data) / rule.bytes_per_second)
-        await _send(client, stream, h11.Data(data=data))
-        sent += len(data)
-    await _send(client, stream, h11.EndOfMessage())
+    while isinstance(event := await server.event(), h11.Data):
+        await _send_body(rule, client, bytes(event.data), sent)
+        sent += len(event.data)
+    await client.send(h11.EndOfMessage())
+
+
+def _head(rule: Rule, status: int, headers: list[Any], size: int | None) -> h11.Response:
+    """The answer's head, which announces a shorter body where the rule ends it."""
+    if rule.ends_after is not None and size is not None:
+        headers = [pair for pair in headers if pair[0].lower() not in _LENGTH]
+        headers.append(("Content-Length", str(min(size, rule.ends_after))))
+    return h11.Response(status_code=status, headers=headers)
+
+
+async def _send_body(rule: Rule, client: _Client, data: bytes, sent: int) -> None:
+    """Send a piece of the body, `sent` bytes after its start, as far as the rule lets it pass."""
+    end = len(data) if rule.ends_after is None else max(0, rule.ends_after - sent)
+    data = _flipped(data[:end], rule, sent)
+    cut = _cut(rule, sent + len(data))
+    if cut is not None:
+        await client.send(h11.Data(data=data[: cut[0] - sent]))
+        await cut[1]()
+        raise trio.ClosedResourceError
+    await trio.sleep(len(data) / rule.bytes_per_second)
+    await client.send(h11.Data(data=data))
 
 
 def _cut(rule: Rule, reached: int) -> tuple[int, Callable[[], Awaitable[None]]] | None:
@@ -235,20 +289,3 @@ def _flipped(data: bytes, rule: Rule, sent: int) -> bytes:
     wrong = bytearray(data)
     wrong[rule.flip_at - sent] ^= 1
     return bytes(wrong)
-
-
-async def _event(connection: h11.Connection, stream: trio.abc.Stream) -> h11.Event:
-    while True:
-        event = connection.next_event()
-        if event is not h11.NEED_DATA:
-            return event  # type: ignore[return-value]
-        if connection.they_are_waiting_for_100_continue:
-            go_on = h11.InformationalResponse(status_code=100, headers=[])
-            await _send(connection, stream, go_on)
-        connection.receive_data(await stream.receive_some(RECEIVE))
-
-
-async def _send(connection: h11.Connection, stream: trio.abc.Stream, event: h11.Event) -> None:
-    data = connection.send(event)
-    if data:
-        await stream.send_all(data)
