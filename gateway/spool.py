@@ -10,7 +10,6 @@ files are stored behind it, epoch by epoch: nothing of a later epoch is seen in 
 of an earlier one.
 """
 
-import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from backgate.gateway.attributes import Attributes
 from backgate.gateway.backlog import Backlog, LeftOver
 from backgate.gateway.claims import Claims
 from backgate.gateway.deletions import Deletions
-from backgate.gateway.errors import BackgateError, FileError
+from backgate.gateway.errors import BackgateError
+from backgate.gateway.intake import Intake
 from backgate.gateway.journal import Journal
 from backgate.gateway.keeping import Keeping
 from backgate.gateway.leaving import Leaving
@@ -73,7 +73,7 @@ class Spool:
         self.asides, self.renames, self.journal = parts.asides, parts.renames, parts.journal
         self.staged, self.shelf = parts.staged, parts.shelf
         self._files = parts.directory / FILES
-        self._room, self._uploader, self._leaving = parts.room, parts.uploader, parts.leaving
+        self._room, self._uploader = parts.room, parts.uploader
         self._last_number = last_number
         self.is_lazy = is_lazy
         # Where others write too, the store decides who was first; where not, the index knows.
@@ -81,8 +81,8 @@ class Spool:
         self._keeping = Keeping(parts.journal, self._files)
         self.left_over: dict[int, LeftOver] = {}  # by number; no tool was told that they are safe
         self._backlog = Backlog(self)
+        self._intake = Intake(parts, self._keeping, self._backlog, is_lazy=is_lazy)
         self.is_recovered = trio.Event()  # what an earlier run began in the store has ended
-        self._is_disk_full = False
 
     @property
     def used(self) -> int:
@@ -122,45 +122,12 @@ class Spool:
         return file
 
     async def write(self, file: SpooledFile, offset: int, data: Data) -> None:
-        """Put `data` at `offset`; waits for room in the spool.
-
-        Raises `FileError`: EFBIG, ENOSPC when the gateway's disk is full; `StoreError` when room
-        can only be made by a store that does not answer.
-        """
-        stop = offset + len(data)
-        if stop > self._uploader.plan.largest:
-            raise FileError(errno.EFBIG, file.key or "")
-        if self.is_lazy and file.is_waiting:
-            await self.settled()
-        if self._room.used + len(data) > self._room.limit:
-            await self._leaving.room(len(data), lambda: self._backlog.is_moving)
-        if file.is_sending:
-            await file.arrived(offset, stop)
-        self._keeping.note(file)
-        try:
-            file.write(offset, data)
-        except FileError as error:
-            self._disk_failed(error)
-            raise
-        self._is_disk_full = False
-        self._send_ahead(file, offset, stop)
+        """Put `data` at `offset`; raises what `Intake.write` does."""
+        await self._intake.write(file, offset, data)
 
     async def truncate(self, file: SpooledFile, size: int) -> None:
         """Make the file `size` bytes long."""
-        if size > self._uploader.plan.largest:
-            raise FileError(errno.EFBIG, file.key or "")
-        if size != file.size and self.is_lazy and file.is_waiting:
-            await self.settled()
-        if size >= file.size:
-            if size > file.size:
-                self._keeping.note(file)
-                file.truncate(size)
-            return
-        async with file.publishing:
-            await self._keeping.announce_truncation(file, size)
-            await file.arrived(size, file.size)  # nothing is awaited from here on
-            file.truncate(size)
-            self._keeping.note_changed(file)
+        await self._intake.truncate(file, size)
 
     async def synchronize(self, file: SpooledFile) -> None:
         """fsync: return once bytes and journal are on disk; they survive whatever comes."""
@@ -342,16 +309,6 @@ class Spool:
         self._last_number += 1
         return self.made(self._last_number, key, attributes)
 
-    def _send_ahead(self, file: SpooledFile, offset: int, stop: int) -> None:
-        key, plan = file.key, self._uploader.plan
-        if key is None or plan.number_at(offset) == plan.number_at(stop):
-            return  # no part was filled
-        if self.staged.matches(key) or (file.backing and file.upload is None):
-            if self._room.is_pressed:
-                self._leaving.leave(file)
-        else:
-            self._uploader.advance(file)
-
     async def stay(self, file: SpooledFile) -> None:
         """Keep a file that is to be stored later; a crash of the gateway does not harm it."""
         is_staged = self.staged.matches(file.key or "")
@@ -383,8 +340,3 @@ class Spool:
         file.dispose()
         self.asides.remove(file.unneeded())
         self._keeping.note_done(file)  # last: it takes room on a disk that may be full
-
-    def _disk_failed(self, error: FileError) -> None:
-        if error.errno == errno.ENOSPC and not self._is_disk_full:
-            self._is_disk_full = True
-            log.error("no space left in the spool: %s", error)

@@ -10,22 +10,20 @@ Changes happen without an await; only reading what is not local waits for the st
 bytes that are just being sent waits until they have arrived, so that no object is a mixture.
 """
 
-import ctypes
 import errno
-import mmap
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.errors import FileError
 from backgate.gateway.extents import Backing, BackingMap, Ranges
+from backgate.gateway.local_file import LocalFile
 from backgate.gateway.parts import Part, Upload
 from backgate.gateway.provider import Body, ObjectInfo
 from backgate.gateway.records import HIDDEN, Held, Spooled
@@ -34,8 +32,6 @@ from backgate.gateway.units import MIB
 
 READ_STEP = 8 * MIB  # bytes fetched at a time
 MAPPED_FROM = 64 * MIB  # bytes; only parts of files beyond 100 GiB are larger
-_PUNCH_HOLE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, fallocate(2)
-_libc = ctypes.CDLL(None, use_errno=True)
 
 Sources = Callable[[ObjectInfo], Source]
 
@@ -56,7 +52,7 @@ class SpooledFile:
         sources: Sources,
         account: Callable[[int], None],
     ) -> None:
-        self.number, self.path = number, path
+        self.number = number
         self.key: str | None = key
         self.attributes = attributes
         self.size = 0  # bytes
@@ -83,7 +79,7 @@ class SpooledFile:
         self.publishing = trio.Lock()
         self.recording = trio.Lock()  # for what must be in the journal before it is done
         self._sources, self._account = sources, account
-        self._descriptor = -1
+        self._file = LocalFile(path)
         self._sending: dict[Part, trio.Event] = {}
         self._truncations = 0
         self._is_disposed = False
@@ -116,11 +112,11 @@ class SpooledFile:
         view, at = memoryview(data), offset
         try:
             while view:
-                count = os.pwrite(self.descriptor(), view, at)
+                count = self._file.write(at, view)
                 self._wrote(at, at + count)
                 at, view = at + count, view[count:]
         except OSError as error:
-            raise FileError(error.errno or errno.EIO, self.path, f"spool: {error}") from error
+            raise FileError(error.errno or errno.EIO, self._file.path, f"spool: {error}") from error
 
     def truncate(self, size: int) -> None:
         """Make it `size` bytes long; nobody must be sending what is cut off."""
@@ -128,8 +124,7 @@ class SpooledFile:
             self._truncations += 1
             self._forget(size, self.size)
             self.backing.remove(size, self.size)
-            if self._descriptor >= 0 or self.path.exists():
-                os.ftruncate(self.descriptor(), size)
+            self._file.truncate(size)
             if self.upload is not None:
                 self.upload.changed(size, self.size)
         self.size = size
@@ -149,7 +144,7 @@ class SpooledFile:
         if offset >= stop:
             return b""
         if not self._missing(Ranges(), offset, stop):
-            return self._local_bytes(offset, stop)
+            return self._file.read(offset, stop)
         buffer, fetched = bytearray(stop - offset), Ranges()
         while missing := self._missing(fetched, offset, stop):
             one = missing[0]
@@ -159,7 +154,7 @@ class SpooledFile:
             buffer[one.start - offset : one.stop - offset] = data
             fetched.add(one.start, one.stop)
         for begin, end in self.local.within(offset, min(stop, self.size)):
-            buffer[begin - offset : end - offset] = self._local_bytes(begin, end)
+            buffer[begin - offset : end - offset] = self._file.read(begin, end)
         return memoryview(buffer)
 
     def needs(self, key: str) -> bool:
@@ -170,8 +165,7 @@ class SpooledFile:
         """Return the bytes of `part` to be sent; a very large one is mapped, not read."""
         if part.size < MAPPED_FROM or not self.local.covers(part.start, part.stop):
             return await self.read_at(part.start, part.size)
-        access = mmap.ACCESS_READ
-        return memoryview(mmap.mmap(self.descriptor(), part.size, access=access, offset=part.start))
+        return self._file.mapped(part.start, part.stop)
 
     def unchanged(self, start: int, stop: int) -> Backing | None:
         """Return the object's range that is all of `[start, stop)`, if there is one."""
@@ -188,8 +182,8 @@ class SpooledFile:
         finally:
             del self._sending[part]
             arrived.set()
-            if self._is_disposed and not self._sending:
-                self._close()
+            if self._is_disposed:
+                self.rest()
 
     async def arrived(self, start: int, stop: int) -> None:
         """Wait until nobody is sending any of `[start, stop)`."""
@@ -209,7 +203,7 @@ class SpooledFile:
         self.hidden.add(backing.info.key)
         self.backing.put(backing)
         self._forget(backing.start, backing.stop)
-        self._punch(backing.start, backing.stop)
+        self._file.punch(backing.start, backing.stop)
 
     def unneeded(self) -> set[str]:
         """Return, once, the hidden objects that hold nothing of it any more."""
@@ -239,10 +233,7 @@ class SpooledFile:
     def release_clean(self) -> None:
         """Free all local bytes of a file that is stored as it is."""
         self._forget(0, self.size)
-        if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
-        else:
-            self.path.unlink(missing_ok=True)
+        self._file.empty()
 
     def record(self, *, is_durable: bool, size: int | None = None) -> Spooled:
         """Return what the journal should say of it now, or once it is cut to `size`."""
@@ -278,10 +269,9 @@ class SpooledFile:
         for start, stop in record.local:
             self.local.add(start, min(stop, record.size))
         self._account(self.local.total)
-        if self.path.exists():
-            os.ftruncate(self.descriptor(), record.size)
+        self._file.truncate(record.size)
         for start, stop in self.local.gaps(0, record.size):
-            self._punch(start, stop)
+            self._file.punch(start, stop)
         self.version = self.synchronized_version = self.flushed_version = 1
         self.is_recovered = True
         self.is_durable, self.is_recorded = record.is_durable, True
@@ -290,25 +280,13 @@ class SpooledFile:
     async def synchronize(self) -> None:
         """fsync the local file."""
         version = self.version
-        if self.path.exists():
-            descriptor = os.dup(self.descriptor())  # ours may be closed meanwhile
-            try:
-                await trio.to_thread.run_sync(os.fsync, descriptor)
-            finally:
-                os.close(descriptor)
+        await self._file.synchronize()
         self.synchronized_version = version
-
-    def descriptor(self) -> int:
-        """Return the local file's descriptor; the file is made when it is first needed."""
-        if self._descriptor < 0:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, 0o600)
-        return self._descriptor
 
     def rest(self) -> None:
         """Close the local file until somebody needs it again."""
         if not self._sending:
-            self._close()
+            self._file.close()
 
     def dispose(self) -> None:
         """Delete the local file; nobody has it open any more."""
@@ -316,7 +294,7 @@ class SpooledFile:
         self.backing = BackingMap()
         self._account(-self.local.total)
         self.local = Ranges()
-        self.path.unlink(missing_ok=True)
+        self._file.remove()
         self.rest()
 
     @property
@@ -342,16 +320,6 @@ class SpooledFile:
         self.local.remove(start, stop)
         self._account(self.local.total - before)
 
-    def _punch(self, start: int, stop: int) -> None:
-        """Make it zeros that take no room; only zeros where the file system has no holes."""
-        if self._descriptor < 0 and not self.path.exists():
-            return
-        descriptor = self.descriptor()
-        offset, length = ctypes.c_int64(start), ctypes.c_int64(stop - start)
-        if _libc.fallocate(descriptor, _PUNCH_HOLE, offset, length):
-            for at in range(start, stop, READ_STEP):
-                os.pwrite(descriptor, bytes(min(READ_STEP, stop - at)), at)
-
     def _missing(self, fetched: Ranges, start: int, stop: int) -> list[Backing]:
         """Return what of `[start, stop)` lies in objects only and was not fetched yet."""
         return [
@@ -360,12 +328,3 @@ class SpooledFile:
             for begin, end in self.local.gaps(one.start, one.stop)
             for inside, outside in fetched.gaps(begin, end)
         ]
-
-    def _local_bytes(self, start: int, stop: int) -> bytes:
-        data = os.pread(self.descriptor(), stop - start, start)
-        return data if len(data) == stop - start else data.ljust(stop - start, b"\0")
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1

@@ -30,16 +30,20 @@ class StagedNames:
     """
 
     def __init__(self, more: Iterable[str] = ()) -> None:
-        self._patterns = [
+        patterns = (*KNOWN, *more)
+        last = [translate(pattern) for pattern in patterns if "/" not in pattern]
+        self._names = re.compile("|".join(last))
+        self._paths = [
             [re.compile(translate(component)) for component in reversed(pattern.split("/"))]
-            for pattern in (*KNOWN, *more)
+            for pattern in patterns
+            if "/" in pattern
         ]
 
     def matches(self, key: str) -> bool:
         """True when `key` is one of those names."""
         components = key.split("/")[::-1]
-        return any(
-            len(pattern) <= len(components)
-            and all(one.match(name) for one, name in zip(pattern, components, strict=False))
-            for pattern in self._patterns
+        return self._names.match(components[0]) is not None or any(
+            len(path) <= len(components)
+            and all(one.match(name) for one, name in zip(path, components, strict=False))
+            for path in self._paths
         )
