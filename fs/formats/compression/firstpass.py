@@ -143,12 +143,17 @@ class _Pieces:
         if self._looked % DISK_LOOK:
             return
         trio.from_thread.check_cancelled()
-        disk = os.statvfs(self._folder)
-        free = disk.f_bavail * disk.f_frsize
-        if free < FREE_MIN:
-            raise FileError(errno.ENOSPC, self._folder, "no room for the index of an archive")
-        if free < COPY_FREE or self.copied > COPY_MAX:
+        if require_room(self._folder) < COPY_FREE or self.copied > COPY_MAX:
             self._is_copied = False
+
+
+def require_room(folder: Path) -> int:
+    """Return how many bytes are free in `folder`; `FileError` (ENOSPC) when too few are."""
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < FREE_MIN:
+        raise FileError(errno.ENOSPC, folder, "no room for the index of an archive")
+    return free
 
 
 def digest(piece: bytes) -> int:

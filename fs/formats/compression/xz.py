@@ -1,8 +1,8 @@
 """xz: restarts at blocks, as the index at the end of each stream lists them.
 
 `xz -T`, pixz and others write blocks of some 10 MiB; a single-threaded xz before 5.6 writes one for
-all. A restart's state is the two bytes of stream flags, and how many bytes of blocks follow it. The
-.xz File Format, version 1.2.0.
+all. A restart's state is the two bytes of stream flags, how many bytes of blocks follow it, and how
+many bytes a decoder may take. The .xz File Format, version 1.2.0.
 """
 
 import lzma
@@ -22,11 +22,14 @@ from backgate.gateway.units import KIB, MIB
 MEMORY_MAX = 96 * MIB  # bytes for a decoder; `xz -9` needs 65 MiB
 INDEX_MAX = 16 * MIB  # bytes of one stream's index: millions of blocks
 STREAMS_MAX = 100_000  # `cat` of that many files
+BLOCKS_MAX = 2_000_000  # in all streams together: 32 MB
+DECODER = 2 * MIB  # bytes that a decoder takes besides its dictionary, at most
 
 _HEADER_MAGIC, _FOOTER_MAGIC = b"\xfd7zXZ\0", b"YZ"
-_STATE = struct.Struct("<2sQ")
+_STATE = struct.Struct("<2sQI")
 _EDGE = 12  # bytes of a stream's header, and of its footer
 _BLOCK_HEADER = 64  # bytes of a block's header that are looked at
+_FILTERS, _HAS_PACKED_SIZE, _HAS_PLAIN_SIZE = 0x03, 0x40, 0x80
 _LZMA2, _DICTIONARY_BITS_MAX = 0x21, 40
 _READ = 64 * KIB  # compressed bytes given to the library at a time
 
@@ -34,9 +37,9 @@ _READ = 64 * KIB  # compressed bytes given to the library at a time
 def unpack(file: PackedFile, state: bytes | None) -> Iterator[Restart | bytes]:
     """See `codec.Unpack`. Checked are every block's check and, in the first pass, the index."""
     if state is not None:
-        flags, length = _STATE.unpack(state)
+        flags, length, memory = _STATE.unpack(state)
         header = _HEADER_MAGIC + flags + zlib.crc32(flags).to_bytes(4, "little")
-        yield from _decompress(file, header, file.position + length)
+        yield from _decompress(file, header, file.position + length, memory)
         return
     for stream in _streams(file):
         yield from _first_pass(file, stream)
@@ -56,14 +59,13 @@ class _Stream:
 
 def _first_pass(file: PackedFile, stream: _Stream) -> Iterator[Restart | bytes]:
     file.pass_over(stream.start - file.position)  # padding
-    first = stream.start + _EDGE  # other blocks are as a rule made alike
-    memory = _dictionary(_part(file, first, first + _BLOCK_HEADER))
-    plain = _decompress(file, b"", stream.stop)
+    memory = min(MEMORY_MAX, _dictionary(file, stream) + DECODER)
+    plain = _decompress(file, b"", stream.stop, memory)
     since = UNIT_MIN
     left = b""
     for at, length in zip(stream.packed, stream.plain, strict=True):
         if since >= UNIT_MIN:
-            state = _STATE.pack(stream.flags, stream.blocks - at)
+            state = _STATE.pack(stream.flags, stream.blocks - at, memory)
             yield Restart(stream.start + at, state, memory)
             since = 0
         since += length
@@ -77,12 +79,12 @@ def _first_pass(file: PackedFile, stream: _Stream) -> Iterator[Restart | bytes]:
         raise file.damaged("xz: more data than the index says")
 
 
-def _decompress(file: PackedFile, data: bytes, stop: int) -> Iterator[bytes]:
+def _decompress(file: PackedFile, data: bytes, stop: int, memory: int) -> Iterator[bytes]:
     """Give what becomes of `data` and of the file's bytes up to `stop`.
 
     Where a block was entered, that is the end of the blocks: the index behind them tells of more.
     """
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY_MAX)
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=memory)
     while not decompressor.eof:
         if not data and decompressor.needs_input:
             data = file.read(min(_READ, stop - file.position))
@@ -99,24 +101,40 @@ def _decompress(file: PackedFile, data: bytes, stop: int) -> Iterator[bytes]:
         raise file.damaged("xz: a stream that ends before its index")
 
 
-def _dictionary(header: bytes) -> int:
-    """Return the bytes that a decoder of this block keeps: LZMA2's dictionary; 3.1 and 5.3.1."""
-    properties = header.find(bytes([_LZMA2, 1]), 2) + 2
-    bits = header[properties] if 2 < properties < len(header) else _DICTIONARY_BITS_MAX
-    if bits > _DICTIONARY_BITS_MAX:
-        return MEMORY_MAX
-    return min(MEMORY_MAX, (2 | bits & 1) << bits // 2 + 11)
+def _dictionary(file: PackedFile, stream: _Stream) -> int:
+    """Return the bytes of LZMA2's dictionary in the first block; 3.1 and 5.3.1.
+
+    Others are made alike: one that needs more fails.
+    """
+    if not stream.plain:
+        return 0
+    header = _part(file, stream.start + _EDGE, stream.start + _EDGE + _BLOCK_HEADER)
+    flags, at = header[1], 2
+    for has_size in (_HAS_PACKED_SIZE, _HAS_PLAIN_SIZE):
+        if flags & has_size:
+            _, at = _number(file, header, at)
+    for _ in range((flags & _FILTERS) + 1):
+        kind, at = _number(file, header, at)
+        length, at = _number(file, header, at)
+        if kind == _LZMA2 and at < len(header) and header[at] <= _DICTIONARY_BITS_MAX:
+            return int((2 | header[at] & 1) << header[at] // 2 + 11)
+        at += length
+    return MEMORY_MAX
 
 
 def _streams(file: PackedFile) -> list[_Stream]:
     """Return the streams of the whole file, read from the footers backwards."""
     found: list[_Stream] = []
+    blocks = 0
     stop = file.source.size
     while stop:
         if len(found) >= STREAMS_MAX:
             raise file.damaged(f"xz: more than {STREAMS_MAX} streams")
         footer_at = _footer_before(file, stop)
         found.append(_stream_before(file, footer_at))
+        blocks += len(found[-1].plain)
+        if blocks > BLOCKS_MAX:
+            raise file.damaged(f"xz: more than {BLOCKS_MAX} blocks")
         stop = found[-1].start
     return found[::-1]
 
@@ -153,6 +171,8 @@ def _index(file: PackedFile, data: bytes) -> tuple["array[int]", "array[int]"]:
     if data[:1] != b"\0" or zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
         raise file.damaged("xz: the index of a stream is damaged")
     count, at = _number(file, data, 1)
+    if count > BLOCKS_MAX:
+        raise file.damaged(f"xz: more than {BLOCKS_MAX} blocks")
     packed, plain = array("Q", [_EDGE]), array("Q")
     for _ in range(count):
         unpadded, at = _number(file, data, at)

@@ -28,6 +28,7 @@ _SIZE_BYTES = (0, 2, 4, 8)
 def unpack(file: PackedFile, state: bytes | None) -> Iterator[Restart | bytes]:
     """See `codec.Unpack`. The checksum of a frame is checked where it has one."""
     since = UNIT_MIN  # plain bytes since the last restart
+    announced = 0  # bytes of memory that the last restart spoke of
     while True:
         start = file.position
         magic = file.read(4)
@@ -41,10 +42,10 @@ def unpack(file: PackedFile, state: bytes | None) -> Iterator[Restart | bytes]:
             _require_zeros(file, magic)
             return
         header = _header(file)
-        if since >= UNIT_MIN:
-            memory = zstandard.get_frame_parameters(magic + header).window_size + MIB
+        memory = zstandard.get_frame_parameters(magic + header).window_size + MIB
+        if since >= UNIT_MIN or memory > announced:
             yield Restart(start, b"", min(memory, WINDOW_MAX))
-            since = 0
+            since, announced = 0, memory
         for plain in _frame(file, magic + header, bool(header[0] & _HAS_CHECKSUM)):
             since += len(plain)
             yield plain

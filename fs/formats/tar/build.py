@@ -18,7 +18,7 @@ import trio
 
 from backgate.fs.format import Objects
 from backgate.fs.formats.compression.codec import HEAD, codec_of
-from backgate.fs.formats.compression.firstpass import FirstPass
+from backgate.fs.formats.compression.firstpass import FirstPass, require_room
 from backgate.fs.formats.compression.packed import LONGEST_READ, PackedFile
 from backgate.fs.formats.tar import schema
 from backgate.fs.formats.tar.archive import Forward, PlainArchive
@@ -71,7 +71,8 @@ class Indexes:
             ended = self._due[name] = trio.Event()
             try:
                 with self._objects.sequential(info) as sequential:
-                    build = _Build(info, self._objects.source(info), sequential)
+                    random = self._objects.source(info)
+                    build = _Build(info, random, sequential, self._directory)
                     await trio.to_thread.run_sync(self._make, build, path, limiter=self._builds)
             finally:
                 del self._due[name]
@@ -128,8 +129,9 @@ def _synchronize(path: str) -> None:
 class _Build:
     """One pass over one archive, in a worker thread."""
 
-    def __init__(self, info: ObjectInfo, random: Source, sequential: Source) -> None:
+    def __init__(self, info: ObjectInfo, random: Source, sequential: Source, folder: Path) -> None:
         self._info, self._random, self._sequential = info, random, sequential
+        self._folder = folder
         self._noted = time.monotonic()
 
     def run(self, database: sqlite3.Connection) -> None:
@@ -164,6 +166,7 @@ class _Build:
         if extraction.members % MEMBERS_PER_LOOK:
             return
         trio.from_thread.check_cancelled()
+        require_room(self._folder)
         now = time.monotonic()
         if now - self._noted >= PROGRESS_EVERY:
             self._noted = now

@@ -2,8 +2,7 @@
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 SUFFIXES = (
     ".tar",
@@ -32,21 +31,25 @@ def paths(keys: Iterable[str]) -> Mapping[str, Path]:
     keys = sorted(keys)
     whole = {key: _safe(key) for key in keys}
     short = {key: (*path[:-1], _without_suffix(path[-1])) for key, path in whole.items()}
-    taken = _uses(short.values())
-    first = {key: short[key] if taken[short[key]] == 1 else whole[key] for key in keys}
-    taken = _uses(first.values())
+    free = _free(short.values())
+    first = {key: short[key] if short[key] in free else whole[key] for key in keys}
+    free = _free(first.values())
     return {
-        key: path if taken[path] == 1 else (*path[:-1], _hashed(path[-1], key))
+        key: path if path in free else (*path[:-1], _hashed(path[-1], key))
         for key, path in first.items()
     }
 
 
-def _uses(paths: Iterable[Path]) -> Counter[Path]:
-    """Count how often each path is used: as one, or as the beginning of one."""
-    used: Counter[Path] = Counter()
-    for path in paths:
-        used.update(path[:length] for length in range(1, len(path) + 1))
-    return used
+def _free(paths: Iterable[Path]) -> set[Path]:
+    """Return the paths that no other needs: as its own, or as its beginning."""
+    ordered = sorted(paths)  # a path stands right before those that it is the beginning of
+    before: Sequence[Path] = [(), *ordered]
+    behind: Sequence[Path] = [*ordered[1:], ()]
+    return {
+        path
+        for above, path, below in zip(before, ordered, behind, strict=False)
+        if path != above and path != below[: len(path)]
+    }
 
 
 def _without_suffix(name: str) -> str:

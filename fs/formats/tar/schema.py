@@ -5,7 +5,7 @@ from pathlib import Path
 
 from backgate.fs.formats.compression.firstpass import TABLES
 
-VERSION = 1  # part of the folder's name: another version of this code makes its own indexes
+VERSION = 2  # part of the folder's name: another version of this code makes its own indexes
 ROOT = 1  # the node of the top directory
 
 _SCHEMA = """

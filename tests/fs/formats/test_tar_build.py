@@ -1,5 +1,6 @@
 """The index of an archive: made once, by whoever comes first, with a bounded number of requests."""
 
+import errno
 import gzip
 import io
 import tarfile
@@ -17,7 +18,7 @@ from support.trees import run
 
 from backgate.fs.formats.tar import build as build_module
 from backgate.fs.formats.tar.build import Indexes
-from backgate.gateway.errors import Unreachable
+from backgate.gateway.errors import FileError, Unreachable
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Data, Source
 from backgate.gateway.units import KIB, MIB
@@ -244,6 +245,20 @@ async def test_old_indexes_give_way_when_the_disk_share_is_used_up(
         assert len(indexes(cache)) == 2  # that of b, and one that somebody may be writing
 
         assert await content(tree, b"b") == b"b"  # an open index goes on working
+
+
+async def test_a_full_disk_ends_the_build_of_a_plain_archive_too(
+    store: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backgate.fs.formats.compression.firstpass.FREE_MIN", 1 << 60)
+    (store / "a.tar").write_bytes(b"".join(member(f"{n}") for n in range(300)) + END)
+
+    with pytest.raises(FileError) as caught:
+        async with opened(store, cache):
+            pass
+
+    assert caught.value.errno == errno.ENOSPC
+    assert indexes(cache) == []
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Where archives appear: every key has one place, none hides another."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -47,6 +49,18 @@ def test_a_key_that_still_stands_in_the_way_gets_a_hash() -> None:
     assert places["a/b.tar"] == ("a", "b")
     assert places["a.tar/c.tar"] == ("a.tar", "c")
     assert places["a.tar"][0].startswith("a.tar~")
+
+
+def test_deep_keys_take_memory_for_their_names_only() -> None:
+    keys = [f"{number}/" + "a/" * 500 + "b.tar" for number in range(200)]
+    tracemalloc.start()
+    try:
+        paths(keys)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 100_000 * len(keys)
 
 
 def test_keys_that_no_file_system_takes_get_a_safe_name() -> None:

@@ -5,14 +5,17 @@ import gzip
 import lzma
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
 import zstandard
 from support.compressed import Counted, first_pass, plain_bytes, unpacked
 
-from backgate.fs.formats.compression import firstpass, xz
-from backgate.fs.formats.compression.codec import codec_of
+from backgate.fs.formats.compression import firstpass, xz, zstd
+from backgate.fs.formats.compression.codec import Restart, codec_of
+from backgate.fs.formats.compression.packed import PackedFile
 from backgate.gateway.errors import Damaged, FileError
 from backgate.gateway.units import MIB
 
@@ -102,6 +105,83 @@ async def test_xz_needs_no_more_memory_than_it_says(
     monkeypatch.setattr(xz, "MEMORY_MAX", 4 * MIB)
 
     await refused(lzma.compress(PLAIN, preset=6), tmp_path, "[Mm]emory")
+
+
+async def test_xz_blocks_that_need_more_memory_than_the_first_are_refused(tmp_path: Path) -> None:
+    small, large = ([{"id": lzma.FILTER_LZMA2, "dict_size": size}] for size in (MIB, 32 * MIB))
+    one, two = (lzma.compress(PLAIN, filters=filters) for filters in (small, large))
+
+    await passes(joined(two, one), tmp_path, 2 * PLAIN)
+    await refused(joined(one, two), tmp_path, "[Mm]emory")
+
+
+async def test_xz_takes_no_more_memory_after_a_restart_than_it_said(tmp_path: Path) -> None:
+    small = lzma.compress(PLAIN, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": MIB}])
+    large = lzma.compress(PLAIN, preset=9)
+    state = xz._STATE.pack(large[6:8], len(large), 3 * MIB)
+
+    await trio.to_thread.run_sync(drain, small, state)
+    with pytest.raises(Damaged, match=r"[Mm]emory"):
+        await trio.to_thread.run_sync(drain, large, state)
+
+
+def drain(packed: bytes, state: bytes) -> None:
+    file = PackedFile("object", Counted(packed), start=12)
+    with suppress(EnoughRead):
+        for _ in xz.unpack(file, state):
+            raise EnoughRead
+
+
+class EnoughRead(Exception):
+    """The decoder did begin."""
+
+
+def joined(one: bytes, two: bytes) -> bytes:
+    """Return the single blocks of two xz streams as blocks of one stream."""
+    blocks, records = b"", b""
+    for packed in (one, two):
+        size = (int.from_bytes(packed[-8:-4], "little") + 1) * 4
+        index = packed[-12 - size : -12]
+        blocks += packed[12 : -12 - size]
+        at = 2
+        for _ in range(2):
+            while index[at] & 0x80:
+                at += 1
+            at += 1
+        records += index[2:at]
+    index = b"\0\2" + records
+    index += bytes(-len(index) % 4)
+    index += zlib.crc32(index).to_bytes(4, "little")
+    rest = (len(index) // 4 - 1).to_bytes(4, "little") + one[6:8]
+    footer = zlib.crc32(rest).to_bytes(4, "little") + rest + b"YZ"
+    return one[:12] + blocks + index + footer
+
+
+async def test_more_xz_blocks_than_memory_has_room_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xz, "BLOCKS_MAX", 3)
+    packed = lzma.compress(PLAIN[:1000])
+
+    await passes(packed * 3, tmp_path, PLAIN[:1000] * 3)
+    await refused(packed * 4, tmp_path, "more than 3 blocks")
+
+
+async def test_a_zstd_frame_that_needs_more_memory_is_a_restart(tmp_path: Path) -> None:
+    frames = b""
+    for log in (10, 20, 25):
+        parameters = zstandard.ZstdCompressionParameters(window_log=log, compression_level=1)
+        made = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        frames += made.compress(PLAIN[:1000]) + made.flush()
+    restarts: list[Restart] = []
+
+    def run() -> None:
+        given = zstd.unpack(PackedFile("object", Counted(frames)), None)
+        restarts.extend(one for one in given if isinstance(one, Restart))
+
+    await trio.to_thread.run_sync(run)
+
+    assert [restart.memory >> 20 for restart in restarts] == [1, 2, 33]
 
 
 async def test_xz_of_preset_9_is_read(tmp_path: Path) -> None:
