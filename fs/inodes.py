@@ -8,8 +8,9 @@ new name.
 import errno
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
+
+from msgspec.structs import replace
 
 from backgate.fs.tree import Entry, Tree, WritableFile
 from backgate.fs.walk import enter

@@ -5,11 +5,11 @@ place.
 import errno
 import stat
 import time
-from dataclasses import dataclass, replace
 
 import msgspec
 import trio
 from cachetools import LRUCache
+from msgspec.structs import replace
 
 from backgate.fs.tree import Children, Entry
 from backgate.gateway.attributes import (
@@ -33,19 +33,11 @@ TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
 Found = Known | Subdirectory | SpooledFile
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
-    """Where an entry lies: the key of its object, or the prefix of its directory."""
-
-    key: str
-
-    @property
-    def is_directory(self) -> bool:
-        return not self.key or self.key.endswith("/")
-
-
 class Entries:
-    """Finds names and makes entries of them; what is on the spool's `shelf` goes first."""
+    """Finds names and makes entries of them; what is on the spool's `shelf` goes first.
+
+    The node of an entry is the key of its object, or the prefix of its directory.
+    """
 
     def __init__(self, repository: Repository, shelf: Shelf) -> None:
         self._metadata, self._shelf = repository.metadata, shelf
@@ -145,7 +137,7 @@ class Entries:
         """Return the entry of a directory; one without attributes is the gateway's user's."""
         marker = ObjectInfo(found.prefix or "/", 0, self._started_ns, "")
         attributes = found.attributes or default_attributes(marker)
-        return replace(self._made(name, found.prefix, attributes, 0), nlink=2)
+        return self._made(name, found.prefix, attributes, 0, nlink=2)
 
     def linked(self, info: ObjectInfo, target: bytes) -> None:
         """Remember the target of a symlink that was just stored."""
@@ -156,16 +148,17 @@ class Entries:
         raw = name.encode("utf-8", "surrogateescape")
         if isinstance(found, Subdirectory):
             entry = self.directory(raw, found)
-            return replace(entry, is_settled=found.attributes is not None)
+            return entry if found.attributes is not None else replace(entry, is_settled=False)
         if isinstance(found, SpooledFile):
             return self.spooled(raw, found)
         info, attributes = found.info, self.attributes(found)
+        is_settled, target = found.is_settled or not self._is_doubtful(info), None
         if stat.S_ISLNK(attributes.mode):
             target = self._targets.get((info.key, info.etag))
-            entry = self._made(raw, info.key, attributes, info.size, target is not None)
-            return replace(entry, target=target)
-        is_settled = found.is_settled or not self._is_doubtful(info)
-        return self._made(raw, info.key, attributes, info.size, is_settled)
+            is_settled = target is not None
+        return self._made(
+            raw, info.key, attributes, info.size, is_settled=is_settled, target=target
+        )
 
     async def _settled(self, found: Subdirectory) -> Subdirectory:
         """Return a directory with what its marker says of it; a store away delays nobody."""
@@ -193,7 +186,15 @@ class Entries:
         return replace(entry, target=target)
 
     def _made(
-        self, name: bytes, key: str, attributes: Attributes, size: int, is_settled: bool = True
+        self,
+        name: bytes,
+        key: str,
+        attributes: Attributes,
+        size: int,
+        *,
+        nlink: int = 1,
+        is_settled: bool = True,
+        target: bytes | None = None,
     ) -> Entry:
         return Entry(
             name=name,
@@ -204,7 +205,9 @@ class Entries:
             mtime_ns=attributes.mtime_ns,
             atime_ns=attributes.atime_ns,
             ctime_ns=attributes.ctime_ns,
-            node=Node(key),
+            nlink=nlink,
+            target=target,
+            node=key,
             is_settled=is_settled,
         )
 
@@ -221,15 +224,15 @@ def decoded(name: bytes) -> str:
 
 def prefix_of(directory: Entry) -> str:
     """Return the prefix of a directory; `FileError` (ENOTDIR) when it is none."""
-    node: Node = directory.node
-    if not node.is_directory:
+    if not directory.is_directory:
         raise FileError(errno.ENOTDIR, directory.name)
-    return node.key
+    prefix: str = directory.node
+    return prefix
 
 
 def key_of(file: Entry) -> str:
     """Return the key of a file; `FileError` (EISDIR) when it is a directory."""
-    node: Node = file.node
-    if node.is_directory:
+    if file.is_directory:
         raise FileError(errno.EISDIR, file.name)
-    return node.key
+    key: str = file.node
+    return key

@@ -2,7 +2,8 @@
 
 import stat
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from backgate.fs.repository_entries import Entries
 from backgate.fs.tree import Changes, Entry

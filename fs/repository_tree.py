@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from backgate.fs.repository_entries import Entries, Found, Node, decoded, key_of, prefix_of
+from backgate.fs.repository_entries import Entries, Found, decoded, key_of, prefix_of
 from backgate.fs.repository_file import RepositoryFile, changed
 from backgate.fs.tree import Changes, Children, Entry, Space
 from backgate.gateway.attributes import SYMLINK_MAX, Attributes
@@ -175,8 +175,7 @@ class RepositoryTree:
                 await self._names.rename(await self._name(source), replaced, no_replace=no_replace)
 
     async def change(self, entry: Entry, changes: Changes) -> Entry:
-        node: Node = entry.node
-        if node.is_directory:
+        if entry.is_directory:
             return await self._change_directory(entry, changes)
         if changes.size is not None:
             file = await self.open_for_writing(entry, truncate=False)
@@ -186,13 +185,13 @@ class RepositoryTree:
                 return file.entry
             finally:
                 await file.release()
-        spooled = self._spool.writing(node.key)
+        spooled = self._spool.writing(entry.node)
         if spooled is not None:
             self._spool.set_attributes(spooled, changed(spooled.attributes, changes))
             return self._entries.spooled(entry.name, spooled)
-        known = await self._metadata.settled(node.key)
+        known = await self._metadata.settled(entry.node)
         attributes = changed(self._entries.attributes(known), changes)
-        self._metadata.attributes_changed(node.key, attributes)
+        self._metadata.attributes_changed(entry.node, attributes)
         return await self._entries.entry(entry.name, Known(known.info, attributes, is_settled=True))
 
     async def synchronize(self, directory: Entry) -> None:

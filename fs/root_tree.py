@@ -6,10 +6,10 @@ import stat
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import cast
 
 import trio
+from msgspec.structs import replace
 
 from backgate.fs.tree import Children, Entry, Space, Tree, WritableTree, is_writable
 from backgate.gateway.errors import FileError

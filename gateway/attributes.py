@@ -15,7 +15,8 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import SECOND_NS
@@ -34,8 +35,7 @@ _TYPES = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO}
 _TYPES |= {stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attributes:
+class Attributes(Struct, frozen=True, kw_only=True):
     """What stat(2) tells of a file beyond its size; kept with the object when it is published."""
 
     mode: int  # type and permission bits, as st_mode

@@ -9,7 +9,8 @@ import ctypes
 
 from backgate.gateway.units import MIB
 
-KEPT = 96 * MIB  # bytes at the end of the heap that are free and not given back: what reads take in turn
+# Bytes at the end of the heap that are free and not given back: what reads take in turn.
+KEPT = 96 * MIB
 LARGEST = 32 * MIB  # bytes; more is mapped and unmapped each time. glibc takes no larger value
 
 _ARENA_MAX, _TRIM_THRESHOLD, _MMAP_THRESHOLD = -8, -1, -3  # mallopt(3)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from backgate.gateway.errors import InvalidKey, StoreError, Unsupported
 from backgate.gateway.units import GIB, MIB, TIB
 
@@ -25,8 +27,7 @@ Body: TypeAlias = bytes | bytearray | memoryview
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(Struct, frozen=True):
     """What is known of one version of one object."""
 
     key: str
@@ -47,8 +48,7 @@ class Page:
     token: str | None  # for the following page; None: this was the last
 
 
-@dataclass(frozen=True, slots=True)
-class PendingUpload:
+class PendingUpload(Struct, frozen=True):
     """A multipart upload that was begun and neither committed nor aborted."""
 
     key: str
@@ -63,6 +63,7 @@ class Limits:
     part_min: int = 5 * MIB  # bytes; every part but the last
     part_max: int = 5 * GIB  # bytes
     part_count: int = 10_000
+    equal_parts: bool = False  # all parts of an upload but the last have one size
     put_max: int = 5 * GIB  # bytes in one put
     object_max: int = 5 * TIB  # bytes
     copy_max: int = 5 * GIB  # bytes in one server-side copy
@@ -77,6 +78,7 @@ class Listing:
     """How a store lists, beyond the order of its pages."""
 
     is_slow: bool = False  # pages of the full size are known to time out: begin with small ones
+    order_is_sure: bool = True  # `lists_in_order` is known of this very store, not only claimed
     delimiter_scans: bool = False  # a level costs as much as all that lies below it
     grace: float = 0.0  # seconds for which a listing may not show what was written before it
     price: float | None = None  # US dollars for 1000 requests; None: not known, or nobody charges
@@ -96,7 +98,9 @@ class KeyRules:
     """Which keys a store keeps and lists as they are; defaults are those of S3: all of them."""
 
     component_max: int | None = None  # bytes between two slashes
+    component_count: int | None = None
     dot_components: bool = True  # `.` and `..` between slashes
+    final_dots: bool = True  # components that end in `.`
     empty_components: bool = True  # `a//b`, and a leading slash
     refused: str = ""  # characters
     reserved: tuple[str, ...] = ()  # first components that the store keeps for itself
@@ -108,8 +112,12 @@ class KeyRules:
             longest = max(len(part.encode("utf-8", "surrogatepass")) for part in parts)
             if longest > self.component_max:
                 return f"a component is longer than {self.component_max} bytes"
+        if self.component_count is not None and len(parts) > self.component_count:
+            return f"it has more than {self.component_count} components"
         if not self.dot_components and not {".", ".."}.isdisjoint(parts):
             return "a component is '.' or '..'"
+        if not self.final_dots and any(part.endswith(".") for part in parts):
+            return "a component ends in '.'"
         if not self.empty_components and "" in parts:
             return "a component is empty"
         if not set(self.refused).isdisjoint(key):
@@ -125,11 +133,12 @@ class Abilities:
 
     lists_in_order: bool = True  # pages come in byte order of the keys
     conditional_put: bool = True  # `if_absent` is enforced; where not, it is `Unsupported`
+    why_unconditional: str = "the store ignores conditions"  # said where it is not
+    copies_objects: bool = True  # `copy` exists; where not, it is `Unsupported`
     copies_parts: bool = True  # `copy_part` exists
     forgets_prefixes: bool = True  # a common prefix is gone with the last key below it
     markers_are_objects: bool = True  # else `name/` holds no bytes, no metadata, and `head` finds
     # it below any prefix: the store keeps its objects in directories
-    equal_parts: bool = False  # all parts of an upload but the last have one size
     etags_are_md5: bool = True  # an etag is S3's: an MD5, or that of the parts' MD5s
     limits: Limits = field(default_factory=Limits)
     keys: KeyRules = field(default_factory=KeyRules)
@@ -206,7 +215,10 @@ class Provider(ABC):
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:
-        """Copy on the store's side, with `source`'s metadata unless `metadata` replaces it."""
+        """Copy on the store's side, with `source`'s metadata unless `metadata` replaces it.
+
+        Raises `Unsupported` where it cannot.
+        """
 
     @abstractmethod
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
@@ -285,7 +297,8 @@ class Provider(ABC):
         if reason is not None:
             raise InvalidKey(f"{self.name}: cannot hold {key!r}: {reason}", key=key)
         if if_absent and not self.abilities.conditional_put:
-            raise Unsupported(f"{self.name}: put {key!r}: the store ignores conditions", key=key)
+            why = self.abilities.why_unconditional
+            raise Unsupported(f"{self.name}: put {key!r}: {why}", key=key)
         texts = [text for pair in (metadata or {}).items() for text in pair]
         length = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
         if length > self.abilities.limits.metadata_max:

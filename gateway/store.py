@@ -9,11 +9,11 @@ import copy
 import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import trio
+from msgspec.structs import replace
 
 from backgate.gateway import threads
 from backgate.gateway.counters import Counters

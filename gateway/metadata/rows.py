@@ -1,9 +1,9 @@
 """What the index knows of one name, and how it lies in a row."""
 
 import sqlite3
-from dataclasses import dataclass, fields
 
 import msgspec
+from msgspec import Struct
 
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.metadata.spans import decoded
@@ -15,12 +15,11 @@ NO_ATTRIBUTES = b""  # the object's metadata was read and tells none; NULL: neve
 
 ObjectRow = tuple[bytes, int, int, str, bytes | None, *tuple[object, ...]]
 
-_NAMES = tuple(field.name for field in fields(Attributes))  # a new one goes to the end
+_NAMES = Attributes.__struct_fields__  # a new one goes to the end
 _decoder = msgspec.msgpack.Decoder(list[int | None])
 
 
-@dataclass(slots=True)
-class Known:
+class Known(Struct):
     """An object as the index has it."""
 
     info: ObjectInfo
@@ -28,8 +27,7 @@ class Known:
     is_settled: bool = False  # its metadata was read: `attributes` is the whole truth
 
 
-@dataclass(slots=True)
-class Subdirectory:
+class Subdirectory(Struct):
     """A directory: a marker object, or just the beginning of other keys."""
 
     prefix: str  # ends in "/"

@@ -7,9 +7,11 @@ import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
+
+from msgspec.structs import replace
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
@@ -121,6 +123,8 @@ class Memory(Provider):
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:
         with self._request("copy", source):
+            if not self.abilities.copies_objects:
+                raise Unsupported(f"{self.name}: cannot copy", key=source)
             stored = self._stored(source)
             kept = stored.info.metadata or {} if metadata is None else metadata
             return self._store(target, stored.data, stored.info.etag, kept)
@@ -186,8 +190,7 @@ class Memory(Provider):
         with self._request("commit_upload", key):
             begun = self._upload(key, upload)
             blocks = [self._part(begun, number, etag) for number, etag in parts]
-            if any(len(block) < self.abilities.limits.part_min for block in blocks[:-1]):
-                raise StoreError(f"{self.name}: {key!r}: a part is too small", key=key)
+            self._refuse_parts(key, [len(block) for block in blocks[:-1]])
             digests = b"".join(bytes.fromhex(etag) for _, etag in parts)
             etag = f"{_md5(digests)}-{len(parts)}"
             data = b"".join(blocks)
@@ -295,6 +298,14 @@ class Memory(Provider):
             key = upload.pending.key
             raise StoreError(f"{self.name}: {key!r}: no part {number} with etag {etag}", key=key)
         return data
+
+    def _refuse_parts(self, key: str, sizes: Sequence[int]) -> None:
+        """Refuse an upload whose parts, all but the last, have these sizes, as a store would."""
+        limits = self.abilities.limits
+        if any(size < limits.part_min for size in sizes):
+            raise StoreError(f"{self.name}: {key!r}: a part is too small", key=key)
+        if limits.equal_parts and len(set(sizes)) > 1:
+            raise StoreError(f"{self.name}: {key!r}: parts differ in size", key=key)
 
     def _now_ns(self) -> int:
         self._time_ns = max(self._time_ns + 1, time.time_ns())
