@@ -8,6 +8,7 @@ import difflib
 import logging
 import re
 from dataclasses import dataclass
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from backgate.gateway.config import RepositoryConfig
@@ -49,9 +50,8 @@ def endpoint_of(config: RepositoryConfig) -> Endpoint:
             raise ConfigError(
                 f"{config.origin}: endpoint_url: {found.title} answers https only, not {url!r}"
             )
-        region = (told or {}).get("region") or config.region or found.region
-        if region is None:
-            raise ConfigError(f"{config.origin}: region is missing: {_choices(found)}")
+        told_region = (told or {}).get("region")
+        region = told_region or config.region or found.region or _missing(config, found)
     return Endpoint(url, found.signing_region or region, found)
 
 
@@ -78,9 +78,7 @@ def _provider_of(config: RepositoryConfig) -> str:
 
 
 def _region(config: RepositoryConfig, found: Profile) -> str:
-    region = config.region or found.region
-    if region is None:
-        raise ConfigError(f"{config.origin}: region is missing: {_choices(found)}")
+    region = config.region or found.region or _missing(config, found)
     if found.regions and region not in found.regions:
         near = difflib.get_close_matches(region, found.regions, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -89,6 +87,10 @@ def _region(config: RepositoryConfig, found: Profile) -> str:
             f"{_choices(found)}; for one that is newer write endpoint_url"
         )
     return region
+
+
+def _missing(config: RepositoryConfig, found: Profile) -> NoReturn:
+    raise ConfigError(f"{config.origin}: region is missing: {_choices(found)}")
 
 
 def _address(config: RepositoryConfig, found: Profile, region: str) -> str:

@@ -12,10 +12,13 @@ import trio
 
 from backgate.gateway.extents import BackingMap, Ranges
 from backgate.gateway.provider import Limits
-from backgate.gateway.units import GIB, MIB
+from backgate.gateway.units import GIB, MIB, TIB
 
 FIRST_PART = 8 * MIB  # bytes; a GET of this size costs boto3 little, and four fill a gigabit line
 COPY_PART = 1 * GIB  # bytes copied by one request; several run at once, and none takes minutes
+SINGLE_PARTS = 4  # a file of up to so many first parts goes by one put: five requests less
+EQUAL_FACTOR = 16  # a part's size where it cannot grow, in first parts: 1.2 TiB in 10,000 of them
+FILE_MAX = 5 * TIB  # bytes; parts that grow fast enough for more would be large too soon
 LEAST_FILLED = 4  # how far below the average part the first try of a composition starts
 PERIODS = (10, 20, 50, 100)  # how often the size may double, the slowest that suffices
 
@@ -70,11 +73,14 @@ class PartPlan:
 
     def __init__(self, limits: Limits, first_part: int = FIRST_PART) -> None:
         first = min(max(first_part, limits.part_min), limits.part_max)
-        for periods in PERIODS:
+        self.single = min(SINGLE_PARTS * first, limits.put_max)  # bytes, of a file sent in one put
+        if limits.equal_parts:
+            first = min(EQUAL_FACTOR * first, limits.part_max)
+        for periods in (1,) if limits.equal_parts else PERIODS:
             self._period = max(1, limits.part_count // periods)
             self._sizes = _sizes(first, limits.part_max, limits.part_count, self._period)
             self._starts = [0, *accumulate(size * self._period for size in self._sizes)]
-            if self._reach(limits) >= limits.object_max:
+            if self._reach(limits) >= min(limits.object_max, FILE_MAX):
                 break
         self.largest = min(self._reach(limits), limits.object_max)  # bytes, of a file
         self.first = first  # bytes

@@ -63,6 +63,8 @@ def folder_name(config: RepositoryConfig) -> str:
     url = f"file://{config.url}" if config.url.startswith("/") else config.url
     if config.endpoint_url is not None:
         where = [config.endpoint_url.rstrip("/")]
+    elif url.startswith("file:"):
+        where = []  # whatever region the environment speaks of
     else:  # the address is made of them
         where = [config.provider or "", config.region or "", config.account or ""]
     identity = "\n".join([url.rstrip("/"), *where])

@@ -21,6 +21,7 @@ from backgate.gateway.aside import Asides
 from backgate.gateway.backlog import RETRY_AFTER, LeftOver
 from backgate.gateway.claims import Claims
 from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.copies import Copies
 from backgate.gateway.deletions import Deletions
 from backgate.gateway.errors import StoreError, Unreachable, UsageError
 from backgate.gateway.extents import Ranges
@@ -115,7 +116,7 @@ def _parts(
         claims=Claims(),
         deletions=deletions,
         asides=asides,
-        renames=Renames(store, metadata, journal),
+        renames=Renames(store, metadata, journal, Copies(store, journal, plan)),
         room=room,
         shelf=shelf,
         uploader=uploader,

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 import trio
 
-from backgate.gateway.attributes import Attributes, metadata_from_attributes
+from backgate.gateway.attributes import Attributes
+from backgate.gateway.copies import Copies
 from backgate.gateway.errors import NotFound, StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.keys import name_of, parent_of
 from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.metadata.rows import Subdirectory
-from backgate.gateway.parts import COPY_PART
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.records import Began, Ended, Move, Moved
+from backgate.gateway.records import Move, Moved
 from backgate.gateway.store import ObjectStore
 
 COPIES_AT_ONCE = 16  # objects of one directory
@@ -41,8 +41,11 @@ class _Object:
 class Renames:
     """Renames objects of one store, with what the metadata cache knows of them."""
 
-    def __init__(self, store: ObjectStore, metadata: Metadata, journal: Journal) -> None:
+    def __init__(
+        self, store: ObjectStore, metadata: Metadata, journal: Journal, copies: Copies
+    ) -> None:
         self._store, self._metadata, self._journal = store, metadata, journal
+        self._copies = copies
         self._last = max(journal.state.moves, default=0)
 
     async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
@@ -85,25 +88,8 @@ class Renames:
         await self._journal.synchronize()
 
     async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
-        """Copy an object of any size on the store's side; its metadata goes along."""
-        if info.size <= self._store.abilities.limits.copy_max:
-            return await self._store.copy(info.key, key)
-        if attributes is not None:
-            metadata = metadata_from_attributes(attributes)
-        else:
-            metadata = dict((await self._store.head(info.key)).metadata or {})
-        upload = await self._store.begin_upload(key, metadata)
-        self._journal.append(Began(upload, key))
-        await self._journal.synchronize()
-        size = min(COPY_PART, self._store.abilities.limits.copy_max)
-        etags = []
-        for number, start in enumerate(range(0, info.size, size), 1):
-            stop = min(start + size, info.size)
-            etag = await self._store.copy_part(key, upload, number, info.key, start, stop)
-            etags.append((number, etag))
-        copy = await self._store.commit_upload(key, upload, etags)
-        self._journal.append(Ended(upload))
-        return copy
+        """Copy an object of any size; its metadata goes along."""
+        return await self._copies.copy(info, attributes, key)
 
     async def _objects(self, source: str, target: str) -> list[_Object]:
         """Return what there is to rename; what a crash let go already is not there any more."""

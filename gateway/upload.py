@@ -15,7 +15,7 @@ import trio
 from backgate.gateway.allowance import Allowance
 from backgate.gateway.aside import Asides
 from backgate.gateway.attributes import metadata_from_attributes
-from backgate.gateway.errors import BackgateError, NotFound, StoreError
+from backgate.gateway.errors import BackgateError, NotFound, StoreError, Unsupported
 from backgate.gateway.extents import Backing
 from backgate.gateway.journal import Journal
 from backgate.gateway.parts import Part, PartPlan, Upload, composition
@@ -27,7 +27,6 @@ from backgate.gateway.store import ObjectStore
 from backgate.gateway.units import MIB
 
 IN_FLIGHT = 64 * MIB  # bytes of parts and small files in memory, over all files together
-SINGLE_PARTS = 4  # a file of up to so many first parts goes by one put: five requests less
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +47,10 @@ class Uploader:
         self._nursery, self.plan, self._room = nursery, plan, room
         self.ahead = 0  # parts that are about to leave, or leaving, before anybody waits for them
         self._allowance = Allowance(IN_FLIGHT)
-        limits = store.abilities.limits
-        self._single_max = min(SINGLE_PARTS * plan.first, limits.put_max)  # bytes
 
     def advance(self, file: SpooledFile) -> None:
         """Begin to send the parts of a growing file that are full; nobody waits for them."""
-        if file.size < self._single_max or (file.backing and file.upload is None):
+        if file.size < self.plan.single or (file.backing and file.upload is None):
             return
         while True:
             part = self.plan.part(file.next_part)
@@ -71,9 +68,9 @@ class Uploader:
         Raises `StoreError` when that cannot be done before the deadline; nothing is lost.
         """
         size = file.size
-        if file.upload is not None and (file.upload.key != key or size <= self._single_max):
+        if file.upload is not None and (file.upload.key != key or size <= self.plan.single):
             self.give_up(file)
-        if file.upload is None and size <= self._single_max:
+        if file.upload is None and size <= self.plan.single:
             return _checked(await self._put(file, key, size), size)
         try:
             return _checked(await self._complete(file, key, size), size)
@@ -119,9 +116,11 @@ class Uploader:
         """Send what was not sent yet, all at once within the allowance, and commit."""
         parts = self.plan.parts(size)
         if file.upload is None:
-            if file.backing:
-                limits = self._store.abilities.limits
-                parts = composition(size, file.local, file.backing, limits, self.plan.first)
+            abilities = self._store.abilities
+            if file.backing and abilities.copies_parts and not abilities.limits.equal_parts:
+                parts = composition(
+                    size, file.local, file.backing, abilities.limits, self.plan.first
+                )
             file.upload = Upload(key, self.plan, file.attributes_version)
         upload = file.upload
         await self._begin(file, upload)
@@ -161,7 +160,10 @@ class Uploader:
         if info.size > self._store.abilities.limits.copy_max:
             return info
         metadata = metadata_from_attributes(file.attributes)
-        return await self._store.copy(info.key, info.key, metadata)
+        try:
+            return await self._store.copy(info.key, info.key, metadata)
+        except Unsupported:
+            return info
 
     async def _begin(self, file: SpooledFile, upload: Upload) -> None:
         async with upload.beginning:

@@ -31,6 +31,12 @@ Confidence: TypeAlias = Literal["source", "documentation", "test", "third party"
 Condition: TypeAlias = Literal["enforced", "ignored", "rejected", "unknown"]
 T = TypeVar("T")
 
+_WHY_UNCONDITIONAL = {
+    "ignored": "the store ignores conditions",
+    "rejected": "the store rejects conditions",
+    "unknown": "whether the store enforces conditions is not known: `backgate validate` finds out",
+}
+
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One fact, the keys of the profile that it supports, and who says so."""
@@ -96,7 +102,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     conditional_delete: Condition = "unknown"  # the validation's: we make none
     copies_objects: bool = True
     copies_parts: bool = True
-    equal_parts: bool = False
     etag_multipart_md5: bool = True
     limits: dict[str, int | str] = {}  # those of `Limits`; sizes may be texts such as "5 GiB"
     keys: dict[str, Any] = {}  # those of `KeyRules`
@@ -114,10 +119,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return Abilities(
             lists_in_order=self.lists_in_order,
             conditional_put=self.conditional_put == "enforced",
+            why_unconditional=_WHY_UNCONDITIONAL.get(self.conditional_put, ""),
+            copies_objects=self.copies_objects,
             copies_parts=self.copies_parts,
             forgets_prefixes=self.forgets_prefixes,
             markers_are_objects=self.markers_are_objects,
-            equal_parts=self.equal_parts,
             etags_are_md5=self.etag_multipart_md5,
             limits=_dataclass(Limits, _sizes(self.limits), f"{self.title}: limits"),
             keys=_dataclass(KeyRules, self.keys, f"{self.title}: keys"),

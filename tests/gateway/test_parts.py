@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from backgate.gateway.extents import Backing, BackingMap, Ranges
 from backgate.gateway.parts import FIRST_PART, PartPlan, composition
+from backgate.gateway.profiles import profile, profiles
 from backgate.gateway.provider import Limits, ObjectInfo
 from backgate.gateway.units import GIB, MIB, TIB
 
@@ -85,3 +86,26 @@ def test_what_an_object_holds_unchanged_is_a_part_of_its_own() -> None:
     assert len(parts) < 20
     assert max(part.size for part in parts) <= Limits().copy_max
     assert sent[0].size > MIB
+
+
+def test_where_parts_must_be_equal_they_do_not_grow() -> None:
+    plan = PartPlan(Limits(equal_parts=True))
+
+    parts = plan.parts(200 * GIB + 1)
+
+    assert {part.size for part in parts[:-1]} == {plan.first}
+    assert plan.largest >= 1 * TIB
+    assert plan.single == PartPlan(Limits()).single
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_no_part_is_beyond_what_a_provider_takes(name: str) -> None:
+    limits = profile(name).abilities().limits
+    plan = PartPlan(limits)
+    last = plan.part(limits.part_count)
+
+    for number in (1, 2, limits.part_count // 2, limits.part_count):
+        assert limits.part_min <= plan.part(number).size <= limits.part_max
+    assert plan.largest <= min(last.stop, limits.object_max)
+    assert plan.largest >= 1 * TIB
+    assert plan.single <= limits.put_max

@@ -127,6 +127,13 @@ def test_what_is_learnt_of_a_store_does_not_move_its_spool() -> None:
         assert folder_name(before) == folder_name(after)
 
 
+def test_a_directory_has_no_region() -> None:
+    """`AWS_REGION` completes every URL."""
+    directory = repository("file:///srv/store")
+
+    assert folder_name(repository("file:///srv/store", region="gra")) == folder_name(directory)
+
+
 def test_a_trailing_slash_is_the_same_store() -> None:
     assert folder_name(repository("s3://acme-backups/xo/")) == folder_name(repository())
 

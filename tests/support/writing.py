@@ -60,7 +60,7 @@ class Open:
 
 def memory(**abilities: object) -> Memory:
     """A store whose parts are small."""
-    return Memory("memory:test", Abilities(limits=SMALL, **abilities))  # type: ignore[arg-type]
+    return Memory("memory:test", Abilities(**{"limits": SMALL, **abilities}))  # type: ignore[arg-type]
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ class TestMemoryThatIsDifferent(ProviderContract):
             abilities=Abilities(
                 lists_in_order=False,
                 conditional_put=False,
+                copies_objects=False,
                 copies_parts=False,
                 limits=SMALL,
                 keys=rules,

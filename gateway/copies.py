@@ -1,0 +1,87 @@
+"""Copy an object on the store's side, whatever its size; through the gateway where a store cannot.
+
+A copy in one request, else in parts that the store copies, else read here and sent again: the last
+is slow and always possible.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from backgate.gateway.attributes import Attributes, metadata_from_attributes
+from backgate.gateway.errors import Unsupported
+from backgate.gateway.journal import Journal
+from backgate.gateway.parts import COPY_PART, PartPlan
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import Began, Ended
+from backgate.gateway.store import ObjectStore
+
+SendPart = Callable[[ObjectInfo, str, str, int, int, int], Awaitable[str]]
+# the object, the copy's key, its upload, the part's number, start and stop -> the part's etag
+
+log = logging.getLogger(__name__)
+
+
+class Copies:
+    """Copies objects within one store; uploads it begins are known to `journal`."""
+
+    def __init__(self, store: ObjectStore, journal: Journal, plan: PartPlan) -> None:
+        self._store, self._journal, self._plan = store, journal, plan
+
+    async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
+        """Copy the object `info` to `key`; its metadata goes along, `attributes` where given.
+
+        Raises `StoreError`; `Replaced` when the object changed on the way through the gateway.
+        """
+        try:
+            return await self._by_the_store(info, attributes, key)
+        except Unsupported as error:
+            log.debug("%r is read and sent again: %s", info.key, error)
+        if info.size > self._plan.single:
+            metadata = await self._metadata(info, attributes)
+            return await self._in_parts(info, metadata, key, self._plan.first, self._sent)
+        body = await self._store.get(info.key, 0, info.size, info.etag)
+        return await self._store.put(key, body, await self._metadata(info, attributes))
+
+    async def _by_the_store(
+        self, info: ObjectInfo, attributes: Attributes | None, key: str
+    ) -> ObjectInfo:
+        abilities = self._store.abilities
+        if info.size <= abilities.limits.copy_max:
+            return await self._store.copy(info.key, key)
+        if not abilities.copies_parts:
+            raise Unsupported(f"{self._store.name}: copies no parts of objects", key=info.key)
+        metadata = await self._metadata(info, attributes)
+        size = min(COPY_PART, abilities.limits.copy_max)
+        return await self._in_parts(info, metadata, key, size, self._copied)
+
+    async def _in_parts(
+        self, info: ObjectInfo, metadata: Mapping[str, str], key: str, size: int, send: SendPart
+    ) -> ObjectInfo:
+        """Make `key` of parts of `size` bytes each; larger ones where they would be too many."""
+        size = max(size, -(-info.size // self._store.abilities.limits.part_count))
+        upload = await self._store.begin_upload(key, metadata)
+        self._journal.append(Began(upload, key))
+        await self._journal.synchronize()
+        etags = []
+        for number, start in enumerate(range(0, info.size, size), 1):
+            stop = min(start + size, info.size)
+            etags.append((number, await send(info, key, upload, number, start, stop)))
+        copy = await self._store.commit_upload(key, upload, etags)
+        self._journal.append(Ended(upload))
+        return copy
+
+    async def _copied(
+        self, info: ObjectInfo, key: str, upload: str, number: int, start: int, stop: int
+    ) -> str:
+        return await self._store.copy_part(key, upload, number, info.key, start, stop)
+
+    async def _sent(
+        self, info: ObjectInfo, key: str, upload: str, number: int, start: int, stop: int
+    ) -> str:
+        body = await self._store.get(info.key, start, stop, info.etag)
+        return await self._store.put_part(key, upload, number, body)
+
+    async def _metadata(self, info: ObjectInfo, attributes: Attributes | None) -> Mapping[str, str]:
+        if attributes is not None:
+            return metadata_from_attributes(attributes)
+        return (await self._store.head(info.key)).metadata or {}
