@@ -22,7 +22,7 @@ from backgate.fs.changes import Operations
 from backgate.fs.control import Arguments, Progress, Verb
 from backgate.fs.handles import Handles
 from backgate.fs.inodes import Inodes
-from backgate.fs.mountpoint import unmount
+from backgate.fs.mountpoint import is_cut_off, unmount
 from backgate.fs.notify import keep_alive, notify
 from backgate.fs.nurseries import open_nursery
 from backgate.fs.replies import Replies
@@ -210,7 +210,13 @@ class Session:
         """Store what was written, then unmount; refused, and nothing changed, when it is in use."""
         await self._drain(progress)
         await trio.to_thread.run_sync(unmount, self._mountpoint)
-        await self._over.wait()
+        if is_cut_off():  # what is being read ahead may wait long for a store, and for nobody
+            await self._replies.changes_answered()
+            self._replies.close()
+        async with open_nursery() as nursery:
+            nursery.start_soon(self._report, progress)
+            await self._over.wait()
+            nursery.cancel_scope.cancel()
         await self._drain(progress)
         return self._left()
 

@@ -147,6 +147,31 @@ def test_stop_is_refused_while_somebody_uses_the_mount(
     assert mount.ended() == 0
 
 
+def never_read(happened: Callable[[str, bytes], None]) -> Tree:
+    """A file whose bytes never come."""
+
+    async def hinder(verb: str, name: bytes) -> None:
+        if verb == "read":
+            await trio.sleep_forever()
+
+    tree = DictTree()
+    tree.happened, tree.hinder = happened, hinder
+    tree.add_file("file", bytes(1 << 20))
+    return tree
+
+
+def test_an_umount_does_not_wait_for_what_nobody_reads_any_more(tmp_path: Path, run: Path) -> None:
+    with mounted(never_read, tmp_path, runtime=run) as mount:
+        (control,) = running([run])
+        with open(mount.path / "file", "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 1 << 20, os.POSIX_FADV_WILLNEED)
+        mount.wait_for(lambda: "read file" in mount.happened())
+
+        control.ask("stop", patience=10.0)
+
+        assert mount.ended() == 0
+
+
 def test_flush_reports_progress_until_all_is_stored(mount: Mounted, control: RunningMount) -> None:
     told: list[object] = []
 
