@@ -18,7 +18,6 @@ from collections.abc import Callable
 import trio
 
 from backgate.gateway.budget import Budget, Segment
-from backgate.gateway.errors import BackgateError
 from backgate.gateway.source import Data, Source
 from backgate.gateway.units import KIB, MIB
 
@@ -185,8 +184,8 @@ class ReadAhead:
                 data = await self._source.read_at(segment.start, segment.size)
                 segment.pieces = [(segment.start, memoryview(data).toreadonly())]
                 self._learn_speed(segment, trio.current_time() - began)
-        except BackgateError as error:
-            log.debug("ahead of the reader: %s", error)
+        except Exception as error:  # whatever it is, it must not end the tasks of other files
+            log.debug("ahead of the reader: %r", error)
         finally:
             self._flying -= 1
             if not segment.pieces or segment.scope.cancel_called:

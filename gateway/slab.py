@@ -49,7 +49,8 @@ class Version:
     @classmethod
     def of(cls, store: str, info: ObjectInfo) -> "Version":
         """Return the version of `info` in the store of that name."""
-        name = "\0".join((store, info.key, info.etag, str(info.size)))
+        version = info.etag or str(info.mtime_ns)
+        name = "\0".join((store, info.key, version, str(info.size)))
         return cls(xxhash.xxh3_128_digest(name.encode("utf-8", "surrogatepass")), info.size)
 
     def length(self, number: int) -> int:
@@ -100,13 +101,16 @@ class Slab:
     def places(self, version: Version, first: int, stop: int) -> list[Place | None]:
         """Return where each of the blocks [first, stop) lies; None for those that are not there."""
         found: list[Place | None] = []
-        for start, end in self._stretches(version, first, stop):
-            with self._lock:
-                table = self._table(version, start, end)
-                found += [
-                    self._place(table, version, start, number) for number in range(start, end)
-                ]
-        return found
+        try:
+            for start, end in self._stretches(version, first, stop):
+                with self._lock:
+                    table = self._table(version, start, end)
+                    found += [
+                        self._place(table, version, start, number) for number in range(start, end)
+                    ]
+        except OSError as error:
+            self._warn(error)
+        return found + [None] * (stop - first - len(found))
 
     def read(self, version: Version, first: int, places: list[Place]) -> memoryview:
         """Return the blocks at `places`, up to the first whose checksum does not hold.
@@ -199,17 +203,23 @@ class Slab:
             while buffer and (count := os.preadv(self._file, [buffer], offset)):
                 buffer, offset = buffer[count:], offset + count
         except OSError as error:
-            log.warning("block cache %s: %s", self.path, error.strerror)
+            self._warn(error)
 
     def _forget(self, version: Version, number: int, place: Place) -> None:
-        with self._lock:
-            table = self._table(version, number, number + 1)
-            if self._place(table, version, number, number) != place:
-                return
-            way = place.slot // self._sets
-            at = self._table_at(version, number) + way * _RECORD.size
-            os.pwrite(self._file, _EMPTY, at)
+        try:
+            with self._lock:
+                table = self._table(version, number, number + 1)
+                if self._place(table, version, number, number) != place:
+                    return
+                way = place.slot // self._sets
+                at = self._table_at(version, number) + way * _RECORD.size
+                os.pwrite(self._file, _EMPTY, at)
+        except OSError as error:
+            self._warn(error)
         log.warning("block cache %s: a block does not match its checksum, fetching it", self.path)
+
+    def _warn(self, error: OSError) -> None:
+        log.warning("block cache %s: %s, reading without", self.path, error.strerror)
 
     def _claim(self, version: Version, start: int, end: int) -> dict[int, int]:
         """Choose a slot for each block that is not there, and strike out what was in it."""

@@ -293,13 +293,14 @@ async def test_a_run_somewhere_else_replaces_the_old_one(
     assert budget.used == 2 * FIRST - 2 * READ
 
 
+@pytest.mark.parametrize("error", [StoreError("not now"), ZeroDivisionError("a bug")])
 async def test_an_error_ahead_is_raised_to_nobody_and_asked_again(
-    source: Numbers, tasks: trio.Nursery
+    source: Numbers, tasks: trio.Nursery, error: Exception
 ) -> None:
     budget = Budget()
     ahead = ReadAhead(source, tasks, budget)
     await read_on(ahead, 0, 2 * READ)
-    source.errors = [StoreError("not now"), StoreError("not now")]
+    source.errors = [error, error]
     await settle()
     assert budget.used == 0
 

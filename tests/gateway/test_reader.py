@@ -239,7 +239,9 @@ async def test_one_failed_request_of_several_fails_the_read_and_nothing_stays_cl
     store: ObjectStore, provider: Counting, cache: BlockCache
 ) -> None:
     source = await reader(store, cache, bytes(20 * MIB))
-    provider.faults.append(Fault(verb="get", skip=1, times=1, error=partial(NotFound, "gone")))
+    provider.faults.append(
+        Fault(verb="get", skip=1, times=1, error=partial(NotFound, "gone", key="object"))
+    )
 
     with pytest.raises(NotFound, match="gone"):
         await source.read_at(0, 20 * MIB)

@@ -226,3 +226,24 @@ def test_whatever_is_found_is_what_was_put(
 
 def content(name: str, number: int) -> bytes:
     return block(ord(name) << 16 | number)
+
+
+def test_a_disk_that_fails_has_nothing_and_raises_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    of = version()
+    with slab(tmp_path) as cache:
+        cache.write(of, 0, block(1))
+        nowhere = os.open(tmp_path, os.O_RDONLY)  # reading it is EISDIR
+        os.dup2(nowhere, cache._file)
+        os.close(nowhere)
+
+        assert cache.places(of, 0, 3) == [None, None, None]
+
+    assert "reading without" in caplog.text
+
+
+def test_without_an_etag_the_time_tells_versions_apart() -> None:
+    before = Version.of("memory:test", ObjectInfo("object", 5, 1, ""))
+
+    assert Version.of("memory:test", ObjectInfo("object", 5, 2, "")) != before
