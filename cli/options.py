@@ -69,9 +69,16 @@ target_argument = click.argument("target", metavar="TARGET", shell_complete=comp
 optional_target_argument = click.argument(
     "target", metavar="[TARGET]", required=False, shell_complete=complete_target
 )
-directory_argument = click.argument(
-    "directory", metavar="DIR", type=click.Path(file_okay=False, exists=False)
-)
+
+
+class _MountPoint(click.Path):
+    """A directory, for the shell to complete; not looked at, since a mount there may hang."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value
+
+
+directory_argument = click.argument("directory", metavar="DIR", type=_MountPoint(file_okay=False))
 
 
 @dataclass(frozen=True, slots=True)

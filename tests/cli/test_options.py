@@ -5,7 +5,12 @@ from pathlib import Path
 import click
 import pytest
 
-from backgate.cli.options import chosen, repository_options, target_argument
+from backgate.cli.options import (
+    chosen,
+    directory_argument,
+    repository_options,
+    target_argument,
+)
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import ConfigError, UsageError
 
@@ -75,3 +80,17 @@ def test_a_secret_itself_is_refused_and_not_repeated(secret: str) -> None:
 def test_a_wrong_option_names_its_key() -> None:
     with pytest.raises(ConfigError, match="endpoint_url: must be a URL"):
         config("s3://acme", "--endpoint-url", "localhost")
+
+
+def test_a_mount_point_is_not_looked_at_before_the_command_does(tmp_path: Path) -> None:
+    """A mount there may hang, and `umount --abort` is what frees it."""
+    (tmp_path / "file").touch()
+
+    @click.command()
+    @directory_argument
+    def command(directory: str) -> str:
+        return directory
+
+    for name in ("file", "absent"):
+        path = str(tmp_path / name)
+        assert command.main([path], standalone_mode=False) == path
