@@ -122,8 +122,9 @@ async def open_repository(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
         directory = places.cache / METADATA
-        with trio.move_on_after(CACHED_PATIENCE if has_index(directory) else math.inf) as checking:
-            await _check(store)
+        is_cached = has_index(directory)
+        with trio.move_on_after(CACHED_PATIENCE if is_cached else math.inf) as checking:
+            await _check(store.patient(0 if is_cached else CHECK_PATIENCE))
         blocks = stack.enter_context(open_blocks(places.cache / "blocks", config.block_cache))
         metadata = await stack.enter_async_context(
             open_metadata(
@@ -163,13 +164,13 @@ def _source(store: ObjectStore, blocks: BlockCache, info: ObjectInfo) -> Source:
 
 async def _check(store: ObjectStore) -> None:
     try:
-        await store.patient(CHECK_PATIENCE).check()
+        await store.check()
     except Unreachable as error:
         log.warning("the store does not answer, going on with what is known: %s", error)
 
 
 async def _check_late(store: ObjectStore) -> None:
     try:
-        await _check(store)
+        await _check(store.patient(CHECK_PATIENCE))
     except StoreError as error:
         log.warning("the store refuses, going on with what is known: %s", error)

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from backgate.gateway.config import RepositoryConfig
-from backgate.gateway.errors import NotFound, Refused
+from backgate.gateway.errors import NotFound, Refused, Unreachable
 from backgate.gateway.places import Places, places_of
 from backgate.gateway.providers.memory import Fault, Memory, open_url
 from backgate.gateway.repository import open_repository
@@ -84,6 +84,22 @@ async def test_with_a_cache_a_store_that_is_slow_to_answer_is_not_waited_for(
             found, _ = await repository.metadata.children("")
 
     assert len(found) == 1
+
+
+async def test_with_a_cache_a_store_that_is_away_is_said_at_once(
+    config: RepositoryConfig, places: Places, store: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_repository(config, places, None, writable=False) as repository:
+        await repository.metadata.complete()
+    store.faults = [Fault(verb="check", error=lambda: Unreachable("no connection"))]
+    before = len(store.requests)
+
+    async with open_repository(config, places, None, writable=False, crawls=False) as repository:
+        found, _ = await repository.metadata.children("")
+
+    assert len(found) == 1
+    assert "the store does not answer, going on with what is known: no connection" in caplog.text
+    assert store.requests[before:] == [("check", "")]
 
 
 async def test_a_no_that_comes_late_is_logged(
