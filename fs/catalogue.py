@@ -8,9 +8,10 @@ import errno
 import hashlib
 import logging
 import stat
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 import trio
@@ -83,7 +84,7 @@ class Catalogue:
         await self._landmarks.complete()
         await self._scan(anew=True)
         self._require_whole(())
-        return [one for found in self._found.values() for one in found]
+        return list(_all_of(self._found))
 
     async def root(self) -> Entry:
         await trio.lowlevel.checkpoint()
@@ -141,11 +142,13 @@ class Catalogue:
             for name, format_ in self._formats.items():
                 try:
                     backups = await format_.backups(landmarks.get(name, []))
-                    found[name] = [Found(format_, backup) for backup in backups]
+                    if name not in found or [one.backup for one in found[name]] != backups:
+                        found[name] = [Found(format_, backup) for backup in backups]
                 except StoreError as error:
                     failures[name] = error
+            if found != self._found:  # else the index changed where no backup is
+                self._top = await trio.to_thread.run_sync(_arranged, list(_all_of(found)))
             self._found, self._failures = found, failures
-            self._top = _arranged(one for backups in found.values() for one in backups)
             self._scanned, self._scans = generation, self._scans + 1
 
     def _is_current(self, *, anew: bool) -> bool:
@@ -184,6 +187,10 @@ class Catalogue:
         tree: Tree = self._opened.tree(node.format, node.backup)
         time_ns = node.backup.time_ns
         return Entry(name=name, mode=DIRECTORY, nlink=2, node=path, mtime_ns=time_ns, junction=tree)
+
+
+def _all_of(found: Mapping[str, Sequence[Found]]) -> Iterator[Found]:
+    return chain.from_iterable(found.values())
 
 
 def _arranged(found: Iterable[Found]) -> _Directory:

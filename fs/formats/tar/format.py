@@ -40,26 +40,23 @@ class TarFormat(BackupFormat):
         self._verdicts = Verdicts(directory)
         self._pieces = Pieces(pieces, getsizeof=len)
         self._decoders = Decoders(surroundings.memory_limit - pieces)
+        self._asked: tuple[Sequence[ObjectInfo], int] | None = None
+        self._answer: list[Backup] = []  # to that
 
     def is_landmark(self, key: str) -> bool:
         return is_archive(key)
 
     async def backups(self, landmarks: Sequence[ObjectInfo]) -> list[Backup]:
-        places = paths(info.key for info in landmarks)
-        verdicts = await self._judge(landmarks)
-        return [
-            Backup(
-                path=places[info.key],
-                key=info.key,
-                time_ns=info.mtime_ns,
-                size=info.size,
-                version=identity(info),
-                is_complete=not verdict.reason,
-                reason=verdict.reason,
-                notes={"compression": verdict.kind} | verdict.notes,
-            )
-            for info, verdict in zip(landmarks, verdicts, strict=True)
-        ]
+        if (landmarks, self._verdicts.generation) == self._asked:  # something else has changed
+            await trio.lowlevel.checkpoint()
+            return self._answer
+        verdicts, is_final = await self._judge(landmarks)
+        generation = self._verdicts.generation
+        workers = self.surroundings.workers
+        answer = await trio.to_thread.run_sync(_backups, landmarks, verdicts, limiter=workers)
+        if is_final:
+            self._asked, self._answer = (landmarks, generation), answer
+        return answer
 
     @asynccontextmanager
     async def open(self, backup: Backup) -> AsyncIterator[Tree]:
@@ -96,8 +93,10 @@ class TarFormat(BackupFormat):
         packed = Packed(identity(info), info.key, source, codec_named(str(codec)))
         return Unpacked(packed, index.connection, self._decoders, self._pieces)
 
-    async def _judge(self, landmarks: Sequence[ObjectInfo]) -> list[Verdict]:
-        """Return a verdict on each; what is not known yet is looked at, and then remembered.
+    async def _judge(self, landmarks: Sequence[ObjectInfo]) -> tuple[list[Verdict], bool]:
+        """Return a verdict on each, and True when it would be the same another time.
+
+        What is not known yet is looked at, and then remembered.
 
         Raises `Unreachable`: an archive that could not be asked for is not missing.
         """
@@ -124,4 +123,22 @@ class TarFormat(BackupFormat):
             self._verdicts.remember(found)
         if unreachable:
             raise unreachable[0]
-        return [self._verdicts.known(info) or failed[identity(info)] for info in landmarks]
+        verdicts = [self._verdicts.known(info) or failed[identity(info)] for info in landmarks]
+        return verdicts, not failed
+
+
+def _backups(landmarks: Sequence[ObjectInfo], verdicts: Sequence[Verdict]) -> list[Backup]:
+    places = paths(info.key for info in landmarks)
+    return [
+        Backup(
+            path=places[info.key],
+            key=info.key,
+            time_ns=info.mtime_ns,
+            size=info.size,
+            version=identity(info),
+            is_complete=not verdict.reason,
+            reason=verdict.reason,
+            notes={"compression": verdict.kind} | verdict.notes,
+        )
+        for info, verdict in zip(landmarks, verdicts, strict=True)
+    ]

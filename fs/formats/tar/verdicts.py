@@ -57,6 +57,7 @@ class Verdicts:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._known: dict[str, Verdict] | None = None
+        self.generation = 0  # grows with what is known
 
     def known(self, info: ObjectInfo) -> Verdict | None:
         """Return what is remembered of this version."""
@@ -66,7 +67,10 @@ class Verdicts:
 
     def remember(self, found: dict[str, Verdict]) -> None:
         """Keep verdicts by `identity`; without the disk's help where that fails."""
-        self._known = (self._known or {}) | found
+        if self._known is None:
+            self._known = self._read()
+        self._known |= found
+        self.generation += 1
         rows = [(name, *astuple(verdict)) for name, verdict in found.items()]
         try:
             with closing(self._open()) as database, database:

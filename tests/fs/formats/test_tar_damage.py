@@ -351,6 +351,29 @@ async def test_an_archive_that_cannot_be_asked_for_is_not_missing(
         assert all(backup.is_complete for backup in await found(format_))
 
 
+async def test_what_is_found_is_found_anew_only_when_archives_changed(
+    store: Path, tmp_path: Path
+) -> None:
+    (store / "a.tar").write_bytes(ARCHIVE)
+    async with surroundings(store, tmp_path / "cache") as lent:
+        format_ = TarFormat(lent)
+        first = await found(format_)
+        same = await found(format_)
+        (store / "b.tar.gz").write_bytes(COMPRESS["gz"](ARCHIVE)[:-20])
+        both = await found(format_)
+        with pytest.raises(Damaged):
+            async with format_.open(both[1]):
+                pass
+        spoilt = await found(format_)
+
+    assert same is first
+    assert [[one.is_complete for one in backups] for backups in (first, both, spoilt)] == [
+        [True],
+        [True, True],
+        [True, False],
+    ]
+
+
 class Away(FolderObjects):
     """Objects of which some cannot be asked for."""
 
