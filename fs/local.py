@@ -26,6 +26,8 @@ _SPECIAL = (stat.S_ISFIFO, stat.S_ISSOCK, stat.S_ISCHR, stat.S_ISBLK)
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
 # What a file system or a user without privileges answers for an attribute it does not keep.
 _NOT_KEPT = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL)
+# What it answers for a name or a value that is too long for it; the file's content is worth more.
+_CANNOT_BE = (errno.ERANGE, errno.E2BIG, errno.ENOSPC)
 
 log = logging.getLogger(__name__)
 
@@ -170,10 +172,15 @@ def set_attributes(descriptor: int, entry: Entry, xattrs: Mapping[bytes, bytes])
 def _set_xattr(descriptor: int, name: bytes, value: bytes) -> None:
     try:
         os.setxattr(descriptor, name, value)
+    except ValueError as error:
+        log.warning("extended attribute %r is left out: %s", name, error)
     except OSError as error:
-        if error.errno not in _NOT_KEPT:
+        if error.errno in _CANNOT_BE:
+            log.warning("extended attribute %r is left out: %s", name, error.strerror)
+        elif error.errno in _NOT_KEPT:
+            log.debug("extended attribute %r is not kept here: %s", name, error.strerror)
+        else:
             raise
-        log.debug("extended attribute %r is not kept here: %s", name, error.strerror)
 
 
 def _times(entry: Entry) -> tuple[int, int]:

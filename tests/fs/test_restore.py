@@ -323,3 +323,22 @@ async def test_without_privileges_no_set_id_bit_is_kept_for_another_owner() -> N
 
     assert copy.complaints == {}
     assert mode == 0o755
+
+
+async def test_a_file_is_restored_without_the_attributes_that_nothing_can_hold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = DictTree()
+    xattrs = {b"user." + b"x" * 300: b"", b"user.large": bytes(100_000), b"user.\0": b""}
+    file = Node(
+        stat.S_IFREG | 0o644, data=bytearray(b"content"), xattrs=xattrs | {b"user.ok": b"1"}
+    )
+    tree.top.children[b"file"] = file
+
+    copy = await copied(tree, tmp_path / "new")
+
+    assert copy.complaints == {}
+    assert (tmp_path / "new/file").read_bytes() == b"content"
+    assert os.listxattr(tmp_path / "new/file") == ["user.ok"]
+    assert caplog.text.count("is left out") == len(xattrs)
+    caplog.clear()
