@@ -1,19 +1,52 @@
-"""Ask the store for one name, where the index is not sure, and note what it says."""
+"""Ask the store for one name, where the index is not sure, and note what it says.
+
+That there is no such object is believed only of a bucket that is there: many stores answer the same
+for one that is not.
+"""
+
+import trio
 
 from backgate.gateway.attributes import Attributes, attributes_from_metadata
 from backgate.gateway.errors import InvalidKey, NotFound, StoreError
 from backgate.gateway.metadata import coverage, names, own, rows, spans
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.rows import Known, Subdirectory
+from backgate.gateway.metadata.settling import Settling
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
+
+BELIEVED = 5.0  # seconds that a bucket is taken to be there after it has answered
+
+
+class Bucket:
+    """Whether the bucket is there, as far as its latest answers tell."""
+
+    def __init__(self) -> None:
+        self.trouble: str | None = None
+        self._answered = -float("inf")  # trio's time
+
+    @property
+    def is_there(self) -> bool:
+        """True when it has told of something in it a moment ago."""
+        return self.trouble is None and trio.current_time() < self._answered + BELIEVED
+
+    def answered(self) -> None:
+        """Note that something in it was found."""
+        self.trouble, self._answered = None, trio.current_time()
 
 
 class Asking:
     """Questions about single names to `store`, in its own patience."""
 
-    def __init__(self, store: ObjectStore, index: Index) -> None:
+    def __init__(
+        self, store: ObjectStore, index: Index, settling: Settling, bucket: Bucket
+    ) -> None:
         self._store, self._index = store, index
+        self._settling, self._bucket = settling, bucket
+
+    def patient(self, store: ObjectStore) -> "Asking":
+        """Return the same for `store`, which is this one with another patience."""
+        return Asking(store, self._index, self._settling, self._bucket)
 
     async def look_up(self, key: str, known: Known | None) -> Known:
         """Return the object `key` as the store has it; `known` when the store does not answer.
@@ -21,7 +54,7 @@ class Asking:
         Raises `NotFound` when there is none, `StoreError` when neither is to be had.
         """
         try:
-            return await self._head(key)
+            return await self._head(key, is_last=True)
         except NotFound:
             raise
         except StoreError:
@@ -40,11 +73,11 @@ class Asking:
         try:
             if is_beside:
                 await self._directory(path)
-                return await self._file(path)
+                return await self._file(path, is_last=True)
             if isinstance(known, Subdirectory):
                 return await self._directory(path)
             try:
-                return await self._file(path)
+                return await self._file(path, is_last=False)
             except NotFound:
                 return await self._directory(path)
         except NotFound:
@@ -60,15 +93,16 @@ class Asking:
             return None
         return rows.packed(attributes or attributes_from_metadata(info.metadata, info))
 
-    async def _file(self, path: str) -> Known:
+    async def _file(self, path: str, *, is_last: bool) -> Known:
         if not path:
             raise NotFound(f"{self._store.name}: no object has an empty key", key=path)
-        found = await self._head(path)
+        found = await self._head(path, is_last=is_last)
         if names.is_marker(spans.encoded(path), found.info.size):
             raise NotFound(f"{self._store.name}: {path!r} is a directory", key=path)
         return found
 
-    async def _head(self, key: str) -> Known:
+    async def _head(self, key: str, *, is_last: bool) -> Known:
+        """Return what the store says of `key`; `is_last`: no listing comes behind it."""
         raw = spans.encoded(key)
         asked = self._index.read(coverage.sequence)
         try:
@@ -76,10 +110,13 @@ class Asking:
         except InvalidKey as error:
             raise NotFound(f"{error}", key=key) from error
         except NotFound:
-            if self._index.read(names.object_at, raw) is not None:
-                await self._bucket_exists()
+            is_known = self._index.read(names.object_at, raw) is not None
+            if is_known or is_last:
+                await self._expect_bucket()
+            if is_known:
                 self._index.write(own.lost, raw, asked)
         else:
+            self._bucket.answered()
             self._index.write(own.found, info, self.packed(info, None), asked)
         found = self._index.read(names.object_at, raw)
         if found is None:
@@ -90,9 +127,10 @@ class Asking:
         """Return the directory `path/` if the store or, meanwhile, the index has it."""
         prefix = path + "/"
         asked = self._index.read(coverage.sequence)
+        settled = self._settling.settled(asked)
         info = await self._first_below(prefix)
         if info is not None:
-            self._index.write(own.found, info, None, asked)
+            self._index.write(own.found, info, None, settled)
         _, directory = self._index.read(names.named, spans.encoded(path))
         if directory is None:
             raise NotFound(f"{self._store.name}: nothing at {path!r}", key=path)
@@ -103,15 +141,21 @@ class Asking:
         try:
             while True:
                 page = await self._store.page(prefix, limit=1, token=token)
+                self._bucket.answered()
                 if page.objects or page.token is None or page.token == token:
                     return page.objects[0] if page.objects else None
                 token = page.token
         except NotFound as error:
+            self._bucket.trouble = str(error)
             raise StoreError(f"{self._store.name}: cannot be listed: {error}") from error
 
-    async def _bucket_exists(self) -> None:
+    async def _expect_bucket(self) -> None:
         """Raise `StoreError` when it is the bucket that is not there, and not one object."""
+        if self._bucket.is_there:
+            return
         try:
             await self._store.check()
         except NotFound as error:
+            self._bucket.trouble = str(error)
             raise StoreError(str(error)) from error
+        self._bucket.answered()

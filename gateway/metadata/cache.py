@@ -20,17 +20,20 @@ from backgate.gateway.attributes import Attributes
 from backgate.gateway.errors import InvalidKey, NotFound
 from backgate.gateway.keys import component_of, parent_of
 from backgate.gateway.metadata import coverage, names, own, progress, spans
-from backgate.gateway.metadata.asking import Asking
+from backgate.gateway.metadata.asking import Asking, Bucket
+from backgate.gateway.metadata.audit import Audit
 from backgate.gateway.metadata.children import Child, children, long_named
-from backgate.gateway.metadata.crawler import BeforePage, Crawler
+from backgate.gateway.metadata.crawler import Crawler
 from backgate.gateway.metadata.file import snapshot
 from backgate.gateway.metadata.freshness import Freshness, Writers
+from backgate.gateway.metadata.health import Errors, Requests
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
 from backgate.gateway.metadata.listings import Listings
 from backgate.gateway.metadata.rows import Known, Subdirectory, packed
+from backgate.gateway.metadata.settling import Settling
 from backgate.gateway.metadata.status import Activity, MetadataStatus, status
-from backgate.gateway.metadata.upkeep import Upkeep
+from backgate.gateway.metadata.upkeep import Parts, Upkeep
 from backgate.gateway.metadata.whole import below_confirmed
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
@@ -60,17 +63,23 @@ async def open_metadata(
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     index = Index(directory)
     try:
-        crawler = Crawler(store, index, now_ns)
+        settling = Settling(index, store.abilities.listing.grace)
+        crawler = Crawler(store, index, settling, now_ns)
+        errors, requests = Errors(index, now_ns), Requests(store, index)
+        freshness, bucket = Freshness(writers, max_age, now_ns), Bucket()
+        asking = Asking(store, index, settling, bucket)
         async with trio.open_nursery() as nursery:
-            listings = Listings(crawler, nursery, store.patience)
-            upkeep = Upkeep(index, crawler, listings)
+            listings = Listings(crawler, nursery, store.patience, errors)
+            parts = Parts(index, crawler, listings, settling, errors, requests)
+            upkeep = Upkeep(parts)
             nursery.start_soon(upkeep.follow)
             if crawls:
                 nursery.start_soon(index.check)
                 nursery.start_soon(upkeep.crawl)
-            freshness = Freshness(writers, max_age, now_ns)
-            yield Metadata(store, index, crawler, listings, upkeep, freshness)
+                nursery.start_soon(Audit(index, asking, freshness).run)
+            yield Metadata(store, parts, asking, bucket, upkeep, freshness)
             nursery.cancel_scope.cancel()
+        requests.note()
     finally:
         index.close()
 
@@ -86,23 +95,23 @@ class Metadata:
     def __init__(
         self,
         store: ObjectStore,
-        index: Index,
-        crawler: Crawler,
-        listings: Listings,
+        parts: Parts,
+        asking: Asking,
+        bucket: Bucket,
         upkeep: Upkeep,
         freshness: Freshness,
     ) -> None:
-        self._index, self._crawler, self._listings = index, crawler, listings
+        self._parts, self._index, self._listings = parts, parts.index, parts.listings
         self._upkeep, self._freshness = upkeep, freshness
-        self._asking = Asking(store, index)
-        self._landmarks = Landmarks(index)
+        self._asking, self._bucket = asking, bucket
+        self._landmarks = Landmarks(parts.index)
         self._store, self._patience = store, float("inf")  # a listing has a patience of its own
 
     def patient(self, patience: float) -> "Metadata":
         """Return the same cache for callers who wait no longer than `patience` seconds."""
         other = copy.copy(self)
         other._store, other._patience = self._store.patient(patience), patience
-        other._asking = Asking(other._store, self._index)
+        other._asking = self._asking.patient(other._store)
         return other
 
     @property
@@ -113,6 +122,14 @@ class Metadata:
     async def changed_since(self, generation: int) -> None:
         """Return once something has changed behind `generation`."""
         await self._index.changes.wait(generation)
+
+    def found_since(self, generation: int) -> set[str] | None:
+        """Return keys, and prefixes of directories, that were found to have changed in the store.
+
+        Changes that were made through this cache are not among them. None: it is not known which.
+        """
+        found = self._index.changes.found_since(generation)
+        return None if found is None else {spans.decoded(key) for key in found}
 
     async def look_up(self, key: str) -> Known:
         """Return the object `key`; `NotFound` when there surely is none."""
@@ -225,10 +242,11 @@ class Metadata:
 
     async def refresh(self, prefix: str = "") -> None:
         """List everything below `prefix` again, and return when that is done."""
+        patience = self._store.patience
         if prefix:
-            await self._crawler.flat(prefix, self._store.patience, is_refresh=True)
+            await self._parts.crawler.flat(prefix, patience, is_refresh=True)
         else:
-            await self._list_everything(trio.lowlevel.checkpoint)
+            await self._upkeep.list_everything(patience, trio.lowlevel.checkpoint)
 
     async def confirm(self, prefix: str) -> None:
         """Return once everything below `prefix` is known as it is now, whoever wrote it."""
@@ -240,25 +258,27 @@ class Metadata:
     async def rebuild(self, progress_made: Progress) -> None:
         """Forget everything, list it again, and return when that is done."""
         total = self._index.read(progress.progress).objects or None
-        await self._index.write_behind(total or 0, coverage.forget_all)
+        settled = self._parts.settling.settled(self._index.read(coverage.sequence))
+        await self._index.write_behind(total or 0, coverage.forget_all, settled)
 
         async def before_page() -> None:
             progress_made(self._index.read(progress.progress).objects, total)
             await trio.lowlevel.checkpoint()
 
-        await self._list_everything(before_page)
+        await self._upkeep.list_everything(self._store.patience, before_page)
         await before_page()
 
     def status(self) -> MetadataStatus:
         """Return how complete the index is, and how listings have gone."""
-        last_error = self._upkeep.last_error or self._listings.last_error
-        activity = Activity(self._upkeep.is_crawling, self._crawler.page_size, last_error)
+        self._parts.requests.note()
+        activity = Activity(
+            self._upkeep.is_crawling,
+            self._parts.crawler.page_size,
+            self._store.abilities.listing.price,
+            self._index.trouble,
+            self._bucket.trouble,
+        )
         return self._index.read(status, self._index.path, self._freshness, activity)
-
-    async def _list_everything(self, before_page: BeforePage) -> None:
-        with self._upkeep.turn():  # without it somebody crawls already, for another reason
-            self._index.write(progress.begin_crawl)
-            await self._crawler.everything(self._store.patience, before_page)
 
     async def _level(self, prefix: str, question: Question[T]) -> T:
         """Answer from the index once all names in the directory `prefix` are known."""

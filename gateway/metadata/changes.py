@@ -29,18 +29,23 @@ class Changes:
 
     def __init__(self, generation: int) -> None:
         self.generation = generation
-        self._keys: deque[tuple[int, bytes]] = deque()
+        self._keys: deque[tuple[int, bytes, bool]] = deque()  # number, key, whether it is our own
         self._known_since = generation  # changes behind this one are all in `_keys`
         self._news = News()
 
-    def took(self, before: int, generation: int, keys: Iterable[bytes]) -> None:
-        """Note the change from `before` to `generation`; one in between was somebody else's."""
+    def took(
+        self, before: int, generation: int, keys: Iterable[bytes], *, is_own: bool = False
+    ) -> None:
+        """Note the change from `before` to `generation`; one in between was somebody else's.
+
+        An own change tells what this gateway did in the store, any other what was found there.
+        """
         if before != self.generation:
             self.lost_track(before)
         if generation <= self.generation:
             return
         self.generation = generation
-        self._keys.extend((generation, key) for key in keys)
+        self._keys.extend((generation, key, is_own) for key in keys)
         while len(self._keys) > LONGEST:
             self._known_since = max(self._known_since, self._keys.popleft()[0])
         self._news.tell()
@@ -56,7 +61,13 @@ class Changes:
         """Return the keys that changed behind `generation`; None when that is not known."""
         if generation < self._known_since:
             return None
-        return {key for number, key in self._keys if number > generation}
+        return {key for number, key, _ in self._keys if number > generation}
+
+    def found_since(self, generation: int) -> set[bytes] | None:
+        """Return what was found to have changed in the store; None when that is not known."""
+        if generation < self._known_since:
+            return None
+        return {key for number, key, is_own in self._keys if number > generation and not is_own}
 
     async def wait(self, generation: int) -> None:
         """Return once there has been a change behind `generation`."""

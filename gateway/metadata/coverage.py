@@ -12,6 +12,9 @@ from backgate.gateway.metadata.file import Outdated, Transaction
 
 REMEMBERED = 50_000  # own deletions; an older page than the last forgotten one is asked for again
 
+REFUTED, CLAIMED, PROVEN = range(3)  # what is known of the order in which the store lists
+ROW = "key, size, mtime_ns, etag, attributes, own, listed, mark"  # of the table of objects
+
 Interval = tuple[bytes, bytes, int, int]  # start, stop, number of the pass, confirmed_ns
 
 
@@ -99,36 +102,57 @@ def epoch(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT epoch FROM state").fetchone()[0])
 
 
-def is_ordered(db: sqlite3.Connection) -> bool:
-    """True when the store has never been seen to list out of order."""
-    return bool(db.execute("SELECT is_ordered FROM state").fetchone()[0])
+def ordering(db: sqlite3.Connection) -> int:
+    """Return what listings have shown so far of the order in which the store lists."""
+    return int(db.execute("SELECT ordering FROM state").fetchone()[0])
+
+
+def prove_order(change: Transaction) -> None:
+    """Note that a whole pass was in order, unless another has shown that the store has none."""
+    change.db.execute("UPDATE state SET ordering = ? WHERE ordering = ?", (PROVEN, CLAIMED))
+
+
+def refute_order(change: Transaction) -> None:
+    """Note that the store does not list in order; nothing has relied on it so far."""
+    change.db.execute("UPDATE state SET ordering = ?", (REFUTED,))
 
 
 def distrust_order(change: Transaction) -> None:
     """Note that the store does not list in order: what its pages seemed to tell is in doubt."""
-    change.db.execute("UPDATE state SET is_ordered = 0")
+    change.db.execute("UPDATE state SET ordering = ?", (REFUTED,))
     doubt(change)
 
 
-def forget_all(change: Transaction) -> None:
-    """Empty the index."""
-    for table in ("object", "directory", "covered", "removed"):
+def forget_all(change: Transaction, settled: int) -> None:
+    """Empty the index, but for own writes behind change `settled`: no listing may show them yet."""
+    kept = change.db.execute(f"SELECT {ROW} FROM object WHERE own > ?", (settled,)).fetchall()
+    for table in ("object", "directory", "covered"):
         change.db.execute(f"DELETE FROM {table}")
+    change.db.execute("DELETE FROM removed WHERE sequence <= ?", (settled,))
+    change.db.executemany(f"INSERT INTO object ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", kept)
     change.db.execute(
         "INSERT INTO directory (prefix, parent, own, mark) VALUES (?, ?, 0, 0)", (b"", spans.END)
     )
-    change.db.execute("UPDATE state SET objects = 0, bytes = 0")
+    total = sum(row[1] for row in kept)
+    change.db.execute("UPDATE state SET objects = ?, bytes = ?", (len(kept), total))
     doubt(change)
 
 
-def forget_removed(change: Transaction) -> None:
-    """Forget the oldest of very many own deletions."""
+def forget_removed(change: Transaction, settled: int) -> None:
+    """Forget the oldest of very many own deletions, and moments that are long past."""
     row = change.db.execute(
-        "SELECT sequence FROM removed ORDER BY sequence DESC LIMIT 1 OFFSET ?", (REMEMBERED,)
+        "SELECT sequence FROM removed WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1 OFFSET ?",
+        (settled, REMEMBERED),
     ).fetchone()
     if row is not None:
         change.db.execute("DELETE FROM removed WHERE sequence <= ?", row)
-        change.db.execute("UPDATE state SET horizon = max(horizon, ?)", row)
+        horizon = "UPDATE state SET horizon = CASE WHEN horizon < ? THEN ? ELSE horizon END"
+        change.db.execute(horizon, row * 2)
+    change.db.execute(
+        "DELETE FROM moment WHERE sequence <"
+        " (SELECT max(sequence) FROM moment WHERE sequence <= ?)",
+        (settled,),
+    )
 
 
 def _confirmed(db: sqlite3.Connection, prefix: bytes, start: bytes, stop: bytes) -> int | None:

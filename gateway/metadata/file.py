@@ -2,11 +2,14 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backgate.gateway.metadata import schema
+
+MOMENT = 1.0  # seconds from one remembered moment of own changes to the next
 
 
 class Outdated(Exception):
@@ -66,10 +69,12 @@ class IndexFile:
             self.front.close()
             raise
         self.inode = schema.inode(path)
+        self.is_closed = False
         self._turn = threading.Lock()  # spares waiting out SQLite's busy intervals in one process
         self._in_use = threading.Lock()  # the connection behind, without a turn to write
         self._id: int | None = None
         self._has_written = False
+        self._moment = float("-inf")  # monotonic seconds; of the last one remembered
 
     def enter(self, boot: str) -> None:
         """Write down that this process has the index open."""
@@ -83,6 +88,7 @@ class IndexFile:
                 if is_clean:
                     self.behind.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                     self.behind.execute("DELETE FROM opened WHERE id = ?", (self._id,))
+            self.is_closed = True
             self.front.close()
             self.behind.close()
 
@@ -100,11 +106,24 @@ class IndexFile:
                 before = db.execute("SELECT sequence FROM state").fetchone()[0]
                 change = Transaction(db, before)
                 yield change
-                if change.is_own and not self._has_written:
-                    db.execute("UPDATE opened SET has_written = 1 WHERE id = ?", (self._id,))
+                moment = self._note_own(change) if change.is_own else self._moment
                 change.note()
                 db.execute("COMMIT")
-                self._has_written = self._has_written or change.is_own
+                self._has_written, self._moment = self._has_written or change.is_own, moment
             finally:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
+
+    def _note_own(self, change: Transaction) -> float:
+        """Note that this process changed the store, and once a second when; returns that moment."""
+        if not self._has_written:
+            change.db.execute("UPDATE opened SET has_written = 1 WHERE id = ?", (self._id,))
+        now = time.monotonic()
+        if now < self._moment + MOMENT:
+            return self._moment
+        change.db.execute(
+            "INSERT INTO moment (sequence, at_ns) VALUES (?, ?)"
+            " ON CONFLICT (sequence) DO UPDATE SET at_ns = excluded.at_ns",
+            (change.sequence, time.time_ns()),
+        )
+        return now

@@ -1,16 +1,19 @@
 """The index: one SQLite file per repository, shared by processes, that mends itself.
 
 Questions and small changes are answered on trio's thread, in microseconds; what takes longer is
-done on a second connection in a worker thread. A file that is damaged, or of another version, is
-replaced by an empty one: everything in it can be asked of the store again.
+done on a second connection in a worker thread. A file that is damaged is replaced by an empty one:
+everything in it can be asked of the store again. On a disk that is full, listings have to wait and
+own changes go into room kept back for them; after that into an empty index, here or elsewhere.
 """
 
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -19,12 +22,15 @@ import trio
 from backgate.gateway.errors import StoreError
 from backgate.gateway.metadata import coverage, progress, schema
 from backgate.gateway.metadata.changes import Changes
+from backgate.gateway.metadata.disk import Fault, Reserve, fault_of, refuge
 from backgate.gateway.metadata.file import IndexFile, Transaction
 
-FILE = "index.sqlite"
+FILE = f"index-{schema.VERSION}.sqlite"
 LOCK = "index.lock"  # held shared by all who have the index open
 FEW = 32  # rows; changing them takes as long as going to a thread and back
 LOGGED = 8000  # rows written until the write-ahead log is folded: some MiB of it
+LIVES = 4  # room in reserve, an empty file, one elsewhere, and once more for a busy neighbour
+RETURN = 60.0  # seconds until the disk is tried again
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,15 +47,21 @@ class Index:
     """The index of the repository whose cache is in `directory`, for one process.
 
     A question is a function of a connection, a change one of a `Transaction`; both may be asked a
-    second time, of an empty index, when the file turns out to be damaged.
+    second time, of an empty index, when the file turns out to be of no use.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / FILE
+        self.home = directory
+        self.path = directory / FILE  # elsewhere for as long as the disk is of no use
         self.is_lone = False  # nobody else had it open when it was opened
         self.openings = 0  # grows when the file is replaced: what was read before counts no more
+        self.trouble: str | None = None  # what is wrong with the disk
         self._boot = schema.boot_id()
-        self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.changes = Changes(0)
+        self._lock = _lock(directory / LOCK)
+        self._reserve = Reserve(directory)
+        self._is_emptied = False  # to make room: if that was not enough, nothing here is
+        self._not_before = 0.0  # monotonic seconds; when the disk is tried again
         self._version = 0  # SQLite's own count of what others wrote
         self._limiter = trio.CapacityLimiter(1)  # the connection behind is used by one at a time
         self._logged = 0  # rows written since the write-ahead log was folded
@@ -63,6 +75,8 @@ class Index:
         """Close the file; what was written is on the disk when this returns."""
         self._file.close(is_clean=True)
         os.close(self._lock)
+        if self.path.parent != self.home:
+            shutil.rmtree(self.path.parent, ignore_errors=True)
 
     @property
     def generation(self) -> int:
@@ -73,26 +87,16 @@ class Index:
         self, question: Callable[Concatenate[sqlite3.Connection, P], T], *a: P.args, **k: P.kwargs
     ) -> T:
         """Return the answer to a quick question; on trio's thread."""
-        try:
-            return question(self._file.front, *a, **k)
-        except sqlite3.DatabaseError as error:
-            self._mend(self._file, error)
-            return question(self._file.front, *a, **k)
+        return self._whatever_it_takes(lambda: question(self._file.front, *a, **k))
 
     def write(
         self, change: Callable[Concatenate[Transaction, P], T], *a: P.args, **k: P.kwargs
     ) -> T:
-        """Make a small change; it is committed when this returns. On trio's thread."""
-        try:
-            with self._file.transaction(self._file.front) as transaction:
-                result = change(transaction, *a, **k)
-        except sqlite3.DatabaseError as error:
-            self._mend(self._file, error)
-            with self._file.transaction(self._file.front) as transaction:
-                result = change(transaction, *a, **k)
-        self._took(transaction)
-        self._logged += 1
-        return result
+        """Make a small change; it is committed when this returns. On trio's thread.
+
+        A disk that is full is no reason to fail: what the store has taken must be known.
+        """
+        return self._whatever_it_takes(lambda: self._commit(change, *a, **k))
 
     async def write_behind(
         self,
@@ -101,24 +105,21 @@ class Index:
         *a: P.args,
         **k: P.kwargs,
     ) -> T:
-        """Make a change of about `size` rows, in a thread if many; committed when this returns."""
-        if size <= FEW:
-            await trio.lowlevel.checkpoint()
-            return self.write(change, *a, **k)
+        """Make a change of about `size` rows, in a thread if many; committed when this returns.
+
+        Raises `StoreError` when the disk has no room for it: the store can be asked again.
+        """
         file = self._file
-        self._logged += size
-
-        def run() -> tuple[Transaction, T]:
-            with file.transaction(file.behind) as transaction:
-                result = change(transaction, *a, **k)
-            if self._logged > LOGGED:
-                self._logged = 0
-                file.fold()
-            return transaction, result
-
         try:
+            if size <= FEW:
+                await trio.lowlevel.checkpoint()
+                return self._commit(change, *a, **k)
+            run = partial(self._commit_behind, file, size, change, *a, **k)
             transaction, result = await trio.to_thread.run_sync(run, limiter=self._limiter)
         except sqlite3.DatabaseError as error:
+            if fault_of(error) is Fault.DISK:
+                self._note_trouble(error)
+                raise StoreError(f"{self.path}: cannot be written: {error}") from error
             self._mend(file, error)
             return self.write(change, *a, **k)
         if file is not self._file:  # it was replaced meanwhile, and this change with it
@@ -142,11 +143,12 @@ class Index:
         try:
             return await trio.to_thread.run_sync(run)
         except sqlite3.DatabaseError as error:
-            self._mend(file, error)
+            if fault_of(error) is not Fault.DISK:  # it may be the connection that cannot be had
+                self._mend(file, error)
             return self.read(question, *a, **k)
 
     def poll(self) -> None:
-        """Look whether another process has changed the index, or replaced its file."""
+        """Look what others have done: to the index, to its file, to the disk under it."""
         if schema.inode(self.path) != self._file.inode:
             log.warning("%s: was replaced by another process", self.path)
             self._reopen()
@@ -157,17 +159,24 @@ class Index:
             sequence = self.read(coverage.sequence)
             if sequence != self.generation:
                 self.changes.lost_track(sequence)
+        if time.monotonic() >= self._not_before:
+            self._not_before = time.monotonic() + RETURN
+            if self._reserve.hold() and self.trouble is not None and self._reserve.has_room:
+                self._recover()
+
+    @property
+    def is_log_long(self) -> bool:
+        """True when enough has been written that the write-ahead log should be folded."""
+        return self._logged > LOGGED
 
     async def fold(self) -> None:
-        """Fold the write-ahead log into the file, when enough has been written since."""
-        if self._logged > LOGGED:
-            self._logged = 0
-            self.write(coverage.forget_removed)
-            file = self._file
-            try:
-                await trio.to_thread.run_sync(file.fold, limiter=self._limiter)
-            except sqlite3.DatabaseError as error:
-                self._mend(file, error)
+        """Fold the write-ahead log into the file; others go on writing meanwhile."""
+        self._logged = 0
+        file = self._file
+        try:
+            await trio.to_thread.run_sync(file.fold, limiter=self._limiter)
+        except sqlite3.DatabaseError as error:
+            self._mend(file, error)
 
     async def check(self) -> None:
         """Read the whole file for damage, in a thread, and replace it if there is any."""
@@ -181,58 +190,138 @@ class Index:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
         self._open_file(_first())
         if self.is_lone:
-            with self._file.transaction(self._file.front) as transaction:
-                progress.judge_leftovers(transaction, self._boot)
-        self._file.enter(self._boot)
+            schema.remove_others(self.path)
+            self.write(progress.judge_leftovers, self._boot)
+        self._whatever_it_takes(lambda: self._file.enter(self._boot))
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         self.changes = Changes(coverage.sequence(self._file.front))
         self._version = _data_version(self._file.front)
+
+    def _whatever_it_takes(self, attempt: Callable[[], T]) -> T:
+        for _ in range(LIVES):
+            file = self._file
+            try:
+                return attempt()
+            except sqlite3.DatabaseError as error:
+                self._mend(file, error)
+        return attempt()
+
+    def _commit(
+        self, change: Callable[Concatenate[Transaction, P], T], *a: P.args, **k: P.kwargs
+    ) -> T:
+        with self._file.transaction(self._file.front) as transaction:
+            result = change(transaction, *a, **k)
+        self._took(transaction)
+        self._logged += 1
+        return result
+
+    def _commit_behind(
+        self,
+        file: IndexFile,
+        size: int,
+        change: Callable[Concatenate[Transaction, P], T],
+        *a: P.args,
+        **k: P.kwargs,
+    ) -> tuple[Transaction, T]:
+        with file.transaction(file.behind) as transaction:
+            result = change(transaction, *a, **k)
+        self._logged += size
+        if self._logged > LOGGED:
+            self._logged = 0
+            file.fold()
+        return transaction, result
 
     def _took(self, transaction: Transaction) -> None:
         if transaction.horizon is not None:
             self.changes.lost_track(transaction.sequence)
         elif transaction.keys:
-            self.changes.took(transaction.before, transaction.sequence, transaction.keys)
+            self.changes.took(
+                transaction.before,
+                transaction.sequence,
+                transaction.keys,
+                is_own=transaction.is_own,
+            )
 
     def _mend(self, file: IndexFile, error: sqlite3.DatabaseError) -> None:
-        """Replace a damaged file, unless that has been done; raise what is not damage."""
-        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
-            raise error
-        if getattr(error, "sqlite_errorname", "") in ("SQLITE_BUSY", "SQLITE_LOCKED"):
-            raise StoreError(f"{self.path}: another process keeps the index busy") from error
+        """Do what helps against `error`, unless that has been done; raise where nothing does."""
+        fault = fault_of(error)
         if file is not self._file:
             return
+        if file.is_closed:  # and no other could be made when it was
+            self._reopen()
+            return
+        if fault is Fault.BUG:
+            raise error
+        if fault is Fault.BUSY:
+            raise StoreError(f"{self.path}: another process keeps the index busy") from error
+        if fault is Fault.DISK:
+            self._note_trouble(error)
+            if self._reserve.release():
+                return
         if schema.inode(self.path) == file.inode:
-            self._start_anew(error)
+            self._start_anew(error, elsewhere=fault is Fault.DISK and self._is_emptied)
+            self._is_emptied = fault is Fault.DISK
         self._reopen()
+
+    def _note_trouble(self, error: sqlite3.DatabaseError) -> None:
+        if self.trouble is None:
+            log.warning("%s: the disk is of no use: %s", self.path, error)
+        self.trouble = str(error)
+        self._not_before = time.monotonic() + RETURN
+
+    def _recover(self) -> None:
+        """Come back to a disk that has room again."""
+        log.info("%s: the disk can be used again", self.home)
+        self.trouble, self._is_emptied = None, False
+        if self.path.parent != self.home:
+            left, self.path = self.path.parent, self.home / FILE
+            schema.remove(self.path)  # it knows nothing of what was done since
+            self._reopen()
+            shutil.rmtree(left, ignore_errors=True)
 
     def _reopen(self) -> None:
         """Open the file anew; what we wrote to the one before may not be in it."""
         self._file.close(is_clean=False)
         self._open_file(max(_first(), self.generation + 1))
-        with self._file.transaction(self._file.front) as transaction:
-            coverage.doubt(transaction)
-        self._file.enter(self._boot)
+        self._whatever_it_takes(self._doubt)
+        self._whatever_it_takes(lambda: self._file.enter(self._boot))
         self.changes.lost_track(coverage.sequence(self._file.front))
         self._version = _data_version(self._file.front)
 
+    def _doubt(self) -> None:
+        with self._file.transaction(self._file.front) as transaction:
+            coverage.doubt(transaction)
+
     def _open_file(self, first: int) -> None:
         self.openings += 1
-        try:
-            self._file = IndexFile(self.path, first)
-        except sqlite3.DatabaseError as error:
-            self._start_anew(error)
+        for _ in range(LIVES):
             try:
                 self._file = IndexFile(self.path, first)
-            except sqlite3.DatabaseError as again:
-                raise StoreError(f"{self.path}: no index can be made: {again}") from again
+            except sqlite3.DatabaseError as error:
+                is_of_the_disk = fault_of(error) is Fault.DISK
+                if not (is_of_the_disk and self._reserve.release()):
+                    self._start_anew(error, elsewhere=is_of_the_disk)
+            else:
+                return
+        raise StoreError(f"{self.path}: no index can be made")
 
-    def _start_anew(self, error: sqlite3.DatabaseError) -> None:
-        log.warning("%s: damaged, starting an empty index: %s", self.path, error)
+    def _start_anew(self, error: sqlite3.DatabaseError, *, elsewhere: bool) -> None:
+        log.warning("%s: of no use, starting an empty index: %s", self.path, error)
         try:
-            schema.remove(self.path)
+            if elsewhere:
+                self._note_trouble(error)
+                self.path = refuge() / FILE
+            else:
+                schema.remove(self.path)
         except OSError as again:
             raise StoreError(f"{self.path}: cannot be replaced: {again}") from again
+
+
+def _lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path}: no index can be made: {error.strerror}") from error
 
 
 def _first() -> int:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import trio
 
-from backgate.gateway.errors import StoreError, Unreachable
+from backgate.gateway.errors import Refused, StoreError, Unreachable
 from backgate.gateway.metadata.crawler import Crawler
+from backgate.gateway.metadata.health import Errors
 
 BREATH = 10.0  # seconds without refreshes behind answers, after one has failed
+FIRST_PAUSE = 5.0  # seconds until a listing that was refused is tried again; doubles
+LONGEST_PAUSE = 60.0  # seconds; renewed credentials are noticed within this
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +30,13 @@ class _Listing:
 class Listings:
     """Starts listings in `nursery`; each goes on when those who waited for it are gone."""
 
-    def __init__(self, crawler: Crawler, nursery: trio.Nursery, patience: float) -> None:
+    def __init__(
+        self, crawler: Crawler, nursery: trio.Nursery, patience: float, errors: Errors
+    ) -> None:
         self._crawler, self._nursery, self._patience = crawler, nursery, patience
+        self._errors = errors
         self._under_way: dict[tuple[str, bool], _Listing] = {}
         self._not_before = -float("inf")  # trio's time; for refreshes behind answers
-        self.last_error: str | None = None  # of a listing that failed, until one succeeds
 
     def refresh(self, prefix: str, *, is_level: bool) -> None:
         """List `prefix` behind an answer that was given already."""
@@ -54,7 +59,8 @@ class Listings:
         finally:
             listing.waiters -= 1
         if scope.cancelled_caught:
-            raise Unreachable(f"the listing of {prefix!r} did not end within {patience:.0f} s")
+            why = f": {listing.error}" if listing.error else ""
+            raise Unreachable(f"the listing of {prefix!r} did not end within {patience:.0f} s{why}")
         if listing.is_done and not listing.is_whole:
             reason = listing.error or "interrupted"
             raise StoreError(f"{prefix!r} cannot be listed: {reason}") from listing.error
@@ -73,12 +79,13 @@ class Listings:
         return listing
 
     async def _run(self, prefix: str, is_level: bool, listing: _Listing, is_refresh: bool) -> None:
-        run = self._crawler.level if is_level else self._crawler.flat
         try:
-            await run(prefix, self._patience, is_refresh=is_refresh)
-            listing.is_whole, self.last_error = True, None
+            await self._list(prefix, is_level, listing, is_refresh)
+            listing.is_whole = True
+            self._errors.succeeded()
         except StoreError as error:
-            listing.error, self.last_error = error, str(error)
+            listing.error = error
+            self._errors.failed(error)
             if not listing.waiters:
                 log.warning("%r could not be refreshed: %s", prefix, error)
                 self._not_before = trio.current_time() + BREATH
@@ -86,3 +93,22 @@ class Listings:
             listing.is_done = True
             del self._under_way[prefix, is_level]
             self._crawler.news.tell()
+
+    async def _list(self, prefix: str, is_level: bool, listing: _Listing, is_refresh: bool) -> None:
+        """List; for whom waits, one that is refused again and again: credentials may be renewed."""
+        run = self._crawler.level if is_level else self._crawler.flat
+        until, pause = trio.current_time() + self._patience, FIRST_PAUSE
+        while True:
+            try:
+                await run(prefix, self._patience, is_refresh=is_refresh)
+            except Refused as error:
+                if not listing.waiters or trio.current_time() + pause > until:
+                    raise
+                if listing.error is None:
+                    log.warning("%r cannot be listed, trying again: %s", prefix, error)
+                listing.error = error
+                self._errors.failed(error)
+            else:
+                return
+            await trio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)

@@ -8,20 +8,23 @@ whole. Either way an own write, or an own deletion, that is newer than the quest
 One call changes some hundred rows at most and returns where to go on: others write in between.
 """
 
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from backgate.gateway.metadata import coverage, names, spans
 from backgate.gateway.metadata.children import Row, read_level
+from backgate.gateway.metadata.coverage import ROW
 from backgate.gateway.metadata.file import Transaction
 from backgate.gateway.metadata.own import keep_directories
 from backgate.gateway.metadata.rows import is_same_version
 from backgate.gateway.provider import ObjectInfo
 
 CHUNK = 500  # rows; some milliseconds, and the longest that an own write has to wait
+LOOKED_AT = 10_000  # rows among which those to be swept are looked for; some milliseconds too
+CLOSE = 3  # times as many rows as keys are read in one go; one by one takes longer
 
-_COLUMNS = "key, size, mtime_ns, etag, attributes, own, listed, mark"
 _INSERT = "INSERT INTO object VALUES (?, ?, ?, ?, NULL, 0, 1, ?)"
 _UPDATE = "UPDATE object SET size = ?, mtime_ns = ?, etag = ?, listed = 1, mark = ? WHERE key = ?"
 _FORGET = "UPDATE object SET attributes = NULL WHERE key = ?"
@@ -31,12 +34,16 @@ Item = tuple[bytes, ObjectInfo]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one page told: all names up to `stop`, as the store had them at change `asked`."""
+    """What one page told: all names up to `stop`, as the store had them at change `asked`.
+
+    Of what this gateway did it shows no more than up to change `settled`, maybe.
+    """
 
     objects: Sequence[Item]  # ascending, where the store lists in order
     prefixes: Sequence[bytes]
     stop: bytes
     asked: int
+    settled: int
     asked_ns: int  # nanoseconds since 1970
     number: int  # of the pass
 
@@ -45,12 +52,12 @@ def flat(change: Transaction, told: Told, at: bytes) -> bytes:
     """Let in the part of a flat page that begins at `at`; returns where the next part begins."""
     coverage.refuse_page(change.db, told.asked)
     rows: list[Row] = change.db.execute(
-        f"SELECT {_COLUMNS} FROM object WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
+        f"SELECT {ROW} FROM object WHERE key >= ? AND key < ? ORDER BY key LIMIT ?",
         (at, told.stop, CHUNK),
     ).fetchall()
     stop = told.stop if len(rows) < CHUNK else spans.successor(rows[-1][0])
-    _merge(change, rows, _between(told.objects, at, stop), told.asked)
-    _prune(change, at, stop, told.asked)
+    _merge(change, rows, _between(told.objects, at, stop), told.settled)
+    _prune(change, at, stop, told.settled)
     coverage.cover(change.db, at, stop, told.number, told.asked_ns)
     return stop
 
@@ -62,51 +69,59 @@ def level(change: Transaction, told: Told, prefix: bytes, at: bytes) -> bytes:
     stop = known.stop or told.stop
     listed = [path for path in told.prefixes if at <= path < stop]
     for path in sorted(known.prefixes.keys() - set(listed)):
-        if not _remove_below(change, path, told.asked):
+        if not _remove_below(change, path, told.settled):
             return at  # there is more of it
-    _merge(change, known.objects, _between(told.objects, at, stop), told.asked)
-    _add_directories(change, set(listed) - known.prefixes.keys(), told.asked)
+    _merge(change, known.objects, _between(told.objects, at, stop), told.settled)
+    _add_directories(change, set(listed) - known.prefixes.keys(), told.settled)
     return stop
 
 
 def marked(change: Transaction, told: Told) -> None:
     """Let in a page of a store without order; nothing is deleted."""
     coverage.refuse_page(change.db, told.asked)
-    query = f"SELECT {_COLUMNS} FROM object WHERE key = ?"
-    found = (change.db.execute(query, (key,)).fetchone() for key, _ in told.objects)
-    rows = [row for row in found if row is not None]
-    _merge(change, rows, told.objects, told.asked, told.number)
-    _add_directories(change, told.prefixes, told.asked)
+    for first in range(0, len(told.objects), CHUNK):
+        some = told.objects[first : first + CHUNK]
+        _merge(change, _rows_of(change, some), some, told.settled, told.number)
+    _add_directories(change, told.prefixes, told.settled)
     change.db.executemany(
-        "UPDATE directory SET mark = max(mark, ?) WHERE prefix = ?",
-        [(told.number, prefix) for prefix in told.prefixes],
+        "UPDATE directory SET mark = ? WHERE prefix = ? AND mark < ?",
+        [(told.number, prefix, told.number) for prefix in told.prefixes],
     )
 
 
-def sweep(change: Transaction, at: bytes, stop: bytes, number: int, begun: int) -> bytes:
-    """Delete what a whole pass begun at change `begun` did not see in `[at, stop)`."""
+def sweep(
+    change: Transaction, at: bytes, stop: bytes, number: int, begun: int, settled: int
+) -> bytes:
+    """Delete what a whole pass begun at change `begun` did not see in some of `[at, stop)`."""
     coverage.refuse_listing(change.db, begun)
+    last = change.db.execute(
+        "SELECT key FROM object WHERE key >= ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?",
+        (at, stop, LOOKED_AT),
+    ).fetchone()
+    until = stop if last is None else last[0]
     rows = change.db.execute(
         "SELECT key, size FROM object WHERE key >= ? AND key < ? AND mark < ? AND own <= ?"
         " ORDER BY key LIMIT ?",
-        (at, stop, number, begun, CHUNK),
+        (at, until, number, settled, CHUNK),
     ).fetchall()
     _delete(change, rows)
-    until = stop if len(rows) < CHUNK else spans.successor(rows[-1][0])
-    _prune(change, at, until, begun)
+    until = until if len(rows) < CHUNK else spans.successor(rows[-1][0])
+    _prune(change, at, until, settled)
     return until
 
 
-def sweep_level(change: Transaction, prefix: bytes, at: bytes, number: int, begun: int) -> bytes:
+def sweep_level(
+    change: Transaction, prefix: bytes, at: bytes, number: int, begun: int, settled: int
+) -> bytes:
     """Delete the names that a whole listing of the directory `prefix` did not show."""
     coverage.refuse_listing(change.db, begun)
     end = spans.end_of(prefix)
     known = read_level(change.db, prefix, at, end, CHUNK)
-    _delete(change, [row[:2] for row in known.objects if row[7] < number and row[5] <= begun])
+    _delete(change, [row[:2] for row in known.objects if row[7] < number and row[5] <= settled])
     query = "SELECT 1 FROM directory WHERE prefix = ? AND mark >= ?"
     for path in known.prefixes:
         is_seen = change.db.execute(query, (path, number)).fetchone() is not None
-        if not is_seen and not _remove_below(change, path, begun):
+        if not is_seen and not _remove_below(change, path, settled):
             return at
     return known.stop or end
 
@@ -117,13 +132,13 @@ def flat_done(change: Transaction, prefix: bytes, number: int, begun: int, begun
     coverage.cover(change.db, prefix, spans.end_of(prefix), number, begun_ns)
 
 
-def level_done(change: Transaction, prefix: bytes, begun: int, begun_ns: int) -> None:
+def level_done(change: Transaction, prefix: bytes, begun: int, settled: int, begun_ns: int) -> None:
     """Note that a listing of the directory `prefix` has ended: it is complete, or not there."""
     coverage.refuse_listing(change.db, begun)
     holds = names.has_below(change.db, prefix) or _has_directories(change, prefix)
     if not holds and prefix:
-        _prune(change, prefix, spans.end_of(prefix), begun)  # unless we made it meanwhile
-    elif not _is_removed(change, prefix, begun):
+        _prune(change, prefix, spans.end_of(prefix), settled)  # unless we made it meanwhile
+    elif not _is_removed(change, prefix, settled):
         keep_directories(change, prefix)
     change.db.execute("UPDATE directory SET listed_ns = ? WHERE prefix = ?", (begun_ns, prefix))
 
@@ -131,6 +146,30 @@ def level_done(change: Transaction, prefix: bytes, begun: int, begun_ns: int) ->
 def _between(objects: Sequence[Item], start: bytes, stop: bytes) -> Sequence[Item]:
     first = bisect_left(objects, start, key=lambda item: item[0])
     return objects[first : bisect_left(objects, stop, key=lambda item: item[0])]
+
+
+def missing(db: sqlite3.Connection, told: Told, start: bytes) -> list[bytes]:
+    """Return keys from `start` on that the index has and a flat page has not; some, if many."""
+    listed = {key for key, _ in told.objects}
+    rows = db.execute(
+        "SELECT key FROM object WHERE key >= ? AND key < ? AND own <= ? ORDER BY key LIMIT ?",
+        (start, told.stop, told.settled, LOOKED_AT),
+    )
+    return [key for (key,) in rows if key not in listed]
+
+
+def _rows_of(change: Transaction, objects: Sequence[Item]) -> list[Row]:
+    """Return the rows of these objects, by one question where they lie close together."""
+    keys = [key for key, _ in objects]
+    rows: list[Row] = change.db.execute(
+        f"SELECT {ROW} FROM object WHERE key >= ? AND key <= ? ORDER BY key LIMIT ?",
+        (min(keys), max(keys), CLOSE * len(keys)),
+    ).fetchall()
+    if len(rows) < CLOSE * len(keys):
+        return rows
+    query = f"SELECT {ROW} FROM object WHERE key = ?"
+    found = (change.db.execute(query, (key,)).fetchone() for key in keys)
+    return [row for row in found if row is not None]
 
 
 def _merge(

@@ -69,3 +69,25 @@ def last_before(db: sqlite3.Connection, prefix: bytes, stop: bytes) -> bytes | N
         (prefix, stop),
     ).fetchone()
     return row[0] if row else None
+
+
+def middle(db: sqlite3.Connection, start: bytes, stop: bytes, least: int) -> bytes | None:
+    """Return a key halfway through those in `[start, stop)`; None when they are less than `least`.
+
+    Reads half of them: in a thread.
+    """
+    within = "FROM object WHERE key >= ? AND key < ?"
+    count = db.execute(f"SELECT count(*) {within}", (start, stop)).fetchone()[0]
+    if count < least:
+        return None
+    row = db.execute(
+        f"SELECT key {within} ORDER BY key LIMIT 1 OFFSET ?", (start, stop, count // 2)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def object_number(db: sqlite3.Connection, number: int) -> Known | None:
+    """Return the object that comes behind `number` others; in a thread, for it counts them."""
+    row = db.execute(f"SELECT {OBJECT} FROM object ORDER BY key LIMIT 1 OFFSET ?", (number,))
+    found = row.fetchone()
+    return known(found) if found else None

@@ -14,6 +14,7 @@ class Pass:
     number: int
     token: str | None  # where it stopped, in a store without order
     begun: int  # the last change when it began
+    settled: int  # the last change that its pages are sure to show
     begun_ns: int  # nanoseconds since 1970
 
 
@@ -26,10 +27,15 @@ class Progress:
     pages: int
     timeouts: int
     page_size: int | None  # keys; None: no page has been asked for yet
-    is_ordered: int  # 0: the store was seen to list out of order
+    ordering: int  # what `coverage.ordering` says
     is_due: int  # 1: a pass over everything is due or under way
     crawl_objects: int  # that this pass has seen
     took_ns: int | None  # how long the last whole pass took
+    requests: int  # listings asked for, with those for single names
+    audited: int  # objects that were compared with the store
+    drifted: int  # of them, those that were not as the index had them
+    last_error: str | None  # of a listing, until one succeeds
+    last_error_ns: int | None
 
 
 def new_pass(change: Transaction) -> int:
@@ -57,7 +63,7 @@ def begin_crawl(change: Transaction) -> int:
     number = new_pass(change)
     change.db.execute(
         "UPDATE state SET crawl_pass = ?, crawl_token = NULL, crawl_objects = 0,"
-        " crawl_sequence = NULL, crawl_begun_ns = NULL",
+        " crawl_sequence = NULL, crawl_settled = NULL, crawl_begun_ns = NULL",
         (number,),
     )
     return number
@@ -68,18 +74,27 @@ def due(db: sqlite3.Connection) -> bool:
     return db.execute("SELECT crawl_pass FROM state").fetchone()[0] is not None
 
 
-def resumed(change: Transaction, now_ns: int) -> Pass:
+def is_due(db: sqlite3.Connection, number: int) -> bool:
+    """True when the pass `number` over everything, or a later one, has not ended."""
+    row = db.execute("SELECT crawl_pass FROM state WHERE crawl_pass >= ?", (number,)).fetchone()
+    return row is not None
+
+
+def resumed(change: Transaction, settled: int, now_ns: int) -> Pass:
     """Return the pass that is due, begun at this moment unless it was interrupted."""
-    query = "SELECT crawl_pass, crawl_token, crawl_sequence, crawl_begun_ns FROM state"
-    number, token, begun, begun_ns = change.db.execute(query).fetchone()
+    query = (
+        "SELECT crawl_pass, crawl_token, crawl_sequence, crawl_settled, crawl_begun_ns FROM state"
+    )
+    number, token, begun, its_settled, begun_ns = change.db.execute(query).fetchone()
     if number is None:
         number, begun = begin_crawl(change), None
     if begun is None:
-        begun, begun_ns = change.before, now_ns
+        begun, its_settled, begun_ns = change.before, min(settled, change.before), now_ns
         change.db.execute(
-            "UPDATE state SET crawl_sequence = ?, crawl_begun_ns = ?", (begun, begun_ns)
+            "UPDATE state SET crawl_sequence = ?, crawl_settled = ?, crawl_begun_ns = ?",
+            (begun, its_settled, begun_ns),
         )
-    return Pass(number, token, begun, begun_ns)
+    return Pass(number, token, begun, its_settled, begun_ns)
 
 
 def page_told(change: Transaction, page_size: int, number: int, objects: int) -> None:
@@ -105,15 +120,39 @@ def crawl_ended(change: Transaction, number: int, now_ns: int) -> None:
     """Note that the pass `number` has told everything."""
     change.db.execute(
         "UPDATE state SET crawl_pass = NULL, crawl_token = NULL,"
-        " crawl_took_ns = max(?, crawl_begun_ns) - crawl_begun_ns WHERE crawl_pass = ?",
-        (now_ns, number),
+        " crawl_took_ns = CASE WHEN ? > crawl_begun_ns THEN ? - crawl_begun_ns ELSE 0 END"
+        " WHERE crawl_pass = ?",
+        (now_ns, now_ns, number),
+    )
+
+
+def requested(change: Transaction, count: int) -> None:
+    """Count listings that were asked for."""
+    change.db.execute("UPDATE state SET requests = requests + ?", (count,))
+
+
+def failed(change: Transaction, reason: str, now_ns: int) -> None:
+    """Note why a listing has failed."""
+    change.db.execute("UPDATE state SET last_error = ?, last_error_ns = ?", (reason, now_ns))
+
+
+def succeeded(change: Transaction) -> None:
+    """Note that a listing has succeeded again."""
+    change.db.execute("UPDATE state SET last_error = NULL, last_error_ns = NULL")
+
+
+def compared(change: Transaction, audited: int, drifted: int) -> None:
+    """Count objects that were compared with the store."""
+    change.db.execute(
+        "UPDATE state SET audited = audited + ?, drifted = drifted + ?", (audited, drifted)
     )
 
 
 def progress(db: sqlite3.Connection) -> Progress:
     """Return what the state tells."""
     row = db.execute(
-        "SELECT objects, bytes, pages, timeouts, page_size, is_ordered, crawl_pass IS NOT NULL,"
-        " crawl_objects, crawl_took_ns FROM state"
+        "SELECT objects, bytes, pages, timeouts, page_size, ordering,"
+        " CASE WHEN crawl_pass IS NULL THEN 0 ELSE 1 END, crawl_objects, crawl_took_ns,"
+        " requests, audited, drifted, last_error, last_error_ns FROM state"
     ).fetchone()
     return Progress(*row)

@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 APPLICATION = 0x42475458  # "BGTX" in the file's header: this is an index of ours
-VERSION = 1  # of the tables; another one is not read but made anew: the index is only a cache
+VERSION = 2  # of the tables; each has a file of its own, so that two releases do not fight for one
 BUSY = 10.0  # seconds that a change waits for one of another process
 CACHE = 8 * 1024  # KiB of pages in memory, per connection
 
@@ -69,16 +69,28 @@ CREATE TABLE state (
     objects INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     passes INTEGER NOT NULL,
-    is_ordered INTEGER NOT NULL,
+    ordering INTEGER NOT NULL, -- 0: seen to list out of order, 1: not so, 2: a pass was in order
     crawl_pass INTEGER,
     crawl_token TEXT,
     crawl_sequence INTEGER,
+    crawl_settled INTEGER,
     crawl_begun_ns INTEGER,
     crawl_took_ns INTEGER,
     crawl_objects INTEGER NOT NULL,
     page_size INTEGER,
     pages INTEGER NOT NULL,
-    timeouts INTEGER NOT NULL
+    timeouts INTEGER NOT NULL,
+    requests INTEGER NOT NULL, -- listings asked for, with those for single names
+    audited INTEGER NOT NULL,
+    drifted INTEGER NOT NULL,
+    last_error TEXT, -- of a listing, until one succeeds
+    last_error_ns INTEGER
+) STRICT;
+
+-- When own changes were made, of those of one second the first: listings may not show them yet.
+CREATE TABLE moment (
+    sequence INTEGER PRIMARY KEY,
+    at_ns INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -128,6 +140,13 @@ def remove(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def remove_others(path: Path) -> None:
+    """Remove the indexes that other releases have left beside `path`."""
+    for other in path.parent.glob("index*.sqlite"):
+        if other.name != path.name:
+            remove(other)
+
+
 def boot_id() -> str:
     """Return what names this start of the machine: a power loss lies between two."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -138,7 +157,7 @@ def inode(path: Path) -> int:
     """Return the inode of the file, 0 when it is gone."""
     try:
         return os.stat(path).st_ino
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
@@ -146,8 +165,9 @@ def _make(db: sqlite3.Connection, first: int) -> None:
     for statement in filter(str.strip, TABLES.split(";")):
         db.execute(statement)
     db.execute(
-        "INSERT INTO state (sequence, horizon, epoch, passes, objects, bytes, is_ordered,"
-        " crawl_objects, pages, timeouts) VALUES (?, ?, ?, ?, 0, 0, 1, 0, 0, 0)",
+        "INSERT INTO state (sequence, horizon, epoch, passes, objects, bytes, ordering,"
+        " crawl_objects, pages, timeouts, requests, audited, drifted)"
+        " VALUES (?, ?, ?, ?, 0, 0, 1, 0, 0, 0, 0, 0, 0)",
         (first, first, first, first),
     )
     db.execute(

@@ -6,14 +6,18 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import trio
 
 from backgate.gateway.errors import StoreError
 from backgate.gateway.metadata import coverage, progress, spans
 from backgate.gateway.metadata.crawler import Crawler
+from backgate.gateway.metadata.health import Errors, Requests
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.listings import Listings
+from backgate.gateway.metadata.passes import BeforePage
+from backgate.gateway.metadata.settling import Settling
 
 LOCK = "crawler.lock"  # held by the one process that crawls
 POLL = 1.0  # seconds; what another process changed is seen within this
@@ -23,21 +27,35 @@ LONGEST_PAUSE = 900.0  # seconds; renewed credentials are noticed within this
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What upkeep works with."""
+
+    index: Index
+    crawler: Crawler
+    listings: Listings
+    settling: Settling
+    errors: Errors
+    requests: Requests
+
+
 class Upkeep:
     """Crawls when the index is not whole, and follows what other processes change."""
 
-    def __init__(self, index: Index, crawler: Crawler, listings: Listings) -> None:
-        self._index, self._crawler, self._listings = index, crawler, listings
-        self._lock = index.path.with_name(LOCK)
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._index = parts, parts.index
+        self._lock = parts.index.home / LOCK
         self.is_crawling = False
-        self.last_error: str | None = None  # of the crawl, until one succeeds
 
     async def follow(self) -> None:
         """Look every second for changes of others, and fold the log of our own."""
         while True:
             await trio.sleep(POLL)
-            self._index.poll()
-            await self._index.fold()
+            try:
+                await self._look()
+            except StoreError as error:
+                log.warning("%s", error)
+                await trio.sleep(FIRST_PAUSE)
 
     async def crawl(self) -> None:
         """List everything whenever that is due, in one process at a time, behind all others."""
@@ -46,7 +64,7 @@ class Upkeep:
             if not self._index.read(is_crawl_due):
                 await trio.sleep(POLL)
                 continue
-            with self.turn() as is_held:
+            with self._turn() as is_held:
                 is_done = is_held and await self._crawl_once()
             if is_held and not is_done:
                 await trio.sleep(pause)
@@ -55,10 +73,39 @@ class Upkeep:
                 pause = FIRST_PAUSE
                 await trio.sleep(POLL)
 
+    async def list_everything(self, patience: float, before_page: BeforePage) -> None:
+        """List everything anew, or wait for the process that does so already.
+
+        Raises `StoreError` when a page cannot be had in `patience` seconds.
+        """
+        number = self._index.write(progress.begin_crawl)
+        while self._index.read(progress.is_due, number):
+            with self._turn() as is_held:
+                if is_held:
+                    await self._parts.crawler.everything(patience, before_page)
+                    self._parts.errors.succeeded()
+                    return
+            await before_page()
+            await trio.sleep(POLL)
+
+    async def _look(self) -> None:
+        self._index.poll()
+        self._parts.requests.note()
+        sequence = self._index.read(coverage.sequence)
+        settled = self._parts.settling.settled(sequence)
+        if self._index.is_log_long:
+            self._index.write(coverage.forget_removed, settled)
+            await self._index.fold()
+
     @contextmanager
-    def turn(self) -> Iterator[bool]:
+    def _turn(self) -> Iterator[bool]:
         """Try to be the one who crawls; the turn ends with the context, or with the process."""
-        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            log.warning("%s: nobody can tell who crawls: %s", self._lock, error.strerror)
+            yield False
+            return
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,13 +119,13 @@ class Upkeep:
     async def _crawl_once(self) -> bool:
         self.is_crawling = True
         try:
-            await self._crawler.everything(float("inf"), self._listings.quiet)
+            await self._parts.crawler.everything(float("inf"), self._parts.listings.quiet)
         except StoreError as error:
             log.warning("the index cannot be completed: %s", error)
-            self.last_error = str(error)
+            self._parts.errors.failed(error)
             return False
         else:
-            self.last_error = None
+            self._parts.errors.succeeded()
             log.info("the index is complete: %d objects", self._objects())
             return True
         finally:

@@ -115,18 +115,57 @@ async def test_a_listing_goes_on_when_its_caller_is_gone(
 
 
 async def test_a_directory_that_cannot_be_listed_is_an_error_and_never_empty(
-    open_cache: OpenCache, memory: Memory
+    open_cache: OpenCache,
+    memory: Memory,
+    autojump_clock: trio.abc.Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    memory.put("d/x", b"1")
+    memory.faults = [Fault(verb="page", error=denied)]
+    async with open_cache() as metadata:
+        began = trio.current_time()
+        with pytest.raises(StoreError, match="403"):
+            await metadata.patient(60).children("d/")
+        waited = trio.current_time() - began
+        with pytest.raises(StoreError, match="403"):
+            await metadata.below("d/")
+        status = metadata.status()
+        memory.faults.clear()
+
+        assert await names(metadata, "d/") == ["x"]
+        assert metadata.status().last_error is None
+
+    assert waited == pytest.approx(60)
+    assert status.last_error == "403"
+    assert "'d/' cannot be listed, trying again: 403" in caplog.text
+
+
+async def test_who_waits_for_a_listing_has_it_when_credentials_are_renewed(
+    open_cache: OpenCache, memory: Memory, autojump_clock: trio.abc.Clock
+) -> None:
+    memory.put("d/x", b"1")
+    memory.faults = [Fault(verb="page", times=6, error=denied)]
+    async with open_cache() as metadata:
+        assert await names(metadata, "d/") == ["x"]
+        assert trio.current_time() < 200
+
+
+async def test_an_error_is_told_by_every_process_until_a_listing_succeeds(
+    open_cache: OpenCache, memory: Memory, autojump_clock: trio.abc.Clock
 ) -> None:
     memory.put("d/x", b"1")
     memory.faults = [Fault(verb="page", error=denied)]
     async with open_cache() as metadata:
         with pytest.raises(StoreError, match="403"):
-            await metadata.children("d/")
-        with pytest.raises(StoreError, match="403"):
-            await metadata.below("d/")
-        memory.faults.clear()
+            await metadata.patient(1).children("d/")
 
-        assert await names(metadata, "d/") == ["x"]
+    async with open_cache() as metadata:
+        before = metadata.status()
+        memory.faults.clear()
+        await names(metadata, "d/")
+        after = metadata.status()
+
+    assert (before.last_error, after.last_error) == ("403", None)
 
 
 async def test_a_bucket_that_is_gone_is_no_reason_to_say_that_a_name_is_not_there(
@@ -148,6 +187,47 @@ async def test_a_bucket_that_is_gone_is_no_reason_to_say_that_a_name_is_not_ther
     assert not isinstance(listing.value, NotFound)
     assert not isinstance(name.value, NotFound)
     assert known.info.size == 1
+
+
+async def test_a_bucket_that_vanishes_and_returns_costs_no_name(
+    open_cache: OpenCache, memory: Memory, autojump_clock: trio.abc.Clock
+) -> None:
+    memory.put("d/x", b"1")
+    async with open_cache(writers="shared", max_age=10) as metadata:
+        await names(metadata, "d/")
+        await trio.sleep(100)
+        # A HEAD has no body: the answer for a missing object and a missing bucket is the same.
+        memory.faults = [
+            Fault(verb="head", error=lambda: NotFound("404", key="e/y")),
+            Fault(error=lambda: NotFound("no such bucket")),
+        ]
+        with pytest.raises(StoreError) as unknown:
+            await metadata.look_up("e/y")
+        known = await metadata.look_up("d/x")
+        shown = await names(metadata, "d/")
+        await trio.sleep(1)
+        status = metadata.status()
+        memory.faults.clear()
+        memory.put("e/y", b"22")
+        await trio.sleep(100)
+        later = await metadata.look_up("e/y")
+
+        assert metadata.status().last_error is None
+
+    assert not isinstance(unknown.value, NotFound)
+    assert (known.info.size, shown, later.info.size) == (1, ["x"], 2)
+    assert status.last_error == "no such bucket"
+
+
+async def test_a_bucket_that_answers_is_not_asked_for_with_every_name(
+    open_cache: OpenCache, memory: Memory, autojump_clock: trio.abc.Clock
+) -> None:
+    async with open_cache() as metadata:
+        for number in range(10):
+            with pytest.raises(NotFound):
+                await metadata.look_up(f"d/{number}")
+
+    assert len([request for request in memory.requests if request[0] == "check"]) == 1
 
 
 async def test_with_the_store_away_what_is_known_is_answered(

@@ -138,7 +138,7 @@ async def test_a_crawl_that_was_interrupted_repeats_no_more_than_the_page_on_its
         async with open_cache() as metadata:
             while_crawling = metadata.status()
             with scope:
-                await metadata._crawler.everything(60)
+                await metadata._parts.crawler.everything(60)
             status = metadata.status()
 
     assert not while_crawling.is_complete
@@ -168,7 +168,7 @@ async def test_a_pass_without_order_goes_on_where_it_was_interrupted(
         with scope:
             await metadata.refresh()
     async with open_cache() as metadata:
-        await metadata._crawler.everything(60)
+        await metadata._parts.crawler.everything(60)
         found = await below(metadata)
 
     assert found == KEYS
@@ -200,7 +200,7 @@ async def test_a_token_that_the_store_forgot_starts_the_pass_again(
     forgotten = True
     memory.requests.clear()
     async with open_cache() as metadata:
-        await metadata._crawler.everything(60)
+        await metadata._parts.crawler.everything(60)
         found = await below(metadata)
 
     assert memory.requests[0][0] == "refused"
@@ -291,11 +291,11 @@ async def test_a_listing_for_a_caller_uses_what_the_crawl_has_covered(
         await metadata.complete("00")
         await metadata.complete("01")
         memory.requests.clear()
-        memory.faults = [Fault(verb="page", short=10)]
+        memory.faults = [Fault(verb="page", short=40)]
 
         await metadata.complete("0")
 
-    assert len(memory.requests) == 1 + 20
+    assert len(memory.requests) == 1 + 5
 
 
 @pytest.mark.slow

@@ -1,12 +1,27 @@
+import pytest
+
 from backgate.gateway.metadata.pace import (
-    FIRST_TRIAL,
     LARGEST,
-    LAST_TRIAL,
+    SHARE,
     SLOW,
     SMALLEST,
+    TRIAL,
     Pace,
     smallest,
 )
+
+
+def pages(pace: Pace, most: int, hours: float, *, hang: float = 60.0) -> tuple[int, float]:
+    """Ask a store that hangs on pages of over `most` keys; returns keys told, seconds lost."""
+    now, told, lost = 0.0, 0, 0.0
+    while now < hours * 3600:
+        if pace.size > most:
+            now, lost = now + hang, lost + hang
+            pace.failed(pace.size, hang, now)
+        else:
+            now, told = now + 1, told + pace.size
+            pace.succeeded(pace.size, now)
+    return told, lost
 
 
 def test_a_time_out_halves_the_page_down_to_the_smallest() -> None:
@@ -14,7 +29,7 @@ def test_a_time_out_halves_the_page_down_to_the_smallest() -> None:
     sizes = []
 
     for _ in range(8):
-        pace.failed(SLOW)
+        pace.failed(pace.size, SLOW, 0)
         sizes.append(pace.size)
 
     assert sizes == [500, 250, 125, 62, 31, 15, SMALLEST, SMALLEST]
@@ -24,42 +39,82 @@ def test_a_time_out_halves_the_page_down_to_the_smallest() -> None:
 def test_a_quick_fault_halves_the_page_only_when_it_comes_again() -> None:
     pace = Pace(LARGEST)
 
-    pace.failed(0.1)
+    pace.failed(LARGEST, 0.1, 0)
     first = pace.size
-    pace.failed(0.1)
+    pace.failed(LARGEST, 0.1, 0)
 
     assert (first, pace.size) == (LARGEST, LARGEST // 2)
+
+
+def test_streams_that_time_out_together_halve_the_page_once() -> None:
+    pace = Pace(LARGEST)
+
+    for _ in range(4):
+        pace.failed(LARGEST, SLOW, 0)
+
+    assert pace.size == LARGEST // 2
 
 
 def test_pages_grow_again_when_the_store_copes() -> None:
     pace = Pace(SMALLEST)
 
-    for _ in range(7 * FIRST_TRIAL):
-        pace.succeeded()
+    for _ in range(7 * TRIAL):
+        pace.succeeded(pace.size, 0)
 
     assert pace.size == LARGEST
 
 
-def test_a_store_that_never_copes_with_more_is_tried_ever_more_rarely() -> None:
-    pace, failures, pages = Pace(62), 0, 2000
+def test_an_answer_to_a_page_asked_for_when_they_were_smaller_says_nothing() -> None:
+    pace = Pace(100)
 
-    for _ in range(pages):
-        if pace.size > 100:
-            pace.failed(SLOW)
-            failures += 1
-        else:
-            pace.succeeded()
+    for _ in range(10 * TRIAL):
+        pace.succeeded(99, 0)
 
-    assert pace.size in (62, 124)
-    assert failures < 3 * pages // LAST_TRIAL
+    assert pace.size == 100
+
+
+@pytest.mark.parametrize("most", [10, 64, 100, 333, 999])
+def test_the_largest_page_that_the_store_copes_with_is_found_and_kept(most: int) -> None:
+    pace = Pace(LARGEST)
+
+    pages(pace, most, hours=0.7)
+
+    assert most * 0.75 < pace.size <= most
+
+
+def test_trials_that_fail_take_a_small_share_of_the_time() -> None:
+    pace = Pace(LARGEST)
+    pages(pace, 100, hours=0.5)
+
+    _, lost = pages(pace, 100, hours=100)
+
+    assert lost < 100 * 3600 * 4 / SHARE
+
+
+def test_a_store_that_copes_with_more_again_is_noticed() -> None:
+    pace = Pace(LARGEST)
+    pages(pace, 100, hours=0.5)
+
+    pages(pace, LARGEST, hours=2)
+
+    assert pace.size == LARGEST
+
+
+def test_a_store_that_copes_with_less_than_it_did_is_given_way() -> None:
+    pace = Pace(LARGEST)
+    pages(pace, 500, hours=0.5)
+
+    pages(pace, 40, hours=0.5)
+
+    assert 20 < pace.size <= 40
 
 
 def test_a_listing_by_delimiter_gives_way_at_once() -> None:
-    pace = Pace(LARGEST, smallest)
+    pace = Pace(LARGEST, give_way=smallest)
 
-    pace.failed(SLOW)
+    pace.failed(pace.size, SLOW, 0)
     after_one = (pace.size, pace.is_hopeless)
-    pace.failed(SLOW)
+    pace.failed(pace.size, SLOW, 0)
 
     assert after_one == (SMALLEST, False)
     assert pace.is_hopeless
@@ -67,8 +122,8 @@ def test_a_listing_by_delimiter_gives_way_at_once() -> None:
 
 def test_an_answer_restores_hope() -> None:
     pace = Pace(SMALLEST)
-    pace.failed(SLOW)
+    pace.failed(SMALLEST, SLOW, 0)
 
-    pace.succeeded()
+    pace.succeeded(SMALLEST, 0)
 
     assert not pace.is_hopeless

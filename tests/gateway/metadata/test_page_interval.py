@@ -18,7 +18,7 @@ from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.children import children
 from backgate.gateway.metadata.names import objects_below
 from backgate.gateway.metadata.rows import Known, Subdirectory
-from backgate.gateway.provider import Abilities, Page
+from backgate.gateway.provider import Abilities, Listing, Page
 from backgate.gateway.providers.memory import Memory
 from backgate.gateway.store import ObjectStore
 
@@ -74,7 +74,6 @@ class World(Memory):
         self.script: Iterator[list[Event]] = iter(())
         self.events, self.page_size = script, page_size
         self.touched: set[str] = set()  # by somebody else: what is shown of it may be old
-        self.is_judged = True
         self.claimed = self.abilities
         self.metadata: Metadata | None = None
         self.nursery: trio.Nursery | None = None
@@ -144,12 +143,11 @@ class World(Memory):
         else:
             infos = await metadata.below(event.key)
             held = {key for key in self._objects if key.startswith(event.key)}
-            if self.is_judged:
-                assert {info.key for info in infos} ^ held <= self.touched
+            assert {info.key for info in infos} ^ held <= self.touched
 
     def judge(self) -> None:
         """Every directory that counts as complete shows what the store holds."""
-        if self.metadata is None or not self.is_judged:
+        if self.metadata is None:
             return
         index = self.metadata._index
         for prefix in PREFIXES:
@@ -159,8 +157,6 @@ class World(Memory):
             self.judge_level(prefix, [one for _, one in page])
 
     def judge_level(self, prefix: str, found: list[Known | Subdirectory]) -> None:
-        if not self.is_judged:
-            return
         files = {one.info.key for one in found if isinstance(one, Known)}
         directories = {one.prefix for one in found if not isinstance(one, Known)}
         held = {key for key in self._objects if key.startswith(prefix) and key != prefix}
@@ -241,7 +237,6 @@ def test_a_store_that_only_claims_to_list_in_order_is_found_out(
     held: set[str], script: list[list[Event]], size: int
 ) -> None:
     world = World(script, size, is_ordered=False)
-    world.is_judged = False
-    world.claimed = Abilities(lists_in_order=True)
+    world.claimed = Abilities(lists_in_order=True, listing=Listing(order_is_sure=False))
 
     run(world, held, is_known=False)
