@@ -57,7 +57,7 @@ class Objects:
 
     async def confirm(self, prefix: str) -> None:
         """Return once `below` tells what is below `prefix` now; `StoreError`."""
-        await self._metadata.refresh(prefix)
+        await self._metadata.confirm(prefix)
 
     def source(self, info: ObjectInfo) -> Source:
         """Return the object's bytes, cached in blocks on disk."""
