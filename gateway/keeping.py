@@ -60,8 +60,7 @@ class Keeping:
                 if not file.is_durable and not file.is_waiting:
                     file.epoch = self.epoch
                 record, truncations = file.record(is_durable=True), file.truncations
-                if file.synchronized_version != file.version:
-                    await file.synchronize()
+                await file.synchronize()
                 if not file.is_durable:
                     await trio.to_thread.run_sync(synchronize_directory, self._files)
                 if truncations != file.truncations:

@@ -40,9 +40,11 @@ class LocalFile:
         return data if len(data) == stop - start else data.ljust(stop - start, b"\0")
 
     def mapped(self, start: int, stop: int) -> memoryview:
-        """Return `[start, stop)`, which it must hold, mapped into memory."""
-        access = mmap.ACCESS_READ
-        return memoryview(mmap.mmap(self._open(), stop - start, access=access, offset=start))
+        """Return `[start, stop)` mapped into memory; it is made as long, with a hole."""
+        descriptor, access = self._open(), mmap.ACCESS_READ
+        if os.fstat(descriptor).st_size < stop:
+            os.ftruncate(descriptor, stop)
+        return memoryview(mmap.mmap(descriptor, stop - start, access=access, offset=start))
 
     def truncate(self, size: int) -> None:
         """Let it hold no more than `size` bytes, if there is such a file."""

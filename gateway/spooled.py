@@ -61,7 +61,8 @@ class SpooledFile:
         self.is_new = True  # the store has no object of its name
         self.version = 0  # grows with each change of the bytes
         self.stored_version = 0  # which of them is in the store
-        self.synchronized_version = 0  # which of them is surely on disk
+        self._local_version = 0  # grows with each change of the local file
+        self._synchronized_version = 0  # which of them is surely on disk
         self.flushed_version = 0  # which of them somebody closed
         self.attributes_version = 0  # grows when somebody sets them
         self.opens = 0  # descriptors that may write
@@ -148,10 +149,7 @@ class SpooledFile:
         buffer, fetched = bytearray(stop - offset), Ranges()
         while missing := self._missing(fetched, offset, stop):
             one = missing[0]
-            data = await self._sources(one.info).read_at(one.offset, one.stop - one.start)
-            if len(data) != one.stop - one.start:
-                raise FileError(errno.EIO, one.info.key, "the object is shorter than it was")
-            buffer[one.start - offset : one.stop - offset] = data
+            buffer[one.start - offset : one.stop - offset] = await self._fetched(one)
             fetched.add(one.start, one.stop)
         for begin, end in self.local.within(offset, min(stop, self.size)):
             buffer[begin - offset : end - offset] = self._file.read(begin, end)
@@ -163,8 +161,14 @@ class SpooledFile:
 
     async def body(self, part: Part) -> Body:
         """Return the bytes of `part` to be sent; a very large one is mapped, not read."""
-        if part.size < MAPPED_FROM or not self.local.covers(part.start, part.stop):
+        if part.size < MAPPED_FROM:
             return await self.read_at(part.start, part.size)
+        while missing := self._missing(Ranges(), part.start, part.stop):
+            one = missing[0]
+            data = await self._fetched(one)
+            for start, stop in self.local.gaps(one.start, one.stop):
+                count = self._file.write(start, data[start - one.start : stop - one.start])
+                self._hold(start, start + count)
         return self._file.mapped(part.start, part.stop)
 
     def unchanged(self, start: int, stop: int) -> Backing | None:
@@ -272,16 +276,18 @@ class SpooledFile:
         self._file.truncate(record.size)
         for start, stop in self.local.gaps(0, record.size):
             self._file.punch(start, stop)
-        self.version = self.synchronized_version = self.flushed_version = 1
+        self.version = self.flushed_version = 1
+        self._synchronized_version = 0 if record.is_durable else -1
         self.is_recovered = True
         self.is_durable, self.is_recorded = record.is_durable, True
         self.flushed_at = trio.current_time()
 
     async def synchronize(self) -> None:
         """fsync the local file."""
-        version = self.version
-        await self._file.synchronize()
-        self.synchronized_version = version
+        version = self._local_version
+        if version != self._synchronized_version:
+            await self._file.synchronize()
+            self._synchronized_version = version
 
     def rest(self) -> None:
         """Close the local file until somebody needs it again."""
@@ -302,9 +308,7 @@ class SpooledFile:
         return self._is_disposed
 
     def _wrote(self, start: int, stop: int) -> None:
-        before = self.local.total
-        self.local.add(start, stop)
-        self._account(self.local.total - before)
+        self._hold(start, stop)
         self.size = max(self.size, stop)
         if self.upload is not None:
             self.upload.changed(start, stop)
@@ -313,12 +317,25 @@ class SpooledFile:
     def _changed(self) -> None:
         now_ns = time.time_ns()
         self.version += 1
+        self._local_version += 1
         self.attributes = replace(self.attributes, mtime_ns=now_ns, ctime_ns=now_ns)
+
+    def _hold(self, start: int, stop: int) -> None:
+        before = self.local.total
+        self.local.add(start, stop)
+        self._account(self.local.total - before)
+        self._local_version += 1
 
     def _forget(self, start: int, stop: int) -> None:
         before = self.local.total
         self.local.remove(start, stop)
         self._account(self.local.total - before)
+
+    async def _fetched(self, one: Backing) -> Data:
+        data = await self._sources(one.info).read_at(one.offset, one.stop - one.start)
+        if len(data) != one.stop - one.start:
+            raise FileError(errno.EIO, one.info.key, "the object is shorter than it was")
+        return data
 
     def _missing(self, fetched: Ranges, start: int, stop: int) -> list[Backing]:
         """Return what of `[start, stop)` lies in objects only and was not fetched yet."""

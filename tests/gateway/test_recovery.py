@@ -226,6 +226,27 @@ async def test_what_a_rename_in_the_store_replaced_does_not_come_back_after_a_lo
         assert repository.content("a") == b"new"
 
 
+async def test_what_a_crash_left_unsynchronized_is_synchronized_before_it_counts_as_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, memory()) as repository:
+        await write(repository.tree, "a.tmp", b"content")
+    local = tmp_path / "spool" / "files" / "1"
+    synchronized: list[int] = []
+    fsync = os.fsync
+    async with opened(tmp_path, memory()) as repository:
+        spooled = repository.spool.writing("a.tmp")
+        assert spooled is not None
+        monkeypatch.setattr(
+            os, "fsync", lambda fd: (synchronized.append(os.fstat(fd).st_ino), fsync(fd))
+        )
+
+        await repository.spool.synchronize(spooled)
+
+        assert spooled.is_durable
+        assert local.stat().st_ino in synchronized
+
+
 async def test_a_file_that_the_journal_cannot_hold_is_not_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
