@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from msgspec import structs
+
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import ConfigError
 from backgate.gateway.profiles import UNKNOWN, Profile, profile, profiles
@@ -46,6 +48,8 @@ def endpoint_of(config: RepositoryConfig) -> Endpoint:
     else:
         url = config.endpoint_url
         told = _host_fields(found, url)
+        if told is None:  # what answers there is not the provider itself
+            found = structs.replace(found, endpoint=None)
         if told is not None and found.https_only and not url.startswith("https:"):
             raise ConfigError(
                 f"{config.origin}: endpoint_url: {found.title} answers https only, not {url!r}"

@@ -20,6 +20,7 @@ from backgate.gateway.provider import Abilities, KeyRules, Limits, Listing, Rate
 from backgate.gateway.units import size_from_text
 
 GROUP = "backgate.profiles"
+UNKNOWN_GRACE = 60.0  # seconds; longer than a store that is not down takes to agree with itself
 UNKNOWN = "generic"  # the profile of an endpoint of which nothing is known
 _RESOURCES = {
     file.name.removesuffix(".toml"): file
@@ -92,7 +93,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     list_slow: bool = False  # begins with small pages
     list_delimiter_scans: bool = False  # a directory is listed flat
     list_consistency: Literal["strong", "eventual", "unknown"] = "unknown"
-    list_grace: float = 0.0  # seconds for which a listing may not show what was written before
+    list_grace: float | None = None  # seconds for which a listing may not show what was written
+    # before; None: none at all where it is strongly consistent, else a minute
     forgets_prefixes: bool = False
     markers_are_objects: bool = False
     rate: dict[str, float] = {}  # those of `Rates`
@@ -129,12 +131,18 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             keys=_dataclass(KeyRules, self.keys, f"{self.title}: keys"),
             listing=Listing(
                 is_slow=self.list_slow,
+                order_is_sure=self.endpoint is not None,
                 delimiter_scans=self.list_delimiter_scans,
-                grace=self.list_grace,
+                grace=self._grace(),
                 price=None if self.price is None else self.price.list,
             ),
             rates=_dataclass(Rates, self.rate, f"{self.title}: rate"),
         )
+
+    def _grace(self) -> float:
+        if self.list_grace is not None:
+            return self.list_grace
+        return 0.0 if self.list_consistency == "strong" else UNKNOWN_GRACE
 
 
 def profile(name: str, origin: str = "") -> Profile:
