@@ -35,9 +35,13 @@ def read_pending(directory: Path, more_staged: list[str]) -> list[Pending]:
     """Return what lies in the spool `directory` that no gateway is using now."""
     if not directory.is_dir():
         return []
-    state, _ = read_journal(directory)
-    staged = StagedNames(more_staged)
-    return list(_pending(directory / FILES, state.files, staged, boot_id() == state.header.boot))
+    state, torn = read_journal(directory)
+    staged, is_same_boot = StagedNames(more_staged), boot_id() == state.header.boot
+    found = list(_pending(directory / FILES, state.files, staged, is_same_boot))
+    if is_same_boot and not torn:
+        return found  # each file was known before it held anything: the others are done with
+    unknown = local_files(directory / FILES).keys() - state.files.keys()
+    return found + [left_over(directory / FILES / str(number), None) for number in sorted(unknown)]
 
 
 def is_kept(record: Spooled, *, is_same_boot: bool) -> bool:
@@ -81,5 +85,3 @@ def _pending(
             yield Pending(number, record.key, record.size, state, record.reason, since_ns)
         elif path is not None:
             yield left_over(path, record)
-    for path in files.values() if not is_same_boot else ():
-        yield left_over(path, None)
