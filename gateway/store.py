@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from backgate.gateway import threads
 from backgate.gateway.counters import Counters
 from backgate.gateway.errors import AlreadyThere, NotFound, StoreError, Unreachable
+from backgate.gateway.pacing import Pacing
 from backgate.gateway.provider import (
     NO_METADATA,
     Abilities,
@@ -58,6 +59,7 @@ class ObjectStore:
         self.counters = Counters(self.name)
         self._provider, self._prefix = provider, prefix
         self._patience, self._limit = patience, limit
+        self._pacing = Pacing(provider.abilities.rates)
         self._metadata_calls = trio.CapacityLimiter(threads.METADATA_THREADS)
         self._get_calls = trio.CapacityLimiter(threads.GET_THREADS)
         self._put_calls = trio.CapacityLimiter(threads.PUT_THREADS)
@@ -223,6 +225,7 @@ class ObjectStore:
         limiter: trio.CapacityLimiter,
         limit: float | None,
     ) -> T:
+        await self._pacing.turn(verb)
         self.counters.requests[verb] += 1
         try:
             if self._provider.is_instant:
@@ -232,6 +235,8 @@ class ObjectStore:
         except TimeoutError as error:
             raise Unreachable(f"{self.name}: {verb}: {error}") from error
         except StoreError as error:
+            if isinstance(error, Unreachable) and error.retry_after:
+                self._pacing.hold(verb, error.retry_after)
             if error.key is not None:
                 error.key = error.key.removeprefix(self._prefix)
             elif isinstance(error, NotFound) and verb != "check":
