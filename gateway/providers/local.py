@@ -27,10 +27,11 @@ from backgate.gateway.provider import (
     Provider,
 )
 from backgate.gateway.providers import grouping
+from backgate.gateway.providers.local_directories import Directories
 from backgate.gateway.providers.local_files import Files, OpenFile
 from backgate.gateway.providers.local_paths import ABSENT, copy_range, translated, write_all
 from backgate.gateway.providers.local_uploads import Uploads, etag_of
-from backgate.gateway.providers.local_walk import walk
+from backgate.gateway.providers.local_walk import Wanted, walk
 from backgate.gateway.units import TIB
 
 FILE_MAX = 16 * TIB  # bytes; ext4's limit, the smallest of those in use
@@ -53,6 +54,7 @@ class Local(Provider):
         self._path = path
         self._files = Files(path, use_xattrs=use_xattrs)
         self._uploads = Uploads(self._files, self.name)
+        self._directories = Directories()
 
     def check(self) -> None:
         try:
@@ -142,8 +144,8 @@ class Local(Provider):
         statuses: dict[str, os.stat_result] = {}
         with self._opened("page") as top:
             start = grouping.start_of(after, token)
-            is_shallow = delimiter == "/"
-            found = walk(top, prefix, start, self.abilities.limits.key_max, is_shallow=is_shallow)
+            key_max, is_shallow = self.abilities.limits.key_max, delimiter == "/"
+            found = walk(top, self._directories, Wanted(prefix, start, key_max, is_shallow))
             with closing(found):
 
                 def keys() -> Iterator[str]:

@@ -2,9 +2,13 @@
 
 import heapq
 import os
+import stat
+from bisect import bisect_left
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from operator import itemgetter
 
+from backgate.gateway.providers.local_directories import Directories
 from backgate.gateway.providers.local_names import (
     MORE,
     ODD,
@@ -15,27 +19,34 @@ from backgate.gateway.providers.local_names import (
 )
 from backgate.gateway.providers.local_paths import ABSENT, descend
 
+PRIVATE_NAME = PRIVATE.decode() + "/"  # at the top; what is ours and no key
+
 Found = tuple[str, os.stat_result]
 
 
-def walk(
-    top: int, prefix: str, after: str, key_max: int, *, is_shallow: bool
-) -> Generator[Found, None, None]:
-    """Give keys with `prefix` behind `after`, each with its file's status, in byte order.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which keys a walk gives."""
 
-    When `is_shallow`, only the first key of each directory below `prefix` need be given.
-    """
+    prefix: str
+    after: str  # only those behind it
+    key_max: int  # bytes
+    is_shallow: bool  # only the first key of each directory below `prefix` need be given
+
+
+def walk(top: int, directories: Directories, wanted: Wanted) -> Generator[Found, None, None]:
+    """Give the keys that are `wanted`, each with its file's status, in byte order."""
     last = None
-    plain = _plain(top, prefix, after, key_max, is_shallow=is_shallow)
-    odd = _odd(top, prefix, after)
+    plain = _plain(top, directories, wanted)
+    odd = _odd(top, wanted.prefix, wanted.after)
     for found in heapq.merge(plain, odd, key=itemgetter(0)):
         if found[0] != last:  # a key that moved between our two looks
             yield found
         last = found[0]
 
 
-def _plain(top: int, prefix: str, after: str, key_max: int, *, is_shallow: bool) -> Iterator[Found]:
-    base, slash, _ = prefix.rpartition("/")
+def _plain(top: int, directories: Directories, wanted: Wanted) -> Iterator[Found]:
+    base, slash, _ = wanted.prefix.rpartition("/")
     parts = plain_parts(base) if slash else ()
     if parts is None:
         return
@@ -44,53 +55,63 @@ def _plain(top: int, prefix: str, after: str, key_max: int, *, is_shallow: bool)
     except ABSENT:
         return
     try:
-        yield from _below(folder, base + slash, prefix, after, key_max, is_shallow=is_shallow)
+        yield from _below(folder, base + slash, directories, wanted, is_first=wanted.is_shallow)
     finally:
         os.close(folder)
 
 
 def _below(
-    folder: int, base: str, prefix: str, after: str, key_max: int, *, is_shallow: bool
+    folder: int, base: str, directories: Directories, wanted: Wanted, *, is_first: bool
 ) -> Iterator[Found]:
-    for name, entry in _entries(folder, base):
+    """Give what is wanted below `base`; when `is_first`, of each directory in it the first key."""
+    names = directories.names(folder)
+    for number in range(_start(names, base, wanted), len(names)):
+        name = names[number]
         key = base + name
-        if len(key.encode()) > key_max or not key.startswith(prefix) or _is_done(key, after):
+        if not key.startswith(wanted.prefix):
+            if key > wanted.prefix and not wanted.prefix.startswith(key):
+                return  # all that follows is behind the prefix, too
+            continue
+        if len(key.encode()) > wanted.key_max or _is_done(key, wanted.after):
             continue
         if not name.endswith("/"):
             try:
-                yield key, entry.stat(follow_symlinks=False)
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            continue
-        try:
-            inner = descend(folder, (os.fsencode(entry.name),))
-        except ABSENT:
-            continue
-        try:
-            for found in _below(inner, key, prefix, after, key_max, is_shallow=False):
-                yield found
-                if is_shallow:
-                    break
-        finally:
-            os.close(inner)
+            if stat.S_ISREG(status.st_mode):
+                yield key, status
+        elif base or name != PRIVATE_NAME:
+            yield from _inside(folder, key, directories, wanted, only_first=is_first)
 
 
-def _entries(folder: int, base: str) -> list[tuple[str, os.DirEntry[str]]]:
-    """What a directory holds, in byte order of keys: a directory's name counts with its slash."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                entry.name.encode()
-            except UnicodeEncodeError:
-                continue  # no key is called so; we never made it
-            if entry.is_dir(follow_symlinks=False):
-                if base or os.fsencode(entry.name) != PRIVATE:
-                    found.append((entry.name + "/", entry))
-            elif entry.is_file(follow_symlinks=False):
-                found.append((entry.name, entry))
-    found.sort(key=itemgetter(0))
-    return found
+def _inside(
+    folder: int, key: str, directories: Directories, wanted: Wanted, *, only_first: bool
+) -> Iterator[Found]:
+    name = key[:-1].rpartition("/")[2]
+    try:
+        inner = descend(folder, (os.fsencode(name),))
+    except ABSENT:
+        return
+    try:
+        for found in _below(inner, key, directories, wanted, is_first=False):
+            yield found
+            if only_first:
+                break
+    finally:
+        os.close(inner)
+
+
+def _start(names: list[str], base: str, wanted: Wanted) -> int:
+    """Return where in `names` to begin; what lies before is surely not wanted.
+
+    The name before the first that sorts behind a key may be the directory that the key is in.
+    """
+    start = 0
+    for text in (wanted.after, wanted.prefix):
+        if text.startswith(base):
+            start = max(start, bisect_left(names, text[len(base) :]) - 1)
+    return start
 
 
 def _is_done(key: str, after: str) -> bool:
