@@ -5,6 +5,7 @@ place.
 import errno
 import stat
 import time
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import trio
@@ -28,6 +29,7 @@ from backgate.gateway.spooled import SpooledFile
 
 PAGE = 1000  # entries
 MARKER_PATIENCE = 2.0  # seconds; mode and times of a directory are not worth more
+KEPT = 100_000  # entries that are kept for who lists again; some 32 MB
 TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
 
 Found = Known | Subdirectory | SpooledFile
@@ -47,6 +49,9 @@ class Entries:
         self._targets: LRUCache[tuple[str, str], bytes] = LRUCache(TARGETS)
         self._root_attributes: Attributes | None = None
         self._started_ns = time.time_ns()  # the time of directories that have none
+        # Pages as they were made, each for one state of the index.
+        self._pages: LRUCache[tuple[str, bytes | None, int], Children]
+        self._pages = LRUCache(KEPT, lambda page: 1 + len(page.entries))
 
     async def root(self) -> Entry:
         """Return the top directory."""
@@ -102,23 +107,22 @@ class Entries:
         whatever is stored while somebody lists is shown once.
         """
         after, place = msgspec.json.decode(cursor, type=tuple[str, str]) if cursor else ("", None)
+        spooled = self._shelf.children(prefix)
+        if cursor is None:  # an old listing is listed again, and one that is not whole waited for
+            await self._metadata.children(prefix, None, 1)
+        generation = self._metadata.generation
+        if not spooled and (prefix, cursor, generation) in self._pages:
+            return self._pages[prefix, cursor, generation]
         page, place = await self._metadata.children(prefix, place, PAGE)
-        named: dict[str, tuple[str, Found]] = {}
-        for name, found in page:
-            key = found.info.key if isinstance(found, Known) else found.prefix
-            named[key] = name, found
-        last = max(named, default=after)
-        for key, file in self._shelf.children(prefix).items():
-            if after < key and (place is None or key <= last):
-                name = named[key][0] if key in named else name_of(key[len(prefix) :])
-                named[key] = name, file
-        entries = [
-            self._listed(name, found)
-            for key, (name, found) in sorted(named.items())
-            if key != HIDDEN
-        ]
+        last = _key(page[-1][1]) if page else after
+        if spooled:
+            page = _merged(page, prefix, spooled, (after, None if place is None else last))
+        entries = [self._listed(name, found) for name, found in page if not _is_hidden(found)]
         following = msgspec.json.encode((last, place)) if place is not None else None
-        return Children(entries, following)
+        children = Children(entries, following)
+        if not spooled and generation == self._metadata.generation:
+            self._pages[prefix, cursor, generation] = children
+        return children
 
     def attributes(self, known: Known) -> Attributes:
         """Return what stat(2) tells of an object."""
@@ -210,6 +214,34 @@ class Entries:
             node=key,
             is_settled=is_settled,
         )
+
+
+def _key(found: Found) -> str:
+    if isinstance(found, Known):
+        return found.info.key
+    return found.prefix if isinstance(found, Subdirectory) else found.key or ""
+
+
+def _is_hidden(found: Found) -> bool:
+    return isinstance(found, Subdirectory) and found.prefix == HIDDEN
+
+
+def _merged(
+    page: Sequence[tuple[str, Found]],
+    prefix: str,
+    spooled: Mapping[str, SpooledFile],
+    span: tuple[str, str | None],
+) -> list[tuple[str, Found]]:
+    """Return a page with what the spool has of its keys, behind the first of `span` and up to the
+    second, in their place.
+    """
+    named = {_key(found): (name, found) for name, found in page}
+    after, last = span
+    for key, file in spooled.items():
+        if after < key and (last is None or key <= last):
+            name = named[key][0] if key in named else name_of(key[len(prefix) :])
+            named[key] = name, file
+    return [named[key] for key in sorted(named)]
 
 
 def decoded(name: bytes) -> str:
