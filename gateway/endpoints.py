@@ -18,6 +18,7 @@ from backgate.gateway.errors import ConfigError
 from backgate.gateway.profiles import UNKNOWN, Profile, profile, profiles
 
 DEFAULT = "aws"  # the provider of a URL without provider and endpoint_url: what s3:// means
+NATIVE = {"az": "azure-blob", "gs": "google-storage"}  # whose protocols nobody else speaks
 
 _LABEL = "[a-z0-9-]+"  # what a region or an account is in a host's name
 _FIELD = re.compile(r"\\{(region|account)\\}")  # as re.escape leaves it
@@ -42,6 +43,7 @@ def endpoint_of(config: RepositoryConfig) -> Endpoint:
     """
     name = config.provider or _provider_of(config)
     found = profile(name, config.origin)
+    _refuse_another_protocol(config, name, found)
     if config.endpoint_url is None:
         region = _region(config, found)
         url = _address(config, found, region)
@@ -60,14 +62,26 @@ def endpoint_of(config: RepositoryConfig) -> Endpoint:
 
 
 def provider_at(url: str) -> str | None:
-    """Return the name of the profile whose hosts `url` names; None when nobody's."""
+    """Return the name of the S3 profile whose hosts `url` names; None when nobody's."""
     for name in profiles():
-        if _host_fields(profile(name), url) is not None:
+        found = profile(name)
+        if found.scheme == "s3" and _host_fields(found, url) is not None:
             return name
     return None
 
 
+def _refuse_another_protocol(config: RepositoryConfig, name: str, found: Profile) -> None:
+    scheme = config.url.partition(":")[0].lower()
+    if found.scheme != scheme and (scheme in NATIVE or found.scheme in NATIVE):
+        raise ConfigError(
+            f"{config.origin}: provider: {name!r} is for {found.scheme}:// URLs, not {scheme}://"
+        )
+
+
 def _provider_of(config: RepositoryConfig) -> str:
+    scheme = config.url.partition(":")[0].lower()
+    if scheme in NATIVE:
+        return NATIVE[scheme]
     if config.endpoint_url is None:
         return DEFAULT
     name = provider_at(config.endpoint_url)
@@ -103,6 +117,8 @@ def _address(config: RepositoryConfig, found: Profile, region: str) -> str:
             f"{config.origin}: endpoint_url is missing: {found.title} has no address of its own"
         )
     if "{account}" not in found.endpoint:
+        if config.account is not None:
+            raise ConfigError(f"{config.origin}: account: addresses of {found.title} have none")
         return found.endpoint.format(region=region)
     if config.account is None:
         raise ConfigError(

@@ -69,6 +69,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tier: Literal[1, 2, 3] | None = None  # None: depends on the installation
     summary: str = ""  # what an administrator should know before choosing it
 
+    scheme: Literal["s3", "az", "gs"] = "s3"  # of the URLs that it is for
+
     # Where it is: endpoint.py
     endpoint: str | None = None  # with `{region}`, `{account}`; None: it must be configured
     other_endpoints: list[str] = []  # that it answers at too, such as those of a private network
@@ -105,7 +107,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     copies_objects: bool = True
     copies_parts: bool = True
     etag_multipart_md5: bool = True
-    limits: dict[str, int | str] = {}  # those of `Limits`; sizes may be texts such as "5 GiB"
+    limits: dict[
+        str, bool | int | str
+    ] = {}  # those of `Limits`; sizes may be texts such as "5 GiB"
     keys: dict[str, Any] = {}  # those of `KeyRules`
 
     # What it costs and offers: `backgate providers`, `backgate validate`
@@ -152,7 +156,7 @@ def profile(name: str, origin: str = "") -> Profile:
     """
     known = profiles()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
+        near = difflib.get_close_matches(name, known, 1) or [one for one in known if name in one]
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
         start = f"{origin}: provider: " if origin else ""
         raise ConfigError(f"{start}no profile {name!r} — {hint}")
@@ -184,7 +188,7 @@ def _text(name: str, plugin: EntryPoint) -> str:
     return built_in(name) if resource is built_in else str(resource.read_text())
 
 
-def _sizes(table: Mapping[str, int | str]) -> dict[str, int]:
+def _sizes(table: Mapping[str, bool | int | str]) -> dict[str, int]:
     return {
         key: size_from_text(value) if isinstance(value, str) else value
         for key, value in table.items()

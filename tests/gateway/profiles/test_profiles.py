@@ -1,12 +1,14 @@
 """Profiles: the ones that come along are right, and wrong ones say where."""
 
+import tomllib
 from dataclasses import asdict
 
 import msgspec
 import pytest
 
+from backgate.gateway.endpoints import provider_at
 from backgate.gateway.errors import ConfigError
-from backgate.gateway.profiles import parse, profile, profiles
+from backgate.gateway.profiles import Profile, built_in, parse, profile, profiles
 from backgate.gateway.provider import Abilities, KeyRules
 
 
@@ -18,6 +20,33 @@ def test_each_profile_is_whole_and_says_where_its_facts_are_from(name: str) -> N
     assert found.facts
     assert all(fact.fact and fact.source for fact in found.facts)
     assert isinstance(found.abilities(), Abilities)
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_whatever_a_profile_says_has_a_source(name: str) -> None:
+    found = profile(name)
+    said = tomllib.loads(built_in(name)).keys() - {"title", "summary", "scheme", "facts"}
+    known = set(Profile.__struct_fields__)
+
+    about = {key.partition(".")[0] for fact in found.facts for key in fact.about}
+
+    assert about <= known, "a fact about a key that there is not"
+    assert said | {"tier"} <= about
+
+
+@pytest.mark.parametrize("name", [one for one in profiles() if profile(one).scheme == "s3"])
+def test_a_profile_knows_its_own_addresses(name: str) -> None:
+    found = profile(name)
+    for template in filter(None, (found.endpoint, *found.other_endpoints)):
+        url = template.format(region="some-1", account="acme")
+
+        assert provider_at(url) == name, url
+
+
+def test_a_region_of_a_provider_is_one_that_its_own_list_has() -> None:
+    for name in profiles():
+        found = profile(name)
+        assert not found.region or not found.regions or found.region in found.regions, name
 
 
 def test_what_a_profile_leaves_out_is_the_safe_choice() -> None:
