@@ -113,7 +113,8 @@ class Entries:
         generation = self._metadata.generation
         if not spooled and (prefix, cursor, generation) in self._pages:
             return self._pages[prefix, cursor, generation]
-        page, place = await self._metadata.children(prefix, place, PAGE)
+        known, place = await self._metadata.children(prefix, place, PAGE)
+        page: Sequence[tuple[str, Found]] = known
         last = _key(page[-1][1]) if page else after
         if spooled:
             page = _merged(page, prefix, spooled, (after, None if place is None else last))
