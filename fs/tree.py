@@ -157,7 +157,10 @@ class WritableTree(Tree, Protocol):
     async def create(
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int, exclusive: bool
     ) -> tuple[Entry, WritableFile]:
-        """Create and open an empty file; with `exclusive`, `FileError(EEXIST)` when it exists."""
+        """Create and open an empty file, or open one that exists as it is.
+
+        With `exclusive`, `FileError(EEXIST)` when it exists.
+        """
 
     async def open_for_writing(self, file: Entry, *, truncate: bool) -> WritableFile:
         """Open an existing file; with `truncate`, from nothing."""

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 from support.dict_tree import DictTree
 from support.mounting import Mounted, mounted
 
@@ -375,3 +376,24 @@ def test_merged_writes_arrive_whole(tmp_path: Path) -> None:
         assert content[:-3] == b"".join(number.to_bytes(2) * 50 for number in range(1000))
         assert content[-3:] == b"end"
         assert mount.happened().count("write new") < 100
+
+
+def raced(happened: Callable[[str, bytes], None]) -> Tree:
+    """A tree in which somebody else is always a moment quicker to create."""
+    tree = DictTree()
+    tree.happened = happened
+
+    async def hinder(verb: str, name: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if verb == "create":
+            tree.add_file(name.decode(), b"the longer content of somebody else")
+
+    tree.hinder = hinder
+    return tree
+
+
+def test_what_somebody_made_a_moment_before_is_truncated_all_the_same(tmp_path: Path) -> None:
+    with mounted(raced, tmp_path) as mount:
+        (mount.path / "file").write_bytes(b"short")
+
+        assert (mount.path / "file").read_bytes() == b"short"

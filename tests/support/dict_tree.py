@@ -117,8 +117,11 @@ class DictTree:
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int, exclusive: bool
     ) -> tuple[Entry, "DictFile"]:
         await self.note("create", name)
-        if name in directory.node.children and exclusive:
+        node = directory.node.children.get(name)
+        if node is not None and exclusive:
             raise FileError(errno.EEXIST, name)
+        if node is not None:
+            return node.entry(name), DictFile(self, node, name)
         node = Node(stat.S_IFREG | mode, uid, gid)
         directory.node.children[name] = node
         return node.entry(name), DictFile(self, node, name)
