@@ -37,9 +37,10 @@ async def split_point(first: str, end: str | None, first_behind: FirstBehind) ->
             shared = middle + 1
         else:
             longest, split = middle, found
-    if split is None or shared < longest:
+    if split is None or shared < longest or not split.startswith(first[:shared]):
         return split
-    low, high = ord(split[shared]), max(ord(split[shared]) + 1, ORDINARY)
+    low = ord(split[shared])
+    high = _highest(first[:shared], end, low)
     while high - low > 1 and asked < QUESTIONS:
         middle = (low + high) // 2
         found = await ask(first[:shared] + _character(middle))
@@ -47,6 +48,13 @@ async def split_point(first: str, end: str | None, first_behind: FirstBehind) ->
             return found
         high = middle
     return split
+
+
+def _highest(prefix: str, end: str | None, low: int) -> int:
+    """Return what the next character behind `prefix` is below, as far as that can be told."""
+    if end is not None and end.startswith(prefix) and len(end) > len(prefix):
+        return ord(end[len(prefix)]) + 1
+    return max(low + 1, ORDINARY)
 
 
 def _behind_all(prefix: str) -> str | None:

@@ -177,9 +177,11 @@ class _Run:
         stop = victim.stop
         middle = await self._streams.known_middle(victim.at, stop)
         after = spans.decoded(middle) if middle else await self._probed(victim)
-        if after is None or not victim.at < spans.encoded(after) < stop:
+        if after is None:
             return None
         stretch = _Stretch(spans.successor(spans.encoded(after)), after, stop)
+        if not victim.at < stretch.at < stop:
+            return None  # it has got there meanwhile
         victim.stop = stretch.at
         return stretch
 
@@ -192,7 +194,8 @@ class _Run:
             start = spans.successor(spans.encoded(text))
             await self._streams.told(self._pass, answer, start)
             found = answer.objects[0][1].key if answer.objects else None
-            return found if found is not None and spans.encoded(found) < victim.stop else None
+            is_inside = found is not None and spans.successor(spans.encoded(found)) < victim.stop
+            return found if is_inside else None
 
         stop = victim.stop
         end = None if stop == self._pass.end else spans.decoded(stop)
