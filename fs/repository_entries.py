@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import trio
-from cachetools import LRUCache
+from cachetools import LRUCache, RRCache
 from msgspec.structs import replace
 
 from backgate.fs.tree import Children, Entry
@@ -28,8 +28,9 @@ from backgate.gateway.shelf import Shelf
 from backgate.gateway.spooled import SpooledFile
 
 PAGE = 1000  # entries
+EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 MARKER_PATIENCE = 2.0  # seconds; mode and times of a directory are not worth more
-KEPT = 100_000  # entries that are kept for who lists again; some 32 MB
+KEPT = 120_000  # entries that are kept for who lists again; some 40 MB
 TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
 
 Found = Known | Subdirectory | SpooledFile
@@ -49,9 +50,10 @@ class Entries:
         self._targets: LRUCache[tuple[str, str], bytes] = LRUCache(TARGETS)
         self._root_attributes: Attributes | None = None
         self._started_ns = time.time_ns()  # the time of directories that have none
-        # Pages as they were made, each for one state of the index.
-        self._pages: LRUCache[tuple[str, bytes | None, int], Children]
-        self._pages = LRUCache(KEPT, lambda page: 1 + len(page.entries))
+        # Pages as they were made, each for one state of the index. Any of them gives way: of a
+        # directory that is too large for all to be kept, who lists it again still finds many.
+        self._pages: RRCache[tuple[str, bytes | None, int], Children]
+        self._pages = RRCache(KEPT, lambda page: 1 + len(page.entries))
 
     async def root(self) -> Entry:
         """Return the top directory."""
@@ -127,7 +129,10 @@ class Entries:
 
     def attributes(self, known: Known) -> Attributes:
         """Return what stat(2) tells of an object."""
-        return known.attributes or default_attributes(known.info)
+        found = known.attributes or default_attributes(known.info)
+        if stat.S_ISDIR(found.mode):  # bytes under a key that ends in a slash are no directory
+            return replace(found, mode=stat.S_IFREG | stat.S_IMODE(found.mode) & ~EXECUTABLE)
+        return found
 
     def file(self, name: bytes, known: Known) -> Entry:
         """Return the entry of an object."""

@@ -471,6 +471,31 @@ async def test_a_listing_of_many_pages_shows_each_name_once(tmp_path: Path) -> N
         assert found == sorted([*stored, *open_names])
 
 
+async def test_who_lists_again_sees_what_has_changed(tmp_path: Path) -> None:
+    provider = memory()
+    stored = [f"file{number:05}" for number in range(2500)]
+    for key in stored:
+        provider.put(key, b"")
+    async with opened(tmp_path, provider) as repository:
+        tree = repository.tree
+        assert await names(tree) == await names(tree) == stored
+
+        await write(tree, "file01200x", b"in the second page")
+        await tree.unlink(await tree.root(), b"file02400")
+
+        assert await names(tree) == sorted({*stored, "file01200x"} - {"file02400"})
+
+
+async def test_bytes_under_a_key_that_ends_in_a_slash_are_a_file(tmp_path: Path) -> None:
+    provider = memory()
+    provider.put("a/", b"body")
+    provider.put("a/b", b"")
+    async with opened(tmp_path, provider) as repository:
+        assert await names(repository.tree, "a") == ["%=", "b"]
+        assert (await entry_at(repository.tree, "a/%=")).is_file
+        assert await read(repository.tree, "a/%=") == b"body"
+
+
 async def test_statfs_shows_the_configured_capacity(tmp_path: Path) -> None:
     async with opened(tmp_path, memory()) as repository:
         assert repository.tree.space().free >= 1 << 50
