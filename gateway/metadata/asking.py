@@ -114,10 +114,10 @@ class Asking:
             if is_known or is_last:
                 await self._expect_bucket()
             if is_known:
-                self._index.write(own.lost, raw, asked)
+                self._index.note(own.lost, raw, asked)
         else:
             self._bucket.answered()
-            self._index.write(own.found, info, self.packed(info, None), asked)
+            self._index.note(own.found, info, self.packed(info, None), asked)
         found = self._index.read(names.object_at, raw)
         if found is None:
             raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
@@ -130,7 +130,7 @@ class Asking:
         settled = self._settling.settled(asked)
         info = await self._first_below(prefix)
         if info is not None:
-            self._index.write(own.found, info, None, settled)
+            self._index.note(own.found, info, None, settled)
         _, directory = self._index.read(names.named, spans.encoded(path))
         if directory is None:
             raise NotFound(f"{self._store.name}: nothing at {path!r}", key=path)

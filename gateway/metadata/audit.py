@@ -41,8 +41,11 @@ class Audit:
         """Compare a sample every hour; a store that does not answer is asked the next time."""
         while True:
             await trio.sleep(EVERY)
-            if not self._index.read(progress.progress).is_due:
-                await self.once()
+            try:
+                if not self._index.read(progress.progress).is_due:
+                    await self.once()
+            except StoreError as error:
+                log.info("nothing is compared with the store: %s", error)
 
     async def once(self) -> int:
         """Compare one sample; returns how many objects were not as the index had them."""

@@ -10,14 +10,14 @@ import copy
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import trio
 
 from backgate.gateway.attributes import Attributes
-from backgate.gateway.errors import InvalidKey, NotFound
+from backgate.gateway.errors import InvalidKey, NotFound, StoreError
 from backgate.gateway.keys import component_of, parent_of
 from backgate.gateway.metadata import coverage, names, own, progress, spans
 from backgate.gateway.metadata.asking import Asking, Bucket
@@ -211,34 +211,35 @@ class Metadata:
         confirmed = self._index.read(coverage.span_confirmed, spans.FIRST, spans.END)
         is_old = not self._freshness.is_fresh_pass(confirmed, now.took_ns)
         if is_old and not now.is_due:
-            self._index.write(progress.begin_crawl)
+            with suppress(StoreError):  # no room: what is known is answered
+                self._index.write(progress.begin_crawl)
         return await self._landmarks.objects(is_landmark)
 
     def stored(self, info: ObjectInfo, attributes: Attributes | None) -> None:
         """Note an object that was stored; without attributes, those in `info.metadata` count."""
-        self._index.write(own.stored, info, self._asking.packed(info, attributes))
+        self._index.note(own.stored, info, self._asking.packed(info, attributes))
 
     def removed(self, keys: Iterable[str]) -> None:
         """Note objects that were deleted; the directories that they were in remain."""
-        self._index.write(own.removed, [spans.encoded(key) for key in keys])
+        self._index.note(own.removed, [spans.encoded(key) for key in keys])
 
     def attributes_changed(self, key: str, attributes: Attributes) -> None:
         """Note attributes of an object that are newer than those kept with it."""
-        self._index.write(own.attributes_changed, spans.encoded(key), packed(attributes))
+        self._index.note(own.attributes_changed, spans.encoded(key), packed(attributes))
 
     def directory_made(self, prefix: str, attributes: Attributes | None) -> None:
         """Note a directory that was made: it is empty, and complete."""
         data = None if attributes is None else packed(attributes)
         now_ns = self._freshness.now_ns()
-        self._index.write(own.directory_made, spans.encoded(prefix), data, now_ns)
+        self._index.note(own.directory_made, spans.encoded(prefix), data, now_ns)
 
     def directory_removed(self, prefix: str) -> None:
         """Note an empty directory that was removed, with its marker."""
-        self._index.write(own.directory_removed, spans.encoded(prefix))
+        self._index.note(own.directory_removed, spans.encoded(prefix))
 
     def directory_changed(self, prefix: str, attributes: Attributes) -> None:
         """Note attributes of a directory."""
-        self._index.write(own.directory_changed, spans.encoded(prefix), packed(attributes))
+        self._index.note(own.directory_changed, spans.encoded(prefix), packed(attributes))
 
     async def refresh(self, prefix: str = "") -> None:
         """List everything below `prefix` again, and return when that is done."""

@@ -1,6 +1,7 @@
 """Why listings fail, and what they cost: kept in the index, for every process to tell."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from backgate.gateway.errors import StoreError
 from backgate.gateway.metadata import progress
@@ -20,13 +21,15 @@ class Errors:
     def failed(self, error: StoreError) -> None:
         """Note that a listing has failed for good, or goes on failing."""
         self._is_noted = True
-        self._index.write(progress.failed, str(error), self._now_ns())
+        with suppress(StoreError):  # then it is the disk that has the blame
+            self._index.write(progress.failed, str(error), self._now_ns())
 
     def succeeded(self) -> None:
         """Note that a listing has succeeded."""
         if self._is_noted:
-            self._is_noted = False
-            self._index.write(progress.succeeded)
+            with suppress(StoreError):
+                self._index.write(progress.succeeded)
+                self._is_noted = False
 
 
 class Requests:
@@ -40,5 +43,6 @@ class Requests:
         """Bring the index up to date."""
         count = self._counters.requests[VERB] - self._noted
         if count:
-            self._noted += count
-            self._index.write(progress.requested, count)
+            with suppress(StoreError):
+                self._index.write(progress.requested, count)
+                self._noted += count

@@ -61,7 +61,7 @@ class Index:
         self._lock = _lock(directory / LOCK)
         self._reserve = Reserve(directory)
         self._is_emptied = False  # to make room: if that was not enough, nothing here is
-        self._not_before = 0.0  # monotonic seconds; when the disk is tried again
+        self._not_before = -float("inf")  # trio's time; when the disk is tried again
         self._version = 0  # SQLite's own count of what others wrote
         self._limiter = trio.CapacityLimiter(1)  # the connection behind is used by one at a time
         self._logged = 0  # rows written since the write-ahead log was folded
@@ -94,7 +94,20 @@ class Index:
     ) -> T:
         """Make a small change; it is committed when this returns. On trio's thread.
 
-        A disk that is full is no reason to fail: what the store has taken must be known.
+        Raises `StoreError` when the disk has no room for it: the store can be asked again.
+        """
+        try:
+            return self._commit(change, *a, **k)
+        except sqlite3.DatabaseError as error:
+            self._mend_or_refuse(self._file, error)
+            return self._commit(change, *a, **k)
+
+    def note(
+        self, change: Callable[Concatenate[Transaction, P], T], *a: P.args, **k: P.kwargs
+    ) -> T:
+        """Make a small change that must not be lost, for the store has made it too.
+
+        Raises `StoreError` only when no index can be made anywhere.
         """
         return self._whatever_it_takes(lambda: self._commit(change, *a, **k))
 
@@ -105,22 +118,16 @@ class Index:
         *a: P.args,
         **k: P.kwargs,
     ) -> T:
-        """Make a change of about `size` rows, in a thread if many; committed when this returns.
-
-        Raises `StoreError` when the disk has no room for it: the store can be asked again.
-        """
+        """Make a change of about `size` rows, in a thread if many; as `write`."""
+        if size <= FEW:
+            await trio.lowlevel.checkpoint()
+            return self.write(change, *a, **k)
         file = self._file
         try:
-            if size <= FEW:
-                await trio.lowlevel.checkpoint()
-                return self._commit(change, *a, **k)
             run = partial(self._commit_behind, file, size, change, *a, **k)
             transaction, result = await trio.to_thread.run_sync(run, limiter=self._limiter)
         except sqlite3.DatabaseError as error:
-            if fault_of(error) is Fault.DISK:
-                self._note_trouble(error)
-                raise StoreError(f"{self.path}: cannot be written: {error}") from error
-            self._mend(file, error)
+            self._mend_or_refuse(file, error)
             return self.write(change, *a, **k)
         if file is not self._file:  # it was replaced meanwhile, and this change with it
             return self.write(change, *a, **k)
@@ -159,8 +166,8 @@ class Index:
             sequence = self.read(coverage.sequence)
             if sequence != self.generation:
                 self.changes.lost_track(sequence)
-        if time.monotonic() >= self._not_before:
-            self._not_before = time.monotonic() + RETURN
+        if trio.current_time() >= self._not_before:
+            self._not_before = trio.current_time() + RETURN
             if self._reserve.hold() and self.trouble is not None and self._reserve.has_room:
                 self._recover()
 
@@ -191,7 +198,7 @@ class Index:
         self._open_file(_first())
         if self.is_lone:
             schema.remove_others(self.path)
-            self.write(progress.judge_leftovers, self._boot)
+            self.note(progress.judge_leftovers, self._boot)
         self._whatever_it_takes(lambda: self._file.enter(self._boot))
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         self.changes = Changes(coverage.sequence(self._file.front))
@@ -242,6 +249,12 @@ class Index:
                 is_own=transaction.is_own,
             )
 
+    def _mend_or_refuse(self, file: IndexFile, error: sqlite3.DatabaseError) -> None:
+        if fault_of(error) is Fault.DISK:
+            self._note_trouble(error)
+            raise StoreError(f"{self.path}: cannot be written: {error}") from error
+        self._mend(file, error)
+
     def _mend(self, file: IndexFile, error: sqlite3.DatabaseError) -> None:
         """Do what helps against `error`, unless that has been done; raise where nothing does."""
         fault = fault_of(error)
@@ -267,7 +280,7 @@ class Index:
         if self.trouble is None:
             log.warning("%s: the disk is of no use: %s", self.path, error)
         self.trouble = str(error)
-        self._not_before = time.monotonic() + RETURN
+        self._not_before = trio.current_time() + RETURN
 
     def _recover(self) -> None:
         """Come back to a disk that has room again."""

@@ -61,16 +61,15 @@ class Upkeep:
         """List everything whenever that is due, in one process at a time, behind all others."""
         pause = FIRST_PAUSE
         while True:
-            if not self._index.read(is_crawl_due):
-                await trio.sleep(POLL)
-                continue
-            with self._turn() as is_held:
-                is_done = is_held and await self._crawl_once()
-            if is_held and not is_done:
+            try:
+                is_done = await self._crawl_if_due()
+            except StoreError as error:
+                log.warning("the index cannot be completed: %s", error)
+                self._parts.errors.failed(error)
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
-                pause = FIRST_PAUSE
+                pause = FIRST_PAUSE if is_done else pause
                 await trio.sleep(POLL)
 
     async def list_everything(self, patience: float, before_page: BeforePage) -> None:
@@ -116,20 +115,21 @@ class Upkeep:
         finally:
             os.close(lock)
 
-    async def _crawl_once(self) -> bool:
-        self.is_crawling = True
-        try:
-            await self._parts.crawler.everything(float("inf"), self._parts.listings.quiet)
-        except StoreError as error:
-            log.warning("the index cannot be completed: %s", error)
-            self._parts.errors.failed(error)
+    async def _crawl_if_due(self) -> bool:
+        """Return True when everything has been listed, False when it need not or somebody does."""
+        if not self._index.read(is_crawl_due):
             return False
-        else:
-            self._parts.errors.succeeded()
-            log.info("the index is complete: %d objects", self._objects())
-            return True
-        finally:
-            self.is_crawling = False
+        with self._turn() as is_held:
+            if not is_held:
+                return False
+            self.is_crawling = True
+            try:
+                await self._parts.crawler.everything(float("inf"), self._parts.listings.quiet)
+            finally:
+                self.is_crawling = False
+        self._parts.errors.succeeded()
+        log.info("the index is complete: %d objects", self._objects())
+        return True
 
     def _objects(self) -> int:
         return self._index.read(progress.progress).objects
