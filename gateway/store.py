@@ -192,7 +192,8 @@ class ObjectStore:
         try:
             info = await self._ask("commit_upload", call, self._put_calls, LONG_LIMIT)
         except (NotFound, AlreadyThere):
-            found = await self._own(key, self._writers.get(upload), _etag_of_parts(parts))
+            etag = _etag_of_parts(parts) if self.abilities.etags_are_md5 else None
+            found = await self._own(key, self._writers.get(upload), etag)
             if found is None:
                 raise
             info = found

@@ -8,6 +8,8 @@ does.
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -63,9 +65,10 @@ class S3(Provider):
     def __init__(self, connection: Connection) -> None:
         self.name = f"s3://{connection.bucket}"
         self.abilities = connection.profile.abilities()
-        self._bucket = connection.bucket
+        self._connection, self._bucket = connection, connection.bucket
         self._clients = Clients(connection)
         self._reader = S3Reader(connection, keys_of(connection.credentials), self.name)
+        self._passing = frozenset(connection.profile.retry_codes)
         self._deletes_batches = connection.profile.delete_integrity != "single"
 
     def check(self) -> None:
@@ -103,7 +106,7 @@ class S3(Provider):
         if_absent: bool = False,
     ) -> ObjectInfo:
         self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
-        with translated(self.name, "put", key):
+        with self._translated("put", key):
             answer = self._clients.quick.put_object(
                 Bucket=self._bucket,
                 Key=key,
@@ -120,6 +123,8 @@ class S3(Provider):
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:
+        if not self.abilities.copies_objects:
+            raise Unsupported(f"{self.name}: copy {source!r}: the store cannot", key=source)
         if source.endswith("/") and not self.abilities.markers_are_objects:
             self.head(source)
             return self.put(target, b"", metadata or NO_METADATA)
@@ -128,7 +133,7 @@ class S3(Provider):
         if metadata is not None:
             headers = self._headers(metadata, target)
             replaced = {"MetadataDirective": "REPLACE", "Metadata": headers}
-        with translated(self.name, "copy", source):
+        with self._translated("copy", source):
             self._clients.moving.copy_object(
                 Bucket=self._bucket, Key=target, CopySource=self._source(source), **replaced
             )
@@ -141,7 +146,7 @@ class S3(Provider):
             return self._delete_one_by_one(keys)
         listed = {"Objects": [{"Key": key} for key in speakable], "Quiet": True}
         try:
-            with translated(self.name, "delete"):
+            with self._translated("delete"):
                 answer = self._clients.moving.delete_objects(Bucket=self._bucket, Delete=listed)
         except StoreError as error:
             cause = error.__cause__
@@ -160,14 +165,14 @@ class S3(Provider):
 
     def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
         self.refuse_what_it_cannot_hold(key, 0, metadata)
-        with translated(self.name, "begin_upload", key):
+        with self._translated("begin_upload", key):
             answer = self._clients.quick.create_multipart_upload(
                 Bucket=self._bucket, Key=key, Metadata=self._headers(metadata, key)
             )
         return str(answer["UploadId"])
 
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
-        with translated(self.name, "put_part", key):
+        with self._translated("put_part", key):
             answer = self._clients.quick.upload_part(
                 Bucket=self._bucket,
                 Key=key,
@@ -183,7 +188,7 @@ class S3(Provider):
     ) -> str:
         if not self.abilities.copies_parts:
             raise Unsupported(f"{self.name}: copy_part {key!r}: the store cannot", key=key)
-        with translated(self.name, "copy_part", source):
+        with self._translated("copy_part", source):
             answer = self._clients.moving.upload_part_copy(
                 Bucket=self._bucket,
                 Key=key,
@@ -199,7 +204,7 @@ class S3(Provider):
     ) -> ObjectInfo:
         self.refuse_what_it_cannot_hold(key, if_absent=if_absent)
         listed = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in parts]
-        with translated(self.name, "commit_upload", key):
+        with self._translated("commit_upload", key):
             self._clients.moving.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
@@ -211,7 +216,7 @@ class S3(Provider):
 
     def abort_upload(self, key: str, upload: str) -> None:
         try:
-            with translated(self.name, "abort_upload", key):
+            with self._translated("abort_upload", key):
                 self._clients.quick.abort_multipart_upload(
                     Bucket=self._bucket, Key=key, UploadId=upload
                 )
@@ -224,7 +229,7 @@ class S3(Provider):
 
     def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
         found: list[PendingUpload] = []
-        with translated(self.name, "uploads"):
+        with self._translated("uploads"):
             pages = self._clients.quick.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
                 for one in page.get("Uploads", ()):
@@ -238,6 +243,17 @@ class S3(Provider):
     def close(self) -> None:
         self._reader.close()
         self._clients.close()
+
+    def _translated(self, verb: str, key: str | None = None) -> AbstractContextManager[None]:
+        return translated(self.name, verb, key, passing=self._passing)
+
+    def unguarded(self) -> "S3":
+        return S3(replace(self._connection, profile=self._connection.profile.presuming_all()))
+
+    def learnt(self) -> Mapping[str, Any]:
+        """Return how deletes have to be made, if that is not what the profile says."""
+        given = self._connection.profile.delete_integrity
+        return {} if self._deletes_batches or given == "single" else {"delete_integrity": "single"}
 
     def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
         return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)
@@ -259,7 +275,7 @@ class S3(Provider):
         failed: dict[str, Exception] = {}
         for number, key in enumerate(keys):
             try:
-                with translated(self.name, "delete", key):
+                with self._translated("delete", key):
                     self._clients.quick.delete_object(Bucket=self._bucket, Key=key)
             except NotFound as error:
                 if error.key is None:
@@ -277,7 +293,7 @@ class S3(Provider):
         answer: Any = {"Error": entry, "ResponseMetadata": {"HTTPStatusCode": status}}
         error = ClientError(answer, "DeleteObjects")
         key = entry.get("Key", "")
-        return translation(error, f"{self.name}: delete {key!r}", key)
+        return translation(error, f"{self.name}: delete {key!r}", key, passing=self._passing)
 
 
 def _condition(*, if_absent: bool) -> dict[str, str]:

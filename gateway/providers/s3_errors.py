@@ -1,7 +1,7 @@
 """Translate what botocore and the sockets below it raise into our errors, in one place."""
 
 import http.client
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from time import time
@@ -59,7 +59,6 @@ _PASSING = {  # faults that come with another status than 429 or 5xx
     "ThrottlingException",
     "TooManyRequests",
     "RequestLimitExceeded",
-    "RequestRateLimitExceeded",
     "OperationAborted",
     "ConditionalRequestConflict",
     "IncompleteBody",
@@ -97,13 +96,17 @@ def translated(
     key: str | None = None,
     *,
     precondition: type[StoreError] = AlreadyThere,
+    passing: Container[str] = (),
 ) -> Iterator[None]:
-    """Raise our error for whatever the SDK raises inside; `precondition` is what a 412 means."""
+    """Raise our error for whatever the SDK raises inside.
+
+    `precondition` is what a 412 means; `passing` are codes of faults that this store alone has.
+    """
     try:
         yield
     except (exceptions.BotoCoreError, exceptions.ClientError, *_FAULTS) as error:
         what = f"{store}: {verb}" if key is None else f"{store}: {verb} {key!r}"
-        raise translation(error, what, key, precondition) from error
+        raise translation(error, what, key, precondition, passing) from error
 
 
 def translation(
@@ -111,9 +114,12 @@ def translation(
     what: str,
     key: str | None = None,
     precondition: type[StoreError] = AlreadyThere,
+    passing: Container[str] = (),
 ) -> StoreError:
     """Return our error for the SDK's `error`; `what` begins the message."""
     if isinstance(error, exceptions.ClientError):
+        if code_of(error) in passing:
+            return _passing_fault(error, what, key)
         return _from_answer(error, what, key, precondition)
     if isinstance(error, _NO_CREDENTIALS):
         return Refused(f"{what}: no credentials: {_HOW_TO_GIVE_CREDENTIALS}", key=key)
@@ -142,7 +148,7 @@ def _from_answer(
     error: exceptions.ClientError, what: str, key: str | None, precondition: type[StoreError]
 ) -> StoreError:
     code, status = code_of(error), status_of(error)
-    said = _brief(f"{code}: {error.response.get('Error', {}).get('Message', '')}")
+    said = _said(error)
     if status == 404 and code in ("", "404") and error.operation_name not in BODILESS:
         return Unreachable(f"{what}: 404, and not in a store's words: {said}", key=key)  # a proxy's
     if code in _NOT_FOUND:
@@ -152,7 +158,7 @@ def _from_answer(
     if code in _FULL or status == 507:
         return StoreFull(f"{what}: {said}", key=key)
     if code in _PASSING or status in (408, 429) or (status >= 500 and status != 501):
-        return Unreachable(f"{what}: {said}", key=key, retry_after=_retry_after(error))
+        return _passing_fault(error, what, key)
     if code == "RequestTimeTooSkewed":
         why = "this machine's clock differs too much from the store's: set the clock"
         return Refused(f"{what}: {why}", key=key)
@@ -167,6 +173,14 @@ def _from_answer(
         where = f"region {_brief(region)}" if region else "another region or at another endpoint"
         return StoreError(f"{what}: the bucket is in {where}: set region", key=key)
     return StoreError(f"{what}: {said}", key=key)
+
+
+def _passing_fault(error: exceptions.ClientError, what: str, key: str | None) -> Unreachable:
+    return Unreachable(f"{what}: {_said(error)}", key=key, retry_after=_retry_after(error))
+
+
+def _said(error: exceptions.ClientError) -> str:
+    return _brief(f"{code_of(error)}: {error.response.get('Error', {}).get('Message', '')}")
 
 
 def _absent(code: str, what: str, key: str | None) -> NotFound:

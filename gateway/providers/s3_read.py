@@ -8,12 +8,10 @@ parsing of errors are botocore's.
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
-from urllib.parse import quote, unquote_plus
-from xml.etree import ElementTree
+from urllib.parse import quote
 
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -27,6 +25,7 @@ from backgate.gateway.errors import NotFound, Replaced, StoreError, Unreachable
 from backgate.gateway.provider import ObjectInfo, Page
 from backgate.gateway.providers.s3_client import ANSWER_WITHIN, CONNECT_WITHIN, Connection
 from backgate.gateway.providers.s3_errors import headers_of, translated
+from backgate.gateway.providers.s3_listing import SIZE, Dialect, storable
 from backgate.gateway.providers.s3_metadata import from_headers
 from backgate.gateway.units import KIB, MIB, SECOND_NS
 
@@ -38,10 +37,6 @@ USER_METADATA = "x-amz-meta-"
 _Session: Any = URLLib3Session  # its stub knows neither a file to verify with nor two time-outs
 _EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20}|\*)")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND_NS = 1000
-_SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)  # less than 2 to the power of 63
-_TIME_MAX_NS = 1 << 63
 
 
 class S3Reader:
@@ -50,6 +45,8 @@ class S3Reader:
     def __init__(self, connection: Connection, keys: Any, name: str) -> None:
         self._name, self._keys, self._region = name, keys, connection.region
         self._url = connection.bucket_url
+        self._dialect = Dialect.of(connection.profile)
+        self._passing = frozenset(connection.profile.retry_codes)
         is_path = connection.addressing == "path"
         self._bucket_url = self._url.rstrip("/") if is_path else self._url
         self._payload = "UNSIGNED-PAYLOAD" if connection.is_encrypted else _EMPTY_SHA256
@@ -95,20 +92,16 @@ class S3Reader:
     def page(
         self, prefix: str, delimiter: str, *, after: str, token: str | None, limit: int
     ) -> Page:
-        query = {"encoding-type": "url", "list-type": "2", "max-keys": str(limit)}
-        query |= {"prefix": prefix} if prefix else {}
-        query |= {"delimiter": delimiter} if delimiter else {}
-        query |= {"start-after": after} if after and token is None else {}
-        query |= {"continuation-token": token} if token is not None else {}
-        pairs = sorted(
-            (quote(name, safe="-_.~"), quote(query[name], safe="-_.~")) for name in query
-        )
-        url = f"{self._url}?{'&'.join('='.join(pair) for pair in pairs)}"
+        query = self._dialect.query(prefix, delimiter, after, token, limit)
+        url = f"{self._url}?{query}"
         with self._asked("page", None, "GET", url, http=self._listings) as response:
             body = _bounded(response, PAGE_MAX + 1)
         if len(body) > PAGE_MAX:
             raise StoreError(f"{self._name}: page {prefix!r}: longer than {PAGE_MAX} bytes")
-        return self._parsed_page(body, prefix)
+        try:
+            return self._dialect.page(body)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise Unreachable(f"{self._name}: page {prefix!r}: {error}") from error
 
     def close(self) -> None:
         self._objects.close()
@@ -128,7 +121,7 @@ class S3Reader:
         http: URLLib3Session | None = None,
     ) -> Iterator[Any]:
         """Send a signed request and give its answer, whose body is unread; errors are raised."""
-        with translated(self._name, verb, key, precondition=Replaced):
+        with translated(self._name, verb, key, precondition=Replaced, passing=self._passing):
             request = AWSRequest(method, url, headers={**(headers or {}), **self._fixed_headers()})
             self._sign(request)
             prepared = request.prepare()
@@ -203,16 +196,6 @@ class S3Reader:
             raise Unreachable(f"{self._name}: get {key!r}: refused a range it has", key=key)
         return b""
 
-    def _parsed_page(self, body: bytes, prefix: str) -> Page:
-        try:
-            root = ElementTree.fromstring(body)
-            space = root.tag[: root.tag.index("}") + 1] if root.tag.startswith("{") else ""
-            if root.tag != f"{space}ListBucketResult":
-                raise ValueError(f"a {root.tag[len(space) :][:80]} instead of a listing")
-            return _page(root, space)
-        except (ElementTree.ParseError, ValueError, TypeError, OverflowError) as error:
-            raise Unreachable(f"{self._name}: page {prefix!r}: {error}") from error
-
 
 class _BehindTheEnd(Exception):
     """The range begins where the object has no bytes (416)."""
@@ -230,7 +213,7 @@ def info_of(key: str, headers: Mapping[str, str], what: str) -> ObjectInfo:
     """
     lower = {name.lower(): text for name, text in headers.items()}
     length = lower.get("content-length", "")
-    if not _SIZE.fullmatch(length):
+    if not SIZE.fullmatch(length):
         raise Unreachable(f"{what}: the answer has no length", key=key)
     metadata = {
         name[len(USER_METADATA) :]: text
@@ -249,56 +232,9 @@ def info_of(key: str, headers: Mapping[str, str], what: str) -> ObjectInfo:
 def http_date_ns(text: str) -> int:
     """Return `Sun, 22 Nov 2026 14:05:28 GMT` in nanoseconds since 1970; 0 if it is no date."""
     try:
-        return _storable(int(parsedate_to_datetime(text).timestamp()) * SECOND_NS)
+        return storable(int(parsedate_to_datetime(text).timestamp()) * SECOND_NS)
     except (ValueError, TypeError, OverflowError):
         return 0
-
-
-def _page(root: ElementTree.Element, space: str) -> Page:
-    decode = unquote_plus if root.findtext(f"{space}EncodingType") == "url" else str
-    objects = []
-    for contents in root.iterfind(f"{space}Contents"):
-        field = {child.tag[len(space) :]: child.text or "" for child in contents}
-        objects.append(
-            ObjectInfo(
-                decode(field["Key"]) if "Key" in field else _missing("Key"),
-                _size(field["Size"]) if "Size" in field else _missing("Size"),
-                _iso_date_ns(field.get("LastModified", "")),
-                field.get("ETag", "").strip('"'),
-            )
-        )
-    prefixes = [
-        decode(text)
-        for text in (one.text for one in root.iterfind(f"{space}CommonPrefixes/{space}Prefix"))
-        if text
-    ]
-    is_truncated = root.findtext(f"{space}IsTruncated") == "true"
-    token = root.findtext(f"{space}NextContinuationToken")
-    if is_truncated and not token:
-        _missing("NextContinuationToken")
-    return Page(objects, prefixes, token if is_truncated else None)
-
-
-def _missing(name: str) -> Any:
-    raise ValueError(f"the listing has no {name}")
-
-
-def _size(text: str) -> int:
-    if not _SIZE.fullmatch(text):
-        raise ValueError(f"an object of {text[:80]!r} bytes")
-    return int(text)
-
-
-def _storable(time_ns: int) -> int:
-    """A time as a database and a kernel can hold it; those behind the year 2262 count as 1970."""
-    return time_ns if abs(time_ns) < _TIME_MAX_NS else 0
-
-
-def _iso_date_ns(text: str) -> int:
-    date = datetime.fromisoformat(text)
-    since = (date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH
-    seconds = since.days * 86400 + since.seconds
-    return _storable(seconds * SECOND_NS + since.microseconds * _MICROSECOND_NS)
 
 
 def _bounded(response: Any, limit: int) -> bytes:

@@ -77,8 +77,9 @@ def _client(
             },
         ),
     )
-    # A server that does not know 100-continue lets each PUT wait a second, or a minute.
-    client.meta.events.unregister("before-call.s3", add_expect_header)
+    if not connection.profile.expect_100:
+        # A server that does not know 100-continue lets each PUT wait a second, or a minute.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register("before-call.s3", _stay_in_the_region)
     if connection.profile.delete_integrity == "md5":
         client.meta.events.register("before-sign.s3.DeleteObjects", _md5_instead_of_crc)
