@@ -23,9 +23,10 @@ setup: .venv/.setup ## make .venv/bin/backgate from this checkout
 
 setup-test: .venv/.setup-test ## the same, with what the tests need
 
-.venv/.setup-test: .venv/.setup
+.venv/.setup-test: .venv/.setup tests/packages.sh
 	@tests/packages.sh test
 	$(PIP) -e '.[dev]'
+	@tests/azurite.sh .venv/servers
 	@touch $@
 
 demo: setup ## back up through a path, take one file back out of each backup

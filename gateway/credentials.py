@@ -1,17 +1,23 @@
 """Reads keys and passwords from where the configuration says they are; never shows them.
 
+What opens a store depends on its URL: keys for `s3://`, an account key or a signature for `az://`,
+a service account for `gs://`.
+
 A reference (`env`, `profile:NAME`, `file:PATH`, `systemd:NAME`) says where a secret lies, so that
 none is ever on a command line or in the configuration itself. A file that others can read
 is refused.
 """
 
+import base64
 import codecs
 import configparser
+import json
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import ConfigError
@@ -24,6 +30,18 @@ _SPELLINGS = {
     "access_key": ("access_key", "access_key_id", "aws_access_key_id"),
     "secret_key": ("secret_key", "secret_access_key", "aws_secret_access_key"),
     "session_token": ("session_token", "aws_session_token"),
+}
+_AZURE_SPELLINGS = {  # ours, those of Microsoft's tools, those of restic
+    "account": ("account", "azure_storage_account", "azure_account_name"),
+    "key": ("key", "account_key", "azure_storage_key", "azure_account_key"),
+    "sas": ("sas", "sas_token", "azure_storage_sas_token", "azure_account_sas"),
+    "connection_string": ("connection_string", "azure_storage_connection_string"),
+}
+GOOGLE_KINDS = ("service_account", "authorized_user")  # those that run and fetch nothing
+_IN_CONNECTION_STRING = {
+    "AccountName": "account",
+    "AccountKey": "key",
+    "SharedAccessSignature": "sas",
 }
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -41,20 +59,43 @@ class Credentials:
     session_token: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class AzureCredentials:
+    """What opens a container of Azure: a key of its storage account, or a signature."""
+
+    account: str | None = None  # None: the configuration names it
+    key: str | None = field(default=None, repr=False)
+    sas: str | None = field(default=None, repr=False)  # shared access signature
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleCredentials:
+    """What opens a bucket of Google: a service account, or a user, as Google's JSON has it."""
+
+    account: Mapping[str, object] = field(repr=False)
+
+
+AnyCredentials: TypeAlias = Credentials | AzureCredentials | GoogleCredentials
+
+
 def credentials_of(
     config: RepositoryConfig, environment: Mapping[str, str] = os.environ
-) -> Credentials | None:
+) -> AnyCredentials | None:
     """Return the credentials that `config` refers to; None for `env` when the environment has none.
 
     Raises `ConfigError` when what it refers to is not there, not whole, or readable by others.
     """
     kind, _, name = config.credentials.partition(":")
+    scheme = config.url.partition("://")[0].lower()
     try:
-        if kind == "env":
-            return _from_environment(environment)
+        if kind == "profile" and scheme in ("az", "gs"):
+            raise ConfigError(f"{config.credentials}: the AWS tools' profiles open no {scheme}://")
         if kind == "profile":
             return _from_profile(name, environment)
-        return _from_text(_content(kind, name, environment), config.credentials)
+        if kind == "env":
+            return _FROM_ENVIRONMENT.get(scheme, _from_environment)(environment)
+        content = _content(kind, name, environment)
+        return _FROM_TEXT.get(scheme, _from_text)(content, config.credentials)
     except ConfigError as error:
         raise ConfigError(f"{config.origin}: credentials: {error}") from error
 
@@ -146,17 +187,20 @@ def _from_profile(name: str, environment: Mapping[str, str]) -> Credentials:
 
 
 def _from_text(content: bytes, reference: str) -> Credentials:
-    """Read TOML (`access_key = "..."`), or INI as the AWS tools write it, with a section or not."""
-    try:
-        fields: Mapping[str, object] = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        sections = _ini(content, reference)
-        chosen = "default" if sections.has_section("default") else next(iter(sections.sections()))
-        fields = sections[chosen]
-    found = _from_fields(fields, reference)
+    found = _from_fields(_fields(content, reference), reference)
     if found is None:
         raise ConfigError(f"{reference}: has no access_key and no secret_key")
     return found
+
+
+def _fields(content: bytes, reference: str) -> Mapping[str, object]:
+    """Read TOML (`access_key = "..."`), or INI as the AWS tools write it, with a section or not."""
+    try:
+        return tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        sections = _ini(content, reference)
+        chosen = "default" if sections.has_section("default") else next(iter(sections.sections()))
+        return sections[chosen]
 
 
 def _ini(content: bytes, reference: str) -> configparser.ConfigParser:
@@ -166,7 +210,7 @@ def _ini(content: bytes, reference: str) -> configparser.ConfigParser:
         sections.read_string(text if text.startswith("[") else f"[default]\n{text}")
     except configparser.Error:
         # The parser's own message quotes the line, which may be a key: it is not kept.
-        raise ConfigError(f"{reference}: neither TOML nor INI with access_key = ...") from None
+        raise ConfigError(f"{reference}: neither TOML nor INI with NAME = ...") from None
     return sections
 
 
@@ -182,3 +226,82 @@ def _from_fields(fields: Mapping[str, object], where: str) -> Credentials | None
     if len(missing) == 1:
         raise ConfigError(f"{where}: has no {missing[0]} ({' or '.join(_SPELLINGS[missing[0]])})")
     return None if missing else Credentials(**found)
+
+
+def _azure_from_environment(environment: Mapping[str, str]) -> AzureCredentials | None:
+    ours = {name.lower(): text for name, text in environment.items() if name.startswith("AZURE_")}
+    return _azure_from_fields(ours, "env")
+
+
+def _azure_from_text(content: bytes, reference: str) -> AzureCredentials:
+    """Read fields as `_fields` does, or a connection string alone."""
+    text = _trimmed(content).decode("utf-8", "replace")
+    is_string = "\n" not in text and text.partition("=")[0] in _CONNECTION_STRING_BEGINS
+    fields = {"connection_string": text} if is_string else _fields(content, reference)
+    found = _azure_from_fields(fields, reference)
+    if found is None:
+        raise ConfigError(f"{reference}: has no key, no sas and no connection_string")
+    return found
+
+
+def _azure_from_fields(fields: Mapping[str, object], where: str) -> AzureCredentials | None:
+    """Return what `fields` hold under any spelling; None when there is nothing that opens."""
+    found: dict[str, str] = {}
+    for name, spellings in _AZURE_SPELLINGS.items():
+        for spelling in spellings:
+            value = fields.get(spelling)
+            if isinstance(value, str) and value.strip():
+                found.setdefault(name, value.strip())
+    for pair in found.pop("connection_string", "").split(";"):
+        name, _, text = pair.strip().partition("=")
+        if name in _IN_CONNECTION_STRING and text:
+            found.setdefault(_IN_CONNECTION_STRING[name], text)
+    if "key" in found:
+        _check_key(found["key"], where)
+        found.pop("sas", None)  # the key opens more
+    return AzureCredentials(**found) if {"key", "sas"} & found.keys() else None
+
+
+def _check_key(key: str, where: str) -> None:
+    try:
+        base64.b64decode(key, validate=True)
+    except ValueError:  # its own message could show a part of it
+        raise ConfigError(f"{where}: the account key is not base64: is it whole?") from None
+
+
+def _google_from_environment(environment: Mapping[str, str]) -> GoogleCredentials | None:
+    """Read the file that Google's own tools would read."""
+    named = environment.get("GOOGLE_APPLICATION_CREDENTIALS")
+    folder = environment.get("CLOUDSDK_CONFIG") or os.path.expanduser("~/.config/gcloud")
+    path = named or os.path.join(folder, "application_default_credentials.json")
+    if named is None and not os.path.exists(path):
+        return None
+    # Google's tools write it as they like; whoever has the file open to all has chosen so.
+    return _google_from_text(_private_file(path, path, may_be_open=True), path)
+
+
+def _google_from_text(content: bytes, reference: str) -> GoogleCredentials:
+    try:
+        account = json.loads(content)
+    except ValueError:  # its message could show a part of it
+        raise ConfigError(f"{reference}: not JSON: write the service account's key file") from None
+    kind = account.get("type") if isinstance(account, dict) else None
+    if kind not in GOOGLE_KINDS:
+        raise ConfigError(f"{reference}: type is none of {', '.join(GOOGLE_KINDS)}")
+    return GoogleCredentials(account)
+
+
+_CONNECTION_STRING_BEGINS = {
+    *_IN_CONNECTION_STRING,
+    "DefaultEndpointsProtocol",
+    "BlobEndpoint",
+    "EndpointSuffix",
+}
+_FROM_ENVIRONMENT: Mapping[str, Callable[[Mapping[str, str]], AnyCredentials | None]] = {
+    "az": _azure_from_environment,
+    "gs": _google_from_environment,
+}
+_FROM_TEXT: Mapping[str, Callable[[bytes, str], AnyCredentials]] = {
+    "az": _azure_from_text,
+    "gs": _google_from_text,
+}

@@ -15,7 +15,7 @@ import trio
 
 from backgate.gateway.blocks import BlockCache, open_blocks
 from backgate.gateway.config import RepositoryConfig
-from backgate.gateway.credentials import Credentials
+from backgate.gateway.credentials import AnyCredentials
 from backgate.gateway.errors import StoreError, Unreachable
 from backgate.gateway.heap import share_one_heap
 from backgate.gateway.metadata.cache import Metadata, open_metadata
@@ -103,7 +103,7 @@ class Repository:
 async def open_repository(
     config: RepositoryConfig,
     places: Places,
-    credentials: Credentials | None,
+    credentials: AnyCredentials | None,
     *,
     writable: bool,
     crawls: bool = True,

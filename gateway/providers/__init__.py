@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint
 from typing import cast
 
 from backgate.gateway.config import RepositoryConfig
-from backgate.gateway.credentials import Credentials
+from backgate.gateway.credentials import AnyCredentials
 from backgate.gateway.errors import ConfigError
 from backgate.gateway.plugins import loaded, plugins
 from backgate.gateway.provider import Provider
@@ -17,15 +17,17 @@ from backgate.gateway.provider import Provider
 GROUP = "backgate.providers"
 BUILT_IN = {
     "s3": "backgate.gateway.providers.s3:open_url",
+    "az": "backgate.gateway.providers.azure:open_url",
+    "gs": "backgate.gateway.providers.gcs:open_url",
     "file": "backgate.gateway.providers.local:open_url",
     "memory": "backgate.gateway.providers.memory:open_url",
 }
 
-Opener = Callable[[RepositoryConfig, Credentials | None], tuple[Provider, str]]
+Opener = Callable[[RepositoryConfig, AnyCredentials | None], tuple[Provider, str]]
 
 
 def open_provider(
-    config: RepositoryConfig, credentials: Credentials | None
+    config: RepositoryConfig, credentials: AnyCredentials | None
 ) -> tuple[Provider, str]:
     """Return the provider that `config.url` names and the key prefix in it ("" or "xo/").
 
