@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -100,6 +100,7 @@ class KeyRules:
     component_max: int | None = None  # bytes between two slashes
     component_count: int | None = None
     dot_components: bool = True  # `.` and `..` between slashes
+    sole_dots: bool = True  # `.` and `..` as whole keys
     final_dots: bool = True  # components that end in `.`
     empty_components: bool = True  # `a//b`, and a leading slash
     refused: str = ""  # characters
@@ -116,6 +117,8 @@ class KeyRules:
             return f"it has more than {self.component_count} components"
         if not self.dot_components and not {".", ".."}.isdisjoint(parts):
             return "a component is '.' or '..'"
+        if not self.sole_dots and key in (".", ".."):
+            return "it is '.' or '..'"
         if not self.final_dots and any(part.endswith(".") for part in parts):
             return "a component ends in '.'"
         if not self.empty_components and "" in parts:
@@ -279,6 +282,18 @@ class Provider(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free sockets and threads; nothing is asked of this provider afterwards."""
+
+    def unguarded(self) -> "Provider":
+        """Return this store, asked even where `abilities` would have it refused: for validation.
+
+        A store whose abilities are facts about itself, and not what somebody wrote of it, is its
+        own answer. Whoever asked closes what is returned.
+        """
+        return self
+
+    def learnt(self) -> Mapping[str, Any]:
+        """Return what the store has shown since it was opened, as keys of a profile."""
+        return {}
 
     def refuse_what_it_cannot_hold(
         self,

@@ -32,6 +32,8 @@ Confidence: TypeAlias = Literal["source", "documentation", "test", "third party"
 Condition: TypeAlias = Literal["enforced", "ignored", "rejected", "unknown"]
 T = TypeVar("T")
 
+_NOT_TRIED = {"part_min", "part_max", "part_count", "put_max", "object_max", "copy_max"}  # limits
+# that a validation keeps to: to exceed them would cost more than it tells
 _WHY_UNCONDITIONAL = {
     "ignored": "the store ignores conditions",
     "rejected": "the store rejects conditions",
@@ -119,6 +121,22 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     versioning: Literal["no", "yes", "always"] | None = None
     price: Price | None = None
     facts: list[Fact] = []
+
+    def presuming_all(self) -> "Profile":
+        """Return the same store with no ability denied: what a validation asks it by."""
+        kept = {key: value for key, value in self.limits.items() if key in _NOT_TRIED}
+        return msgspec.structs.replace(
+            self,
+            delete_integrity="md5" if self.delete_integrity == "single" else self.delete_integrity,
+            list_version=2,
+            list_start_after=True,
+            conditional_put="enforced",
+            copies_objects=True,
+            copies_parts=True,
+            markers_are_objects=True,
+            limits=kept,
+            keys={},
+        )
 
     def abilities(self) -> Abilities:
         """Return the same as a provider declares it."""

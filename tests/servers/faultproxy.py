@@ -22,7 +22,7 @@ import trio
 from servers.faults.listings import Listings
 from servers.faults.rule import Asked, Rule
 from servers.faults.rulesets import RuleSet
-from servers.faults.upstream import items_below, signed
+from servers.faults.upstream import connected, items_below, signed
 
 __all__ = ["FaultProxy", "Rule", "certificate_for", "fault_proxy"]
 
@@ -129,8 +129,7 @@ async def _exchanges(proxy: FaultProxy, address: tuple[str, int], stream: trio.a
         elif proxy.listings is not None and asked.is_listing:
             await _list(proxy.listings, address, client, asked, rule)
         else:
-            async with await trio.open_tcp_stream(*address) as upstream:
-                upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with await connected(address) as upstream:
                 server = _Peer(h11.Connection(h11.CLIENT), upstream)
                 await _relay_request(proxy, request, asked, client, server)
                 await _relay_answer(rule, client, server)

@@ -1,0 +1,45 @@
+"""Writes that must not replace anything: what locks between backup tools rely on."""
+
+from functools import partial
+
+import trio
+
+from backgate.gateway.errors import AlreadyThere, StoreError, Unsupported
+from backgate.gateway.validation.bench import Bench
+from backgate.gateway.validation.report import Seen
+
+RACERS = 16
+SUBJECT = "conditional put"
+
+
+async def conditional_put(bench: Bench) -> Seen:
+    """Is a put refused where an object is, also when many put at once?"""
+    key = bench.area.key("conditions/there")
+    await bench.put(key, b"first")
+    put = partial(bench.provider.put, key, b"second", if_absent=True)
+    try:
+        await bench.asker.surely("put", put)
+    except AlreadyThere:
+        return await _race(bench)
+    except Unsupported as error:
+        return Seen(SUBJECT, "rejected", str(error), {"conditional_put": "rejected"})
+    says = "the store answered yes and replaced the object"
+    return Seen(SUBJECT, "ignored", says, {"conditional_put": "ignored"})
+
+
+async def _race(bench: Bench) -> Seen:
+    key = bench.area.key("conditions/lock")
+    errors: list[StoreError | None] = []
+
+    async def run(number: int) -> None:
+        put = partial(bench.provider.put, key, b"%d" % number, if_absent=True)
+        errors.append((await bench.asker.once("put", put)).error)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(RACERS):
+            nursery.start_soon(run, number)
+    winners = errors.count(None)
+    says = f"of {RACERS} at once {winners} won"
+    if winners <= 1:  # none: its answer was a fault
+        return Seen(SUBJECT, "enforced", says, {"conditional_put": "enforced"})
+    return Seen(SUBJECT, "ignored", says, {"conditional_put": "ignored"})
