@@ -1,18 +1,21 @@
 """`backgate cache`: the metadata cache, which answers listings."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from backgate.cli.options import Choice, chosen, repository_options, target_argument
 from backgate.cli.output import json_option, print_json, progress_bar
-from backgate.gateway.errors import UsageError
+from backgate.gateway.errors import InvalidKey, UsageError
+from backgate.gateway.keys import key_of
 
 if TYPE_CHECKING:
-    from backgate.cli.output import Progress
-    from backgate.gateway.repository import Repository
+    from backgate.gateway.metadata.cache import Metadata
+
+Act: TypeAlias = "Callable[[Metadata], Awaitable[None]]"
 
 
 @click.group()
@@ -37,10 +40,10 @@ def status(context: click.Context, target: str, as_json: bool) -> None:
       backgate cache status offsite
     """
 
-    async def act(repository: "Repository") -> Mapping[str, Any]:
-        return asdict(repository.metadata.status())
+    async def act(_metadata: "Metadata") -> None:
+        """Look, and touch nothing."""
 
-    _print(_with_repository(chosen(context, target), act), as_json)
+    _print(_with_metadata(chosen(context, target), act), as_json)
 
 
 @command.command()
@@ -62,11 +65,10 @@ def refresh(context: click.Context, target: str, as_json: bool) -> None:
     choice = chosen(context, target)
     prefix = _prefix(choice)
 
-    async def act(repository: "Repository") -> Mapping[str, Any]:
-        await repository.metadata.refresh(prefix)
-        return asdict(repository.metadata.status())
+    async def act(metadata: "Metadata") -> None:
+        await metadata.refresh(prefix)
 
-    _print(_with_repository(choice, act), as_json)
+    _print(_with_metadata(choice, act), as_json)
 
 
 @command.command()
@@ -84,44 +86,51 @@ def rebuild(context: click.Context, target: str, as_json: bool) -> None:
       backgate cache rebuild offsite
     """
     with progress_bar("listing", is_bytes=False, show=not as_json) as progress:
-        act = _rebuilding(progress)
-        found = _with_repository(chosen(context, target), act)
+
+        async def act(metadata: "Metadata") -> None:
+            await metadata.rebuild(progress)
+
+        found = _with_metadata(chosen(context, target), act)
     _print(found, as_json)
 
 
-def _rebuilding(progress: "Progress") -> "Callable[[Repository], Awaitable[Mapping[str, Any]]]":
-    async def act(repository: "Repository") -> Mapping[str, Any]:
-        await repository.metadata.rebuild(progress)
-        return asdict(repository.metadata.status())
-
-    return act
-
-
-def _with_repository(
-    choice: Choice, act: "Callable[[Repository], Awaitable[Mapping[str, Any]]]"
-) -> Mapping[str, Any]:
+def _with_metadata(choice: Choice, act: Act) -> Mapping[str, Any]:
+    """Open the metadata cache alone, so that its state can be told whatever the store says."""
     import trio
 
     from backgate.gateway.credentials import credentials_of
+    from backgate.gateway.metadata.cache import open_metadata
     from backgate.gateway.places import places_of
-    from backgate.gateway.repository import open_repository
+    from backgate.gateway.providers import open_provider
+    from backgate.gateway.repository import METADATA
+    from backgate.gateway.store import ObjectStore
 
     async def run() -> Mapping[str, Any]:
         config = choice.config
-        places, credentials = places_of(config), credentials_of(config)
-        async with open_repository(
-            config, places, credentials, writable=False, crawls=False
-        ) as repository:
-            return await act(repository)
+        provider, prefix = open_provider(config, credentials_of(config))
+        async with aclosing(
+            ObjectStore(provider, prefix=prefix, patience=config.patience)
+        ) as store:
+            directory = places_of(config).cache / METADATA
+            age = config.max_age
+            async with open_metadata(
+                store, directory, writers=config.writers, max_age=age, crawls=False
+            ) as metadata:
+                await act(metadata)
+                return asdict(metadata.status())
 
     return trio.run(run)
 
 
 def _prefix(choice: Choice) -> str:
-    top, _, path = choice.target.path.partition("/")
+    """Return the prefix of the directory that TARGET names, as the store knows it."""
+    top, _, path = choice.target.path.strip("/").partition("/")
     if top not in ("", "repository"):
         raise UsageError(f"cache: {choice.target}: only repository/ is listed by the store")
-    return f"{path}/" if path else ""
+    try:
+        return f"{key_of(path.split('/'))}/" if path else ""
+    except InvalidKey as error:
+        raise UsageError(f"cache: {choice.target}: {error}") from error
 
 
 def _print(found: Mapping[str, Any], as_json: bool) -> None:
@@ -140,10 +149,16 @@ def _described(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "confirmed", "-" if found["age"] is None else f"{found['age']:.0f} s ago"
     yield "pages listed", f"{found['pages']}, {found['timeouts']} more were not given"
     yield "page size", f"{found['page_size']} keys"
+    cost = "" if found["cost"] is None else f", about ${found['cost']:.2f}"
+    yield "LIST requests", f"{found['requests']}{cost}"
     yield "order", "by key" if found["lists_in_order"] else "not by key: passes are compared whole"
+    yield "compared", f"{found['audited']} samples, {found['drifted']} had changed in the store"
     yield "index", size_to_text(found["index_size"])
+    if found["index_trouble"]:
+        yield "index's disk", found["index_trouble"]
     if found["last_error"]:
-        yield "last error", found["last_error"]
+        age = found["last_error_age"]
+        yield "last error", found["last_error"] + (f", {age:.0f} s ago" if age is not None else "")
 
 
 def coverage_text(found: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """`backgate status`: the running mounts, and how each is doing."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,6 +63,8 @@ def _print(found: list[dict[str, Any]]) -> None:
     for one in found:
         if one.get("last_fault"):
             click.echo(f"{one['target']}: last fault of the store: {one['last_fault']}")
+        for what, reason in _troubles(one):
+            click.echo(f"{one['target']}: {what}: {reason}")
 
 
 def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
@@ -84,4 +86,14 @@ def _state(one: Mapping[str, Any]) -> str:
         return "stopping"
     if one["waiting_for_store"]:
         return f"waiting for the store ({one['waiting_for_store']} calls)"
-    return "ok"
+    troubles = [what for what, _ in _troubles(one)]
+    return ", ".join(troubles) or "ok"
+
+
+def _troubles(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong that the mount goes on in spite of."""
+    metadata = one.get("metadata", {})
+    if metadata.get("last_error"):
+        yield "listing fails", metadata["last_error"]
+    if metadata.get("index_trouble"):
+        yield "no room for the index", metadata["index_trouble"]
