@@ -29,12 +29,14 @@ class Sizes:
     object: int = GIB  # bytes of the object that is read, and of the file that is written
     random_reads: int = 64
     objects: int = 100_000  # that are listed
+    many: int = 1_000_000  # that are listed where nothing but listing is measured
+    flat: int = 100_000  # files of one directory there
     small_files: int = 2_000  # that are written
     restic_file: int = 500 * MIB  # bytes
     restic_files: int = 5_000
 
 
-QUICK = Sizes(1, 256 * MIB, 64, 5_000, 200, 100 * MIB, 1_000)
+QUICK = Sizes(1, 256 * MIB, 64, 5_000, 20_000, 5_000, 200, 100 * MIB, 1_000)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from benchmarks.machine import peak_memory
 
@@ -25,6 +26,18 @@ class Mounted:
     pid: int
     begun: float  # when its command was started, on the monotonic clock
     peak: int = 0  # bytes resident at most; known when it has ended
+
+
+class Server(Protocol):
+    """An S3 server, as contenders need it."""
+
+    @property
+    def endpoint_url(self) -> str: ...
+    @property
+    def access_key(self) -> str: ...
+    @property
+    def secret_key(self) -> str: ...
+    def environment(self) -> dict[str, str]: ...
 
 
 class Contender(ABC):

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from servers.seaweedfs import SeaweedFS
 from support.gateway import Gateway
 
-from benchmarks.contenders import Contender, Mounted, running
+from benchmarks.contenders import Contender, Mounted, Server, running
 from benchmarks.machine import program
 
 REGION = "us-east-1"  # SeaweedFS takes any; a signature needs one
@@ -20,7 +19,7 @@ class Backgate(Contender):
     name = "backgate"
     options = "`backgate mount TARGET DIR --foreground`, all settings at their defaults"
 
-    def __init__(self, home: Path, server: SeaweedFS, secrets: dict[str, str]) -> None:
+    def __init__(self, home: Path, server: Server, secrets: dict[str, str]) -> None:
         super().__init__(home)
         self._server, self._secrets = server, secrets
         self.gateway = Gateway(home, {}, server.environment())
@@ -50,7 +49,7 @@ class Backgate(Contender):
 class Rclone(Contender):
     """`rclone mount`, with or without its cache on disk."""
 
-    def __init__(self, home: Path, server: SeaweedFS, mode: str) -> None:
+    def __init__(self, home: Path, server: Server, mode: str) -> None:
         super().__init__(home)
         self._server, self._mode = server, mode
         self.name = "rclone" if mode == "off" else f"rclone, cache {mode}"
@@ -71,7 +70,7 @@ class Rclone(Contender):
 class S3fs(Contender):
     """`s3fs`, with or without its cache on disk."""
 
-    def __init__(self, home: Path, server: SeaweedFS, *, caches: bool) -> None:
+    def __init__(self, home: Path, server: Server, *, caches: bool) -> None:
         super().__init__(home)
         self._server, self._caches = server, caches
         self.name = "s3fs, use_cache" if caches else "s3fs"
@@ -99,7 +98,7 @@ class ResticMount(Contender):
     name = "restic mount"
     options = "`restic mount DIR`, its cache included"
 
-    def __init__(self, home: Path, server: SeaweedFS, password: Path) -> None:
+    def __init__(self, home: Path, server: Server, password: Path) -> None:
         super().__init__(home)
         self._server, self._password = server, password
 
@@ -111,9 +110,7 @@ class ResticMount(Contender):
             yield mounted
 
 
-def restic_environment(
-    server: SeaweedFS, bucket: str, password: Path, cache: Path
-) -> dict[str, str]:
+def restic_environment(server: Server, bucket: str, password: Path, cache: Path) -> dict[str, str]:
     """Return what restic needs to reach the repository in `bucket`."""
     return {
         **server.environment(),
@@ -124,7 +121,7 @@ def restic_environment(
     }
 
 
-def rclone_environment(server: SeaweedFS) -> dict[str, str]:
+def rclone_environment(server: Server) -> dict[str, str]:
     """Return what rclone needs to reach the server as `:s3:`; keys are not for a command line."""
     return {
         "RCLONE_S3_PROVIDER": "SeaweedFS",

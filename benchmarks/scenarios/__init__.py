@@ -2,9 +2,17 @@
 
 from benchmarks.bench import Scenario
 from benchmarks.scenarios.listing import Listing
+from benchmarks.scenarios.many import Many
 from benchmarks.scenarios.random_reads import RandomReads
 from benchmarks.scenarios.restic_restore import ResticRestore
 from benchmarks.scenarios.sequential import Sequential
 from benchmarks.scenarios.writing import Writing
 
-SCENARIOS: list[Scenario] = [Sequential(), RandomReads(), Listing(), Writing(), ResticRestore()]
+SCENARIOS: list[Scenario] = [
+    Sequential(),
+    RandomReads(),
+    Listing(),
+    Many(),
+    Writing(),
+    ResticRestore(),
+]
