@@ -2,7 +2,7 @@
 
 Fetches run in the background, so that a reader that is cancelled stops nobody else's. A copy that
 is damaged or gone is replaced by another; then the index is read anew, once; only then is it an
-error, and of that blob alone.
+error, and of that blob alone. An error of any kind is for who asked: the nursery is shared by all.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ from backgate.fs.formats.restic.allowance import Allowance
 from backgate.fs.formats.restic.caches import Caches
 from backgate.fs.formats.restic.packs import Blob, Packs, Range, ranges
 from backgate.fs.formats.restic.segment import Location
-from backgate.gateway.errors import BackgateError, Damaged, NotFound, StoreError
+from backgate.gateway.errors import Damaged, NotFound, StoreError
 from backgate.gateway.source import Data
 
 RANGES_IN_FLIGHT = 3  # ranges that an allowance should have room for
@@ -49,7 +49,7 @@ class _Due(Generic[T]):
 
     ended: trio.Event = field(default_factory=trio.Event)
     value: T | None = None
-    error: BackgateError | None = None
+    error: Exception | None = None
 
 
 class Blobs(Generic[T]):
@@ -143,7 +143,7 @@ class Blobs(Generic[T]):
             results: Sequence[T | Damaged] = await self._packs.read(part, self._finish)
         except NotFound:
             results = [self._gone(blob) for blob in part.blobs]
-        except BackgateError as error:
+        except Exception as error:  # not ours alone: it must not end the tasks of other files
             for blob in part.blobs:
                 self._settle(blob.id, error)
             return
@@ -173,7 +173,7 @@ class Blobs(Generic[T]):
                 if not await self._locations.renew(generation):
                     break
             self._settle(blob, error or self._locations.why_unknown(blob))
-        except BackgateError as failure:
+        except Exception as failure:  # as in `_read`
             self._settle(blob, failure)
         except trio.Cancelled:
             self._settle(blob, StoreError(CLOSED))
@@ -191,9 +191,9 @@ class Blobs(Generic[T]):
         reason = f"the pack is gone; blob {blob.id.hex()[:16]} was in it"
         return Damaged(self._packs.key(blob.location.pack), blob.location.offset, reason)
 
-    def _settle(self, blob: bytes, result: T | BackgateError) -> None:
+    def _settle(self, blob: bytes, result: T | Exception) -> None:
         due = self._due.pop(blob)
-        if isinstance(result, BackgateError):
+        if isinstance(result, Exception):
             due.error = result
         else:
             due.value = result

@@ -3,23 +3,22 @@
 `cp -r`, tar and rsync go through a snapshot directory by directory, in the order they are listed.
 Whoever asks for what was expected is followed further and further ahead; whoever opens one file at
 random costs little. Blobs of neighbours lie together in packs, so that hundreds of files come with
-one request and one hop to a thread.
+one request and one hop to a thread. An error ahead of a reader is nobody's yet, whatever it is.
 """
 
+import logging
 from collections import deque
 from dataclasses import dataclass, field
 
 import trio
 
 from backgate.fs.formats.restic.blobs import Blobs
-from backgate.fs.formats.restic.crypto import Unsound
 from backgate.fs.formats.restic.directories import Directories
 from backgate.fs.formats.restic.directory import CHUNK, Directory
 from backgate.fs.formats.restic.documents import ID, Node, id_from_hex
 from backgate.fs.formats.restic.entries import Place, content_of
 from backgate.fs.formats.restic.expected import Expected
 from backgate.fs.formats.restic.file import hole_id
-from backgate.gateway.errors import BackgateError
 from backgate.gateway.source import Data
 from backgate.gateway.units import KIB, MIB
 
@@ -29,6 +28,8 @@ FILES_MAX = 1024  # files expected at once
 FOLLOWED_MAX = 4  # readers followed at once in one snapshot
 DEPTH_MAX = 4096  # directories within one another
 STEPS_MAX = 4096  # names passed in search of the next files
+
+log = logging.getLogger(__name__)
 
 Spot = tuple[bytes, int]  # a file: its directory's tree id, and its number there
 
@@ -86,14 +87,16 @@ class FilesAhead:
                     self._nursery.start_soon(self._go_on_later, reader)
                     break
                 wanted += self._step(reader, directory)
-        except (BackgateError, Unsound):
-            reader.front = []  # whoever opens what is damaged there will be told
-        self._blobs.want([blob for blob in wanted if blob != hole_id()])
+            self._blobs.want([blob for blob in wanted if blob != hole_id()])
+        except Exception as error:  # whoever opens what is damaged there will be told
+            log.debug("ahead of a reader of files: %r", error)
+            reader.front = []
 
     async def _go_on_later(self, reader: _Reader) -> None:
         try:
             await self._directories.get(reader.front[-1][0])
-        except BackgateError:
+        except Exception as error:  # as in `_go_on`
+            log.debug("ahead of a reader of files: %r", error)
             reader.front = []
         reader.is_busy = False
         self._go_on(reader)

@@ -4,6 +4,7 @@ The directories that are known to come stand in a queue. A batch from its head i
 and what lies in those takes their place: so even a deep tree comes many directories at a time.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from backgate.gateway.errors import BackgateError
 WINDOW_FIRST, WINDOW_MAX = 4, 256  # directories fetched ahead
 QUEUE_MAX = 4096  # directories known to come; more would only be memory
 FOLLOWED_MAX = 4  # readers followed at once in one snapshot
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -70,17 +73,24 @@ class TreesAhead:
             self._nursery.start_soon(self._extend, lister)
 
     async def _extend(self, lister: _Lister) -> None:
-        while lister.queue and len(lister.expected) < lister.window:
-            number = min(lister.window - len(lister.expected), len(lister.queue))
-            batch = [lister.queue.popleft() for _ in range(number)]
-            self._directories.want(batch)
-            for tree in batch:
-                lister.expected.add(tree, 0)
-            below: list[bytes] = []
-            for tree in batch:
-                below += await self._below(tree)
-            lister.queue.extendleft(reversed(below))
+        try:
+            while lister.queue and len(lister.expected) < lister.window:
+                await self._batch(lister)
+        except Exception as error:  # the nursery is shared: whoever lists that is told
+            log.debug("ahead of a reader of directories: %r", error)
+            lister.queue.clear()
         lister.is_busy = False
+
+    async def _batch(self, lister: _Lister) -> None:
+        number = min(lister.window - len(lister.expected), len(lister.queue))
+        batch = [lister.queue.popleft() for _ in range(number)]
+        self._directories.want(batch)
+        for tree in batch:
+            lister.expected.add(tree, 0)
+        below: list[bytes] = []
+        for tree in batch:
+            below += await self._below(tree)
+        lister.queue.extendleft(reversed(below))
 
     async def _below(self, tree: bytes) -> list[bytes]:
         try:

@@ -194,3 +194,25 @@ def test_what_is_reached_is_expected_once_and_what_is_passed_over_still_is() -> 
     assert line.reached("a") and not line.reached("a")
     assert not line.reached("x")
     assert line.reached("d") and line.weight == 0
+
+
+async def test_a_bug_in_the_background_harms_one_reader_and_not_the_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forge = Forge(tmp_path / "web")
+    nodes = [forge.file(f"{number}", b"%d" % number * 100) for number in range(9)]
+    forge.snapshot(forge.tree(*nodes))
+
+    def crash(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with only_tree(tmp_path, tmp_path / "cache") as (tree, _):
+        await find(tree, b"4")
+        with monkeypatch.context() as broken:
+            broken.setattr(FolderObjects, "source", crash)
+            with pytest.raises(ZeroDivisionError):
+                await content(tree, b"4")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+        for number in range(9):
+            assert await content(tree, b"%d" % number) == b"%d" % number * 100
