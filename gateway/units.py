@@ -54,6 +54,15 @@ def size_to_text(size: int) -> str:
     return f"{amount:.1f} TiB"
 
 
+def exact_size_to_text(size: int) -> str:
+    """Return `size` bytes in the largest unit that divides it: `5 GB`, `5115 MiB`, `4096 B`."""
+    units = {"TiB": TIB, "TB": 10**12, "GiB": GIB, "GB": 10**9, "MiB": MIB, "MB": 10**6, "KiB": KIB}
+    for unit, factor in units.items():
+        if size and size % factor == 0:
+            return f"{size // factor} {unit}"
+    return f"{size} B"
+
+
 def _parse(text: str) -> tuple[float, str]:
     match = _NUMBER_AND_UNIT.fullmatch(text)
     if match is None:

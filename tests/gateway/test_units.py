@@ -2,7 +2,14 @@
 
 import pytest
 
-from backgate.gateway.units import GIB, MIB, duration_from_text, size_from_text, size_to_text
+from backgate.gateway.units import (
+    GIB,
+    MIB,
+    duration_from_text,
+    exact_size_to_text,
+    size_from_text,
+    size_to_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +44,12 @@ def test_a_size_reads_well() -> None:
         "5.0 MiB",
         "3.0 TiB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5 GB", 5 * 10**9), ("5115 MiB", 5115 * MIB), ("4999 B", 4999), ("1 TiB", 1 << 40)],
+)
+def test_an_exact_size_loses_nothing(text: str, size: int) -> None:
+    assert exact_size_to_text(size) == text
+    assert size_from_text(text) == size
