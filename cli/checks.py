@@ -138,7 +138,7 @@ def _secret(config: RepositoryConfig, consumer: str) -> Finding:
     formats = installed_formats()
     if consumer not in formats:
         mend = f"known are {', '.join(sorted(formats))}; or install the package that has it"
-        return Finding(subject, "warning", f"no format {consumer!r} is installed", mend)
+        return Finding(subject, "wrong", f"no format {consumer!r} is installed", mend)
     try:
         found = secret_of(config, consumer)
     except BackgateError as error:

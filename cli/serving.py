@@ -9,13 +9,16 @@ import trio
 
 from backgate.cli.options import Choice
 from backgate.fs.control import Arguments, Progress, Verb
-from backgate.fs.gateway_tree import open_gateway_tree
+from backgate.fs.formats import check_secrets
+from backgate.fs.gateway_tree import View, open_gateway_tree
 from backgate.fs.mount import MountOptions, serve
 from backgate.fs.nurseries import open_nursery
+from backgate.fs.outdated import Changed, Path
 from backgate.fs.session import Backing, Pending
 from backgate.fs.subtree import subtree
 from backgate.fs.walk import resolve
 from backgate.gateway.credentials import credentials_of
+from backgate.gateway.keys import path_of
 from backgate.gateway.places import Places
 from backgate.gateway.repository import Repository, open_repository
 from backgate.gateway.spool import Spool
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from backgate.cli.mount import Wanted
 
 LISTED = 200  # files of the spool in one line of an answer, which is at most 1 MiB long
+TOGETHER = 0.1  # seconds in which changes are gathered before the kernel hears of them
 REPORT_EVERY = 1.0  # seconds; who asks hears that we are still at it
 
 
@@ -32,6 +36,7 @@ async def serve_target(
 ) -> None:
     """Mount what `choice` names at `mountpoint` and return when it is unmounted."""
     config = choice.config
+    check_secrets(config)
     credentials = credentials_of(config)
     async with (
         open_repository(
@@ -48,25 +53,56 @@ async def serve_target(
             allow_other=wanted.allow_other,
             writeback=config.writeback,
             runtime=places.runtime,
-            backing=_backing(repository),
+            backing=_backing(repository, _changed(repository, wanted.view, choice.target.path)),
         )
         await serve(tree, mountpoint, options, ready=ready)
 
 
-def _backing(repository: Repository) -> Backing:
+def _changed(repository: Repository, view: View, top: str) -> Changed:
+    """Return what waits for changes of objects, and gives them as paths below `top` of `view`."""
+    metadata = repository.metadata
+    generation = metadata.generation
+    shown_at = ["repository"] if view == "all" else []
+    above = [name for name in top.split("/") if name]
+
+    async def changed() -> list[Path]:
+        nonlocal generation
+        await metadata.changed_since(generation)
+        await trio.sleep(TOGETHER)
+        found = metadata.found_since(generation)
+        generation = metadata.generation
+        if found is None or view == "backups":
+            return []
+        paths = [[*shown_at, *path_of(key.removesuffix("/"))] for key in found]
+        return [
+            [os.fsencode(name) for name in path[len(above) :]]
+            for path in paths
+            if path[: len(above)] == above
+        ]
+
+    return changed
+
+
+def _backing(repository: Repository, changed: Changed) -> Backing:
     spool = repository.spool
 
     def status() -> Mapping[str, Any]:
         return repository_status(repository)
 
     if spool is None:
-        return Backing(status=status)
+        return Backing(status=status, changed=changed)
 
     def pending() -> Pending:
         waiting = spool.pending()
         return Pending(len(waiting), sum(one.size for one in waiting))
 
-    return Backing(drain=spool.drained, pending=pending, status=status, verbs=_spool_verbs(spool))
+    return Backing(
+        drain=spool.drained,
+        pending=pending,
+        status=status,
+        verbs=_spool_verbs(spool),
+        changed=changed,
+    )
 
 
 def _spool_verbs(spool: Spool) -> Mapping[str, Verb]:

@@ -4,10 +4,12 @@ A package adds a format with an entry point of the group `backgate.formats` that
 `backgate.fs.format.BackupFormat`. Nothing is imported before the format is asked for.
 """
 
+import difflib
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
 
 from backgate.fs.format import BackupFormat
+from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import ConfigError
 from backgate.gateway.plugins import origin, plugins
 
@@ -21,6 +23,19 @@ FORMATS = {
 def installed_formats() -> Mapping[str, EntryPoint]:
     """Return every format by name, not yet imported; `ConfigError` when two have one name."""
     return plugins(GROUP, FORMATS)
+
+
+def check_secrets(config: RepositoryConfig) -> None:
+    """Return when each secret of `config` is one format's; `ConfigError` says which there are."""
+    known = installed_formats()
+    for name in config.secrets:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(
+                f"{config.origin}: secrets: no format {name!r} is installed — "
+                f"{hint}known are {', '.join(sorted(known))}"
+            )
 
 
 def format_class(plugin: EntryPoint) -> type[BackupFormat]:

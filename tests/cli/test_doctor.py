@@ -79,10 +79,10 @@ def test_secrets_and_credentials_are_looked_up(tmp_path: Path) -> None:
     assert all(finding.mend for finding in found if finding.state == "wrong")
 
 
-def test_a_secret_that_no_format_asks_for_is_a_warning() -> None:
+def test_a_secret_that_no_format_asks_for_is_wrong() -> None:
     found = list(checks.repository(repository(secrets={"retsic": "env:PATH"})))
 
-    assert "a: secrets.retsic" in subjects(found, "warning")
+    assert "a: secrets.retsic" in subjects(found, "wrong")
 
 
 def test_an_empty_secret_is_a_warning(tmp_path: Path) -> None:
