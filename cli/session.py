@@ -9,9 +9,10 @@ from typing import TypeVar
 import trio
 
 from backgate.cli.options import Choice
+from backgate.fs.formats import check_secrets
 from backgate.fs.gateway_tree import Shown, open_gateway_tree
 from backgate.fs.tree import Entry
-from backgate.fs.walk import Place, enter, resolve
+from backgate.fs.walk import Place, child, enter, resolve
 from backgate.gateway.credentials import credentials_of
 from backgate.gateway.places import places_of
 from backgate.gateway.repository import Repository, open_repository
@@ -35,13 +36,14 @@ class Session:
         """Return the directory that holds `path`, and its entry there, symlinks not followed."""
         parent, _, name = path.rpartition("/")
         tree, directory = await enter(*await self.place(parent))
-        return (tree, directory), await tree.child(directory, os.fsencode(name))
+        return (tree, directory), await child(tree, directory, os.fsencode(name), os.fsencode(path))
 
 
 @asynccontextmanager
 async def session(choice: Choice) -> AsyncIterator[Session]:
     """Provide the tree of `choice` for reading; nothing can be written through it."""
     config = choice.config
+    check_secrets(config)
     places, credentials = places_of(config), credentials_of(config)
     async with (
         open_repository(config, places, credentials, writable=False, crawls=False) as repository,

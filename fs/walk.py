@@ -22,6 +22,14 @@ async def enter(tree: Tree, entry: Entry) -> Place:
     return entry.junction, await entry.junction.root()
 
 
+async def child(tree: Tree, directory: Entry, name: bytes, path: bytes) -> Entry:
+    """Return an entry on the way to `path`, which is what the error names where there is none."""
+    try:
+        return await tree.child(directory, name)
+    except FileError as error:
+        raise FileError(error.errno, path) from error
+
+
 async def resolve(tree: Tree, path: bytes, *, follow: bool = True) -> Place:
     """Return the tree that `path` ends in, and its entry there; a junction at the end is entered.
 
@@ -41,7 +49,7 @@ async def resolve(tree: Tree, path: bytes, *, follow: bool = True) -> Place:
         if name == b"..":
             del walked[max(1, len(walked) - 1) :]
             continue
-        entry = await here.child(directory, name)
+        entry = await child(here, directory, name, path)
         if not entry.is_symlink or not (names or follow):
             walked.append(await enter(here, entry))
             continue

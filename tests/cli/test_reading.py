@@ -312,3 +312,27 @@ def test_a_store_that_vanished_is_named(made: Commands, store: Path) -> None:
     assert str(store) in result.stderr
     assert json.dumps(result.stderr).count("\\n") == 1
     assert result.returncode == 1
+
+
+def test_a_misspelt_format_among_the_secrets_is_refused(made: Commands, tmp_path: Path) -> None:
+    config = tmp_path / "backgate.toml"
+    config.write_text(config.read_text() + 'secrets = { restik = "env:RESTIC_PASSWORD" }\n')
+
+    refused = made.run("ls", "store:backups", check=False)
+
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"backgate: {config}: [repository.store]: secrets: no format 'restik' is installed — "
+        "did you mean 'restic'? known are restic, tar\n"
+    )
+
+
+def test_what_is_not_there_is_said_with_its_path(made: Commands, tmp_path: Path) -> None:
+    absent = made.run("cp", "store:backups/tar/web/nope", str(tmp_path), check=False)
+    below = made.run("cat", "store:backups/tar/nope/monday/small", check=False)
+    named = made.run("ls", "store:repository/nope", check=False)
+
+    assert (absent.returncode, below.returncode, named.returncode) == (1, 1, 1)
+    assert absent.stderr == "backgate: backups/tar/web/nope: No such file or directory\n"
+    assert below.stderr == "backgate: backups/tar/nope/monday/small: No such file or directory\n"
+    assert named.stderr == "backgate: repository/nope: No such file or directory\n"
