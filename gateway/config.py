@@ -8,8 +8,8 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
@@ -17,12 +17,14 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get
 import msgspec
 
 from backgate.gateway.errors import ConfigError
+from backgate.gateway.profiles import Profile, from_table, profiles
 from backgate.gateway.units import GIB, duration_from_text, size_from_text
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # no ":" and no "/": TARGETs are cut there
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 REFERENCES = "env:NAME, file:/PATH or systemd:NAME"
 CREDENTIALS = "env, profile:NAME, file:/PATH or systemd:NAME"
+NOT_WRITTEN = {"name", "origin", "profile"}  # what we add to a repository's table
 FILE_MAX = 1024 * 1024  # bytes; a longer file is not a configuration
 
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, description='a size such as "10 GiB"')]
@@ -64,6 +66,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     url: Url
     origin: str = "command line"  # what messages call the place where this was written
     provider: str | None = None  # a profile's name
+    profile: Profile | None = None  # where that is one of the same file
     region: str | None = None
     account: Account | None = None  # for providers whose addresses begin with it
     endpoint_url: HttpUrl | None = None
@@ -91,6 +94,12 @@ class Configuration:
 
     path: Path | None = None  # None: there is no configuration file
     repositories: Mapping[str, RepositoryConfig] = field(default_factory=dict)
+    providers: Mapping[str, Profile] = field(default_factory=dict)  # profiles that it describes
+
+    def with_profile(self, config: RepositoryConfig) -> RepositoryConfig:
+        """Return `config` with its provider's profile, where this file describes it."""
+        found = self.providers.get(config.provider or "")
+        return msgspec.structs.replace(config, profile=found)
 
 
 def load_configuration(environment: Mapping[str, str] = os.environ) -> Configuration:
@@ -129,18 +138,18 @@ def usual_paths(environment: Mapping[str, str] = os.environ) -> tuple[Path, Path
 def read_configuration(path: Path) -> Configuration:
     """Return what the file at `path` says; raises `ConfigError`."""
     tables = _parse(path)
-    _refuse_unknown(tables, {"repository"}, f"{path}: unknown table")
-    repositories = _table(tables.get("repository", {}), f"{path}: [repository]")
-    found = {}
-    for name, table in repositories.items():
-        origin = f"{path}: [repository.{name}]"
-        if not NAME.fullmatch(name):
-            raise ConfigError(
-                f"{origin}: {name!r} cannot be a repository's name: "
-                "write letters, digits, '-', '_' and '.'"
-            )
-        found[name] = repository_config(name, _table(table, origin), origin)
-    return Configuration(path, found)
+    _refuse_unknown(tables, {"repository", "provider"}, f"{path}: unknown table")
+    described = {
+        name: _profile(name, table, origin)
+        for name, table, origin in _named_tables(tables, "provider", path)
+    }
+    found = {
+        name: repository_config(name, table, origin)
+        for name, table, origin in _named_tables(tables, "repository", path)
+    }
+    configuration = Configuration(path, providers=described)
+    repositories = {name: configuration.with_profile(one) for name, one in found.items()}
+    return replace(configuration, repositories=repositories)
 
 
 def repository_config(name: str, table: Mapping[str, Any], origin: str) -> RepositoryConfig:
@@ -172,10 +181,30 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
-def _table(value: object, origin: str) -> dict[str, Any]:
+def _named_tables(
+    tables: Mapping[str, Any], kind: str, path: Path
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Each `[kind.NAME]`: its name, what it says, and how messages call it."""
+    for name, table in _table(tables.get(kind, {}), kind, f"{path}: [{kind}]").items():
+        origin = f"{path}: [{kind}.{name}]"
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"{origin}: {name!r} cannot be a {kind}'s name: "
+                "write letters, digits, '-', '_' and '.'"
+            )
+        yield name, _table(table, kind, origin), origin
+
+
+def _table(value: object, kind: str, origin: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{origin}: must be a table: write [repository.NAME]")
+        raise ConfigError(f"{origin}: must be a table: write [{kind}.NAME]")
     return value
+
+
+def _profile(name: str, table: Mapping[str, Any], origin: str) -> Profile:
+    if name in profiles():
+        raise ConfigError(f"{origin}: {name!r} is there already: choose another name")
+    return from_table(table, origin)
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: Any, what: str) -> None:
@@ -189,7 +218,7 @@ def _refuse_unknown(table: Mapping[str, Any], known: Any, what: str) -> None:
 @cache
 def _kinds() -> dict[str, Any]:
     kinds = get_type_hints(RepositoryConfig, include_extras=True)
-    return {key: kind for key, kind in kinds.items() if key not in ("name", "origin")}
+    return {key: kind for key, kind in kinds.items() if key not in NOT_WRITTEN}
 
 
 def _value(place: str, kind: Any, value: Any) -> Any:

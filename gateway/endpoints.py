@@ -42,7 +42,7 @@ def endpoint_of(config: RepositoryConfig) -> Endpoint:
     that the address is made of.
     """
     name = config.provider or _provider_of(config)
-    found = profile(name, config.origin)
+    found = config.profile or profile(name, config.origin)
     _refuse_another_protocol(config, name, found)
     if config.endpoint_url is None:
         region = _region(config, found)

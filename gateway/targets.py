@@ -14,6 +14,7 @@ from typing import Any
 
 from backgate.gateway.config import (
     NAME,
+    NOT_WRITTEN,
     SCHEME,
     Configuration,
     RepositoryConfig,
@@ -71,15 +72,18 @@ def resolve(
     """
     if target.is_url:
         name = name_from_url(target.repository)
-        return repository_config(name, {"url": target.repository, **options}, "command line")
+        table = {"url": target.repository, **options}
+        return configuration.with_profile(repository_config(name, table, "command line"))
     found = configuration.repositories.get(target.repository)
     if found is None:
         raise UsageError(_unknown(target.repository, configuration))
     if not options:
         return found
-    written = {key: getattr(found, key) for key in found.__struct_fields__}
-    del written["name"], written["origin"]
-    return repository_config(found.name, _merged(written, options), found.origin)
+    written = {
+        key: getattr(found, key) for key in found.__struct_fields__ if key not in NOT_WRITTEN
+    }
+    changed = repository_config(found.name, _merged(written, options), found.origin)
+    return configuration.with_profile(changed)
 
 
 def _cut_where_the_tree_begins(text: str) -> tuple[str, str]:

@@ -189,9 +189,18 @@ def profiles() -> dict[str, EntryPoint]:
 def parse(text: str, where: str) -> Profile:
     """Return the profile that the TOML `text` is; `ConfigError` names `where` and the key."""
     try:
-        found = msgspec.convert(tomllib.loads(text), Profile)
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return from_table(table, where)
+
+
+def from_table(table: Mapping[str, Any], where: str) -> Profile:
+    """Return the profile that `table` describes; `ConfigError` names `where` and the key."""
+    try:
+        found = msgspec.convert(table, Profile)
         found.abilities()
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, ValueError) as error:
+    except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
     return found
 

@@ -1,12 +1,14 @@
 """Every mistake in a configuration is named with its place, and with what would be right."""
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
 
 from backgate.gateway.config import load_configuration, read_configuration
 from backgate.gateway.errors import ConfigError
+from backgate.gateway.targets import parse_target, resolve
 from backgate.gateway.units import GIB, MIB
 
 
@@ -160,3 +162,49 @@ def test_the_users_own_file_is_found(tmp_path: Path) -> None:
     found = load_configuration({"XDG_CONFIG_HOME": str(tmp_path)})
 
     assert list(found.repositories) == ["mine"]
+
+
+DESCRIBED = """
+[provider.attic]
+title = "the cluster in the attic"
+conditional_put = "enforced"
+limits = { part_min = "8 MiB" }
+
+[repository.a]
+url = "s3://backups"
+provider = "attic"
+endpoint_url = "http://127.0.0.1:8333"
+"""
+
+
+def test_a_provider_can_be_described_beside_its_repository(tmp_path: Path) -> None:
+    a = read_configuration(written(tmp_path, DESCRIBED)).repositories["a"]
+
+    assert a.profile is not None
+    assert a.profile.abilities().conditional_put
+    assert a.profile.abilities().limits.part_min == 8 * MIB
+
+
+def test_a_described_provider_counts_for_a_url_too(tmp_path: Path) -> None:
+    configuration = read_configuration(written(tmp_path, DESCRIBED))
+
+    by_url = resolve(parse_target("s3://other"), configuration, {"provider": "attic"})
+    another = resolve(parse_target("a"), configuration, {"provider": "aws"})
+
+    assert by_url.profile == configuration.providers["attic"]
+    assert another.profile is None
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("[provider.aws]\ntitle = 'x'", r"\[provider.aws\]: 'aws' is there already"),
+        ("[provider.x]", r"\[provider.x\]: .*title"),
+        ("[provider.x]\ntitle = 'x'\ncolour = 1", "colour"),
+        ("[provider.x]\ntitle = 'x'\nlimits = { part_mni = 1 }", "part_mni"),
+        ("[provider.'a b']\ntitle = 'x'", "'a b' cannot be a provider's name"),
+        ("[provider]\nx = 1", r"write \[provider.NAME\]"),
+    ],
+)
+def test_a_mistake_in_a_description_is_named(table: str, words: str, tmp_path: Path) -> None:
+    assert re.search(words, complaint(tmp_path, table))
