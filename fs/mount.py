@@ -33,6 +33,7 @@ from backgate.fs.mountpoint import (
 )
 from backgate.fs.notify import notify
 from backgate.fs.nurseries import open_nursery
+from backgate.fs.outdated import Outdated
 from backgate.fs.replies import Replies
 from backgate.fs.running import describe
 from backgate.fs.session import Backing, Session
@@ -88,6 +89,7 @@ async def serve(
         # Threads that call into the session have ended when it is closed.
         async with handles.kept(), open_nursery() as nursery:
             nursery.start_soon(forgetting.run)
+            nursery.start_soon(Outdated(inodes, forgetting, options.backing.changed).run)
             control = _control(session, mountpoint, options)
             await session.serve(control, partial(_tell, options, ready))
             nursery.cancel_scope.cancel()

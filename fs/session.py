@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,7 @@ from backgate.fs.inodes import Inodes
 from backgate.fs.mountpoint import is_cut_off, unmount
 from backgate.fs.notify import keep_alive, notify
 from backgate.fs.nurseries import open_nursery
+from backgate.fs.outdated import Changed, Path
 from backgate.fs.replies import Replies
 from backgate.gateway.errors import BackgateError
 from backgate.gateway.units import size_to_text
@@ -51,6 +52,11 @@ async def _drained() -> None:
     await trio.lowlevel.checkpoint()
 
 
+async def _never() -> Iterable[Path]:
+    await trio.sleep_forever()
+    return ()
+
+
 def _nothing_pending() -> Pending:
     return Pending(0, 0)
 
@@ -67,6 +73,7 @@ class Backing:
     pending: Callable[[], Pending] = _nothing_pending
     status: Callable[[], Mapping[str, Any]] = _no_status  # for `backgate status`
     verbs: Mapping[str, Verb] = field(default_factory=dict)  # further ones for the control socket
+    changed: Changed = _never  # what was found to have changed in the store
 
 
 class Session:

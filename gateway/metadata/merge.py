@@ -207,7 +207,7 @@ def _update(
     change.db.execute(_UPDATE, values)
     if not is_same and attributes is not None:
         change.db.execute(_FORGET, (key,))
-    if not is_known:
+    if not is_same or mtime_ns != info.mtime_ns:
         change.changed(key, 0, info.size - size)
 
 
