@@ -26,6 +26,8 @@ place() { # FILE FOLDER NAME MODE
 }
 
 place backgate@.service /etc/systemd/system backgate@.service 644
+place backgate-cache@.service /etc/systemd/system backgate-cache@.service 644
+place backgate-cache@.timer /etc/systemd/system backgate-cache@.timer 644
 place backgate.target /etc/systemd/system backgate.target 644
 place backgate.sysusers /usr/lib/sysusers.d backgate.conf 644
 place backgate.tmpfiles /usr/lib/tmpfiles.d backgate.conf 644

@@ -57,7 +57,10 @@ def run(*command: object, **environment: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("unit", ["backgate@.service", "backgate.target"])
+@pytest.mark.parametrize(
+    "unit",
+    ["backgate@.service", "backgate.target", "backgate-cache@.service", "backgate-cache@.timer"],
+)
 def test_systemd_finds_nothing_wrong_with_a_unit(root: Path, unit: str) -> None:
     assert run("systemd-analyze", "verify", root / "etc/systemd/system" / unit) == ""
 
@@ -69,6 +72,21 @@ def test_the_service_is_as_closed_as_a_visible_mount_allows(root: Path) -> None:
 
     chosen = {line.partition("=")[0] for line in service.read_text().splitlines()}
     assert not chosen & HIDING
+
+
+def test_the_cache_is_refreshed_in_a_service_that_can_do_nothing_else(root: Path) -> None:
+    service = root / "etc/systemd/system/backgate-cache@.service"
+
+    run("systemd-analyze", "security", "--offline=true", "--threshold=20", service)
+
+    assert f"\nExecStart={COMMAND} cache refresh %i\n" in service.read_text()
+
+
+def test_the_timer_is_one_that_systemd_can_plan(root: Path) -> None:
+    timer = (root / "etc/systemd/system/backgate-cache@.timer").read_text()
+    when = next(line for line in timer.splitlines() if line.startswith("OnCalendar="))
+
+    assert "Next elapse" in run("systemd-analyze", "calendar", when.partition("=")[2])
 
 
 def test_the_service_runs_the_installed_command(root: Path) -> None:
