@@ -7,8 +7,8 @@ does.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -172,7 +172,7 @@ class S3(Provider):
         return str(answer["UploadId"])
 
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
-        with self._translated("put_part", key):
+        with self._of_upload("put_part", key, upload):
             answer = self._clients.quick.upload_part(
                 Bucket=self._bucket,
                 Key=key,
@@ -188,15 +188,20 @@ class S3(Provider):
     ) -> str:
         if not self.abilities.copies_parts:
             raise Unsupported(f"{self.name}: copy_part {key!r}: the store cannot", key=key)
-        with self._translated("copy_part", source):
-            answer = self._clients.moving.upload_part_copy(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload,
-                PartNumber=number,
-                CopySource=self._source(source),
-                CopySourceRange=f"bytes={start}-{stop - 1}",
-            )
+        try:
+            with self._translated("copy_part", source):
+                answer = self._clients.moving.upload_part_copy(
+                    Bucket=self._bucket,
+                    Key=key,
+                    UploadId=upload,
+                    PartNumber=number,
+                    CopySource=self._source(source),
+                    CopySourceRange=f"bytes={start}-{stop - 1}",
+                )
+        except Unreachable as error:
+            if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404:
+                self.head(source)  # whose words tell whether it is not there
+            raise
         return self._etag(answer.get("CopyPartResult", {}), key)
 
     def commit_upload(
@@ -204,7 +209,7 @@ class S3(Provider):
     ) -> ObjectInfo:
         self.refuse_what_it_cannot_hold(key, if_absent=if_absent)
         listed = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in parts]
-        with self._translated("commit_upload", key):
+        with self._of_upload("commit_upload", key, upload):
             self._clients.moving.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
@@ -254,6 +259,23 @@ class S3(Provider):
         """Return how deletes have to be made, if that is not what the profile says."""
         given = self._connection.profile.delete_integrity
         return {} if self._deletes_batches or given == "single" else {"delete_integrity": "single"}
+
+    @contextmanager
+    def _of_upload(self, verb: str, key: str, upload: str) -> Iterator[None]:
+        """As `_translated`; where the store answers 500, it is asked whether the upload is there.
+
+        Ceph 16 answers so, and waiting for an upload that is gone helps nobody.
+        """
+        try:
+            with self._translated(verb, key):
+                yield
+        except Unreachable as error:
+            if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 500:
+                with self._translated(verb, key):
+                    self._clients.quick.list_parts(
+                        Bucket=self._bucket, Key=key, UploadId=upload, MaxParts=1
+                    )
+            raise
 
     def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
         return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)

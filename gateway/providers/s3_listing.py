@@ -16,6 +16,7 @@ from backgate.gateway.units import SECOND_NS
 
 SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)  # less than 2 to the power of 63
 
+_ECHO = re.compile(rb"<(Prefix|Marker|StartAfter)>[^<]*</\1>")
 _TIME_MAX_NS = 1 << 63
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND_NS = 1000
@@ -51,7 +52,7 @@ class Dialect:
     def page(self, body: bytes) -> Page:
         """Return what the answer `body` says; `ValueError` when it is no whole listing."""
         try:
-            root = ElementTree.fromstring(body)
+            root = ElementTree.fromstring(_without_echo(body) if self.is_encoded else body)
         except ElementTree.ParseError as error:
             raise ValueError(str(error)) from error
         space = root.tag[: root.tag.index("}") + 1] if root.tag.startswith("{") else ""
@@ -67,6 +68,14 @@ class Dialect:
         marker = root.findtext(f"{space}NextMarker") or ""
         last = [*(info.key for info in objects[-1:]), *prefixes[-1:]]
         return Page(objects, prefixes, _marker(marker, last, is_encoded=_is_encoded(root, space)))
+
+
+def _without_echo(body: bytes) -> bytes:
+    """Leave out what was asked for: Ceph repeats it as it is, also what no XML document holds."""
+    head, separator, rest = body.partition(b"<Contents>")
+    if b"<CommonPrefixes>" in head:
+        return body
+    return _ECHO.sub(b"", head) + separator + rest
 
 
 def storable(time_ns: int) -> int:

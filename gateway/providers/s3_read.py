@@ -36,6 +36,7 @@ USER_METADATA = "x-amz-meta-"
 
 _Session: Any = URLLib3Session  # its stub knows neither a file to verify with nor two time-outs
 _EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20}|\*)")
 
 
@@ -151,7 +152,10 @@ class S3Reader:
             "headers": response.headers,
             "body": _bounded(response, ERROR_MAX),
         }
-        raise ClientError(self._parser.parse(answer, None), verb)
+        parsed = self._parser.parse(answer, None)
+        if code := _CODE.search(answer["body"]):  # also where a key that it quotes is no XML
+            parsed["Error"]["Code"] = code[1].decode()
+        raise ClientError(parsed, verb)
 
     def _range(self, response: Any, key: str, start: int, stop: int) -> bytes:
         """Read the body, into one piece of memory and not beyond what was asked for."""
