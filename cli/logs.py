@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
+from typing import TextIO
 
 HANDLER = "backgate"
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)  # by the number of -v
@@ -19,15 +21,16 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
 
 
-def log_to_stderr(verbosity: int) -> None:
+def log_to_stderr(verbosity: int, after_each: Callable[[], None] | None = None) -> None:
     """Send what is logged to standard error: warnings, or with `verbosity` 1 and 2 more of ours.
 
+    `after_each` is called when a record is written, and no other is being written.
     Other libraries are held to warnings at any verbosity: the SDKs' debug lines hold signatures.
     """
     root = logging.getLogger()
     for known in [one for one in root.handlers if one.get_name() == HANDLER]:
         root.removeHandler(known)  # of an earlier call
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(after_each)
     handler.set_name(HANDLER)
     root.addHandler(handler)
     if _is_journal():
@@ -35,6 +38,19 @@ def log_to_stderr(verbosity: int) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger("backgate").setLevel(LEVELS[min(verbosity, len(LEVELS) - 1)])
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to standard error, and has the file behind it looked after."""
+
+    def __init__(self, after_each: Callable[[], None] | None) -> None:
+        super().__init__(sys.stderr)
+        self._after_each = after_each
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if self._after_each is not None:
+            self._after_each()
 
 
 def _is_journal() -> bool:

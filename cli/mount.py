@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -113,7 +114,7 @@ def _mount(choice: Choice, directory: str, wanted: Wanted, *, foreground: bool) 
     if foreground:
         _log_more()
     else:
-        ready = _then_log_more(into_background(places.state / LOG))
+        ready = _then_log_more(into_background(places.state / LOG), places.state / LOG)
     if ready is not None:
         trio.run(serve_target, choice, places, mountpoint, wanted, ready)
 
@@ -122,14 +123,16 @@ def _log_more() -> None:
     log_to_stderr(1)
 
 
-def _then_log_more(ready: Callable[[], None] | None) -> Callable[[], None] | None:
+def _then_log_more(ready: Callable[[], None] | None, log: Path) -> Callable[[], None] | None:
     """Until the mount answers, only warnings are for the terminal; then all is for the log."""
     if ready is None:
         return None
 
+    from backgate.fs.background import keep_short
+
     def both() -> None:
         ready()
-        _log_more()
+        log_to_stderr(1, partial(keep_short, log))
 
     return both
 

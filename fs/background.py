@@ -4,9 +4,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from backgate.gateway.units import MIB
+
 LOG_MODE = 0o600
+LOG_MAX = 8 * MIB  # bytes; one file that is full is kept beside the one that is written
 READY = b"1"
 
 
@@ -31,10 +35,26 @@ def into_background(log: Path) -> Callable[[], None] | None:
 
     def ready() -> None:
         _redirect(log)
+        keep_short(log)
         os.write(tell, READY)
         os.close(tell)
 
     return ready
+
+
+def keep_short(log: Path) -> None:
+    """Put `log`, into which standard error goes, aside once it is full, and go on in a new one.
+
+    Mounts of one repository share it: whoever finds it put aside by another follows.
+    """
+    written = os.fstat(2)
+    if written.st_size < LOG_MAX:
+        return
+    with suppress(OSError):  # then it goes on where it is
+        with suppress(FileNotFoundError):
+            if os.path.samestat(written, os.stat(log)):
+                os.replace(log, f"{log}.1")
+        _redirect(log)
 
 
 def _wait(child: int, told: int) -> None:

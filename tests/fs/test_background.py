@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from backgate.fs.background import LOG_MAX
+
 pytestmark = pytest.mark.slow  # each test starts an interpreter
 
+CHATTER = 100_000  # bytes of a line
 PROGRAM = """
     import os, sys, time
     from pathlib import Path
-    from backgate.fs.background import into_background
+    from backgate.fs.background import into_background, keep_short
 
     log, act = Path(sys.argv[1]), sys.argv[2]
     ready = into_background(log)
@@ -27,6 +30,12 @@ PROGRAM = """
         os.abort()
     print("to the terminal", flush=True)
     ready()
+    while act == "chatter":
+        print("x" * 100_000, file=sys.stderr)
+        keep_short(log)
+        if Path(f"{log}.1").exists():
+            print("the last line", file=sys.stderr)
+            sys.exit(0)
     print("to the log", os.getsid(0) == os.getpid(), os.getcwd(), sys.stdin.read() == "")
 """
 
@@ -45,6 +54,34 @@ def test_the_command_returns_once_the_mount_is_ready(tmp_path: Path) -> None:
     assert log.stat().st_mode & 0o777 == 0o600
     while not log.read_text():
         os.sched_yield()
+    assert log.read_text() == "to the log True / True\n"
+
+
+def test_a_log_that_is_full_is_put_aside_and_never_grows_further(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    done = run(tmp_path, "chatter")
+
+    assert done.returncode == 0
+    while not log.exists() or "the last line" not in log.read_text():
+        os.sched_yield()
+    kept = Path(f"{log}.1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1"]
+    assert LOG_MAX <= kept.stat().st_size < LOG_MAX + CHATTER + 1
+    assert log.stat().st_size < LOG_MAX
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_that_an_earlier_mount_filled_is_put_aside(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * LOG_MAX)
+
+    done = run(tmp_path, "serve")
+
+    assert done.returncode == 0
+    while not log.exists() or not log.read_text():
+        os.sched_yield()
+    assert Path(f"{log}.1").stat().st_size == LOG_MAX
     assert log.read_text() == "to the log True / True\n"
 
 
