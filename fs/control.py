@@ -25,6 +25,8 @@ ACCEPTED_MAX = 32  # at once; a command uses one
 ACCEPT_AGAIN = 1.0  # seconds until it is tried again after an error
 OWNER_ONLY = 0o177  # umask: a socket that nobody else can connect to
 CHUNK = 64 * 1024  # bytes
+REQUEST_WITHIN = 10.0  # seconds; a command sends its request as soon as it is connected
+ANSWER_TAKEN_WITHIN = 60.0  # seconds; a command that was stopped must not keep its place
 FAREWELL = 2.0  # seconds that answers under way get when the mount is over
 _PEER = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
 
@@ -87,7 +89,9 @@ class _Server:
     async def _serve(self, stream: trio.SocketStream, limit: trio.CapacityLimiter) -> None:
         async with stream, limit:
             try:
-                request = await _request(stream)
+                request = None
+                with trio.move_on_after(REQUEST_WITHIN):
+                    request = await _request(stream)
                 if request is not None:
                     await self._answer(stream, request)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -159,7 +163,10 @@ async def _request(stream: trio.SocketStream) -> Mapping[str, Any] | None:
 
 
 async def _send(stream: trio.SocketStream, answer: Mapping[str, Any]) -> None:
-    await stream.send_all(json.dumps(answer).encode() + b"\n")
+    with trio.move_on_after(ANSWER_TAKEN_WITHIN) as taking:
+        await stream.send_all(json.dumps(answer).encode() + b"\n")
+    if taking.cancelled_caught:
+        raise trio.BrokenResourceError("who asked takes no answer")
 
 
 def _remove(path: str) -> None:

@@ -6,6 +6,7 @@ import resource
 import socket
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from backgate.fs.control import Arguments, Progress, controlled
+from backgate.fs.control import ACCEPTED_MAX, Arguments, Progress, controlled
 from backgate.fs.running import LINE_MAX, RunningMount, describe, running
 from backgate.gateway.errors import BackgateError, FileError
 
@@ -209,3 +210,37 @@ async def test_a_mount_that_says_nothing_is_not_waited_for(
     async with controlled(mount, {"sleep": sleep}):
         with pytest.raises(BackgateError, match="timed out"):
             await aside(lambda: mount.ask("sleep", patience=0.05))
+
+
+async def test_connections_that_say_nothing_keep_no_command_waiting(
+    mount: RunningMount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backgate.fs.control.REQUEST_WITHIN", 0.05)
+
+    async with controlled(mount, VERBS), AsyncExitStack() as silent:
+        for number in range(ACCEPTED_MAX):
+            stream = await silent.enter_async_context(await trio.open_unix_socket(mount.socket))
+            await stream.send_all(b'{"verb": ' if number % 2 else b"")
+
+        assert await aside(lambda: mount.ask("echo", {"a": 1})) == {"a": 1}
+
+
+async def test_who_takes_no_answer_is_given_up(
+    mount: RunningMount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backgate.fs.control.ANSWER_TAKEN_WITHIN", 0.05)
+    given_up = trio.Event()
+
+    async def report(arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+        try:
+            while True:
+                await progress({"text": "x" * 100_000})
+        finally:
+            given_up.set()
+
+    async with controlled(mount, {"report": report}):
+        stream = await trio.open_unix_socket(mount.socket)
+        await stream.send_all(json.dumps({"verb": "report"}).encode() + b"\n")
+
+        await given_up.wait()
+        await stream.aclose()
