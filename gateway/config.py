@@ -32,7 +32,7 @@ Duration: TypeAlias = Annotated[float, msgspec.Meta(ge=0, description='a duratio
 Url: TypeAlias = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^([A-Za-z][A-Za-z0-9+.-]*://[^/]|file:///|/)",
+        pattern=r"^([A-Za-z][A-Za-z0-9+.-]*://.|/)",
         description='a URL such as "s3://bucket/prefix", or an absolute path',
     ),
 ]
