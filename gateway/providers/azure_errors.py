@@ -21,7 +21,6 @@ _PASSING = {  # faults that come with another status than 429 or 5xx
     "Md5Mismatch",  # our bytes were damaged on their way
     "OperationTimedOut",
     "PendingCopyOperation",
-    "RequestUrlFailedToParse",
 }
 _REFUSED = {
     "AuthenticationFailed": "wrong key or signature, or it has expired, or this clock is wrong",

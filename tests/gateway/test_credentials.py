@@ -1,12 +1,19 @@
 """Secrets come from where the configuration says, only from private files, and are never shown."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from backgate.gateway.config import RepositoryConfig
-from backgate.gateway.credentials import Credentials, credentials_of, secret_of
+from backgate.gateway.credentials import (
+    AzureCredentials,
+    Credentials,
+    GoogleCredentials,
+    credentials_of,
+    secret_of,
+)
 from backgate.gateway.errors import ConfigError
 
 KEYS = Credentials("AKIA", "s3cr3t")
@@ -179,3 +186,113 @@ def test_a_missing_file_is_named() -> None:
 
     with pytest.raises(ConfigError, match=f"secrets.restic: file:{path}: cannot be read: No such"):
         secret_of(with_secret(f"file:{path}"), "restic")
+
+
+def at(url: str, reference: str) -> RepositoryConfig:
+    return RepositoryConfig(
+        name="a", url=url, credentials=reference, origin="f.toml: [repository.a]"
+    )
+
+
+ACCOUNT_KEY = "c2VjcmV0IGtleQ=="
+CONNECTION_STRING = (
+    f"DefaultEndpointsProtocol=https;AccountName=acme;AccountKey={ACCOUNT_KEY};"
+    "EndpointSuffix=core.windows.net"
+)
+SIGNATURE = "sv=2023-11-03&sp=rl&sig=abc%3D"
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, None),
+        ({"AZURE_STORAGE_ACCOUNT": "acme"}, None),
+        (
+            {"AZURE_STORAGE_ACCOUNT": "acme", "AZURE_STORAGE_KEY": ACCOUNT_KEY},
+            AzureCredentials("acme", ACCOUNT_KEY),
+        ),
+        ({"AZURE_ACCOUNT_KEY": ACCOUNT_KEY}, AzureCredentials(key=ACCOUNT_KEY)),
+        ({"AZURE_STORAGE_SAS_TOKEN": SIGNATURE}, AzureCredentials(sas=SIGNATURE)),
+        (
+            {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION_STRING},
+            AzureCredentials("acme", ACCOUNT_KEY),
+        ),
+        (
+            {"AZURE_STORAGE_KEY": ACCOUNT_KEY, "AZURE_STORAGE_SAS_TOKEN": SIGNATURE},
+            AzureCredentials(key=ACCOUNT_KEY),
+        ),
+    ],
+)
+def test_azures_environment_is_read_as_its_tools_read_it(
+    environment: dict[str, str], found: AzureCredentials | None
+) -> None:
+    assert credentials_of(at("az://backups", "env"), environment) == found
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (f'account = "acme"\nkey = "{ACCOUNT_KEY}"\n', AzureCredentials("acme", ACCOUNT_KEY)),
+        (f"account_key = {ACCOUNT_KEY}\n", AzureCredentials(key=ACCOUNT_KEY)),
+        (f'sas = "{SIGNATURE}"\n', AzureCredentials(sas=SIGNATURE)),
+        (CONNECTION_STRING + "\n", AzureCredentials("acme", ACCOUNT_KEY)),
+        (
+            f"BlobEndpoint=https://acme.blob.core.windows.net/;SharedAccessSignature={SIGNATURE}",
+            AzureCredentials(sas=SIGNATURE),
+        ),
+    ],
+)
+def test_azures_files_hold_fields_or_a_connection_string(
+    content: str, found: AzureCredentials, tmp_path: Path
+) -> None:
+    file = private(tmp_path / "azure", content)
+
+    assert credentials_of(at("az://backups", f"file:{file}"), {}) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "content", "words"),
+    [
+        ("az://backups", 'account = "acme"\n', "has no key, no sas and no connection_string"),
+        ("az://backups", 'key = "s3cr3t!"\n', "not base64"),
+        ("gs://backups", "s3cr3t", "not JSON"),
+        ("gs://backups", '["s3cr3t"]', "type is none of service_account, authorized_user"),
+        ("gs://backups", '{"type": "external_account"}', "type is none of"),
+    ],
+)
+def test_a_file_that_opens_nothing_is_said_and_not_shown(
+    url: str, content: str, words: str, tmp_path: Path
+) -> None:
+    file = private(tmp_path / "key", content)
+
+    with pytest.raises(ConfigError, match=words) as caught:
+        credentials_of(at(url, f"file:{file}"), {})
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_googles_key_file_is_found_where_its_tools_look(tmp_path: Path) -> None:
+    account = {"type": "service_account", "client_email": "a@b"}
+    named = private(tmp_path / "named.json", json.dumps(account))
+    usual = private(tmp_path / "application_default_credentials.json", '{"type":"authorized_user"}')
+
+    by_name = {"GOOGLE_APPLICATION_CREDENTIALS": str(named), "CLOUDSDK_CONFIG": str(tmp_path)}
+    by_place = {"CLOUDSDK_CONFIG": str(usual.parent)}
+
+    config = at("gs://backups", "env")
+    assert credentials_of(config, by_name) == GoogleCredentials(account)
+    assert credentials_of(config, by_place) == GoogleCredentials({"type": "authorized_user"})
+    assert credentials_of(config, {"CLOUDSDK_CONFIG": str(tmp_path / "absent")}) is None
+    assert credentials_of(at("gs://backups", f"file:{named}"), {}) == GoogleCredentials(account)
+
+
+def test_a_profile_of_the_aws_tools_opens_no_other_store() -> None:
+    for url in ("az://backups", "gs://backups"):
+        with pytest.raises(ConfigError, match="the AWS tools' profiles"):
+            credentials_of(at(url, "profile:acme"), {})
+
+
+def test_no_credentials_show_themselves() -> None:
+    shown = repr([AzureCredentials("acme", "s3cr3t", "s3cr3t"), GoogleCredentials({"a": "s3cr3t"})])
+
+    assert "s3cr3t" not in shown

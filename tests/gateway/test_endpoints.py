@@ -153,3 +153,35 @@ def test_who_writes_that_nothing_is_known_is_not_told_so(caplog: pytest.LogCaptu
 def test_what_is_wrong_is_said_with_the_choices(settings: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         found(**settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "address"),
+    [
+        ("az://backups", {"account": "acme"}, "https://acme.blob.core.windows.net"),
+        ("az://backups", {"endpoint_url": "http://127.0.0.1:1/acme"}, "http://127.0.0.1:1/acme"),
+        ("gs://backups", {}, "https://storage.googleapis.com"),
+    ],
+)
+def test_a_url_of_its_own_protocol_needs_no_provider(
+    url: str, settings: dict[str, str], address: str
+) -> None:
+    assert found(url, **settings).url == address
+
+
+@pytest.mark.parametrize(
+    ("url", "provider", "words"),
+    [
+        ("az://backups", "wasabi", "'wasabi' is for s3:// URLs, not az://"),
+        ("gs://backups", "azure-blob", "'azure-blob' is for az:// URLs, not gs://"),
+        ("s3://backups", "google-storage", "'google-storage' is for gs:// URLs, not s3://"),
+    ],
+)
+def test_a_provider_of_another_protocol_is_refused(url: str, provider: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        found(url, provider=provider, account="acme")
+
+
+def test_a_container_without_its_account_asks_for_it() -> None:
+    with pytest.raises(ConfigError, match="account is missing"):
+        found("az://backups")
