@@ -64,7 +64,7 @@ def _told(name: str, known: "Profile", *, is_whole: bool) -> dict[str, Any]:
     from backgate.gateway.profiles.statements import statements
 
     stated = statements(known)
-    told = {
+    told: dict[str, Any] = {
         "name": name,
         "title": known.title,
         "tier": known.tier,

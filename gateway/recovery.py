@@ -62,6 +62,10 @@ async def open_spool(
     what was not stored stays for the next start. Raises `UsageError` when another process has it
     open.
     """
+    is_shared = config.writers == "shared"
+    if is_shared and not store.abilities.conditional_put:
+        why = store.abilities.why_unconditional
+        log.warning("%s: gateways may overwrite each other's new files: %s", store.name, why)
     (directory / FILES).mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     with _locked(directory / LOCK):
         journal = Journal(directory)
@@ -75,7 +79,7 @@ async def open_spool(
                     parts,
                     last,
                     is_lazy=config.durability == "journal",
-                    is_shared=config.writers == "shared",
+                    is_shared=is_shared,
                 )
                 await _Recovery(parts, spool).take_up()
                 nursery.start_soon(spool.keep_trying)
