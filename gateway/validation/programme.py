@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 async def validate(
     provider: Provider,
     prefix: str,
-    profile: Profile,
+    profile: Profile | None,
     plan: Plan,
     *,
     name: str = "measured",
@@ -73,7 +73,8 @@ async def validate(
 ) -> Report:
     """Measure the store below `prefix`, and return what was seen and what it means.
 
-    `name` is what the profile in the report is called. Raises `StoreError` when the store cannot
+    `name` is what the profile in the report is called; without a `profile` to begin with there is
+    none. Raises `StoreError` when the store cannot
     be reached at all, or nothing can be written. Everything that was written is deleted, also
     after cancellation.
     """
@@ -95,9 +96,10 @@ async def validate(
             log.error("%s: %d objects are left below %r", provider.name, len(left), area.prefix)
     findings = [graded(one) for one in seen]
     tier = tier_of(findings)
+    day = time.strftime("%Y-%m-%d", started)
     return Report(
         store=f"{provider.name}/{prefix}".rstrip("/"),
-        profile=profile.title,
+        profile="" if profile is None else profile.title,
         version=__version__,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
         seconds=time.monotonic() - began,
@@ -111,7 +113,7 @@ async def validate(
         burst=bench.burst,
         requests=dict(sorted(asker.requests.items())),
         faults=asker.counters.errors,
-        snippet=snippet(name, profile, tier, seen, findings, time.strftime("%Y-%m-%d", started)),
+        snippet="" if profile is None else snippet(name, profile, tier, seen, findings, day),
         left_behind=left,
     )
 
