@@ -117,7 +117,7 @@ def _with_metadata(choice: Choice, act: Act) -> Mapping[str, Any]:
                 store, directory, writers=config.writers, max_age=age, crawls=False
             ) as metadata:
                 await act(metadata)
-                return asdict(metadata.status())
+                return asdict(await metadata.status())
 
     return trio.run(run)
 

@@ -86,8 +86,8 @@ def _changed(repository: Repository, view: View, top: str) -> Changed:
 def _backing(repository: Repository, changed: Changed) -> Backing:
     spool = repository.spool
 
-    def status() -> Mapping[str, Any]:
-        return repository_status(repository)
+    async def status() -> Mapping[str, Any]:
+        return await repository_status(repository)
 
     if spool is None:
         return Backing(status=status, changed=changed)
@@ -133,14 +133,14 @@ def _spool_verbs(spool: Spool) -> Mapping[str, Verb]:
     return {"spool list": show, "spool retry": retry, "spool discard": discard}
 
 
-def repository_status(repository: Repository) -> Mapping[str, Any]:
+async def repository_status(repository: Repository) -> Mapping[str, Any]:
     """Return what a running repository has done and met, as plain numbers and texts."""
     counters = repository.store.counters
     return {
         "repository": repository.config.name,
         "store": repository.store.name,
         "writes": repository.spool is not None,
-        "metadata": asdict(repository.metadata.status()),
+        "metadata": asdict(await repository.metadata.status()),
         "requests": dict(counters.requests),
         "bytes_in": counters.bytes_in,
         "bytes_out": counters.bytes_out,

@@ -147,7 +147,7 @@ class Reading(pyfuse3.Operations):
     @answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         tree = self._inodes.root.tree
-        space: Space = tree.space() if hasattr(tree, "space") else Space(0, 0)
+        space: Space = await tree.space() if hasattr(tree, "space") else Space(0, 0)
         told = pyfuse3.StatvfsData()
         told.f_bsize = told.f_frsize = STATFS_BLOCK
         told.f_blocks = space.total // STATFS_BLOCK

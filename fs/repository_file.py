@@ -40,7 +40,7 @@ class RepositoryFile:
         if changes.size is not None:
             await self._spool.truncate(self._file, changes.size)
         if _sets_attributes(changes):
-            self._spool.set_attributes(self._file, changed(self._file.attributes, changes))
+            await self._spool.set_attributes(self._file, changed(self._file.attributes, changes))
         return self.entry
 
     async def synchronize(self) -> None:

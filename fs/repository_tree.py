@@ -187,20 +187,20 @@ class RepositoryTree:
                 await file.release()
         spooled = self._spool.writing(entry.node)
         if spooled is not None:
-            self._spool.set_attributes(spooled, changed(spooled.attributes, changes))
+            await self._spool.set_attributes(spooled, changed(spooled.attributes, changes))
             return self._entries.spooled(entry.name, spooled)
         known = await self._metadata.settled(entry.node)
         attributes = changed(self._entries.attributes(known), changes)
-        self._metadata.attributes_changed(entry.node, attributes)
+        await self._metadata.attributes_changed(entry.node, attributes)
         return await self._entries.entry(entry.name, Known(known.info, attributes, is_settled=True))
 
     async def synchronize(self, directory: Entry) -> None:
         self._spool.end_epoch()
         await self._spool.journal.synchronize()
 
-    def space(self) -> Space:
+    async def space(self) -> Space:
         total = self._capacity or CAPACITY
-        used = self._metadata.status().bytes if self._capacity else 0
+        used = (await self._metadata.status()).bytes if self._capacity else 0
         return Space(total, max(0, total - used))
 
     async def _open(self, file: Entry) -> RepositoryFile:
@@ -227,7 +227,7 @@ class RepositoryTree:
         )
         attributes = changed(now, changes)
         if prefix:
-            self._metadata.directory_changed(prefix, attributes)
+            await self._metadata.directory_changed(prefix, attributes)
         else:
             self._entries.set_root(attributes)
         await trio.lowlevel.checkpoint()

@@ -47,11 +47,11 @@ class RootTree:
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
         return Children([await self.child(directory, name) for name in self._trees], None)
 
-    def space(self) -> Space:
+    async def space(self) -> Space:
         """Return what statfs should say: that of the tree that can be written."""
         for tree in self._trees.values():
             if is_writable(tree):
-                return cast(WritableTree, tree).space()
+                return await cast(WritableTree, tree).space()
         return Space(0, 0)
 
     @asynccontextmanager

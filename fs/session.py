@@ -61,7 +61,7 @@ def _nothing_pending() -> Pending:
     return Pending(0, 0)
 
 
-def _no_status() -> Mapping[str, Any]:
+async def _no_status() -> Mapping[str, Any]:
     return {}
 
 
@@ -71,7 +71,7 @@ class Backing:
 
     drain: Callable[[], Awaitable[None]] = _drained  # returns once all that was written is stored
     pending: Callable[[], Pending] = _nothing_pending
-    status: Callable[[], Mapping[str, Any]] = _no_status  # for `backgate status`
+    status: Callable[[], Awaitable[Mapping[str, Any]]] = _no_status  # for `backgate status`
     verbs: Mapping[str, Verb] = field(default_factory=dict)  # further ones for the control socket
     changed: Changed = _never  # what was found to have changed in the store
 
@@ -206,7 +206,7 @@ class Session:
             "errors": dict(self._replies.errors),
             "pending_files": pending.files,
             "pending_bytes": pending.bytes,
-            **self._backing.status(),
+            **await self._backing.status(),
         }
 
     async def _flush(self, arguments: Arguments, progress: Progress) -> Mapping[str, Any]:

@@ -202,7 +202,7 @@ class WritableTree(Tree, Protocol):
     async def synchronize(self, directory: Entry) -> None:
         """fsync(2) of a directory: all that was acknowledged before is durable."""
 
-    def space(self) -> Space:
+    async def space(self) -> Space:
         """What statfs should say."""
 
 

@@ -82,20 +82,20 @@ class Namespace:
             info = await self._store.put(key, body, metadata, if_absent=self._spool.is_guarded)
         except AlreadyThere:
             raise FileError(errno.EEXIST, key) from None
-        self._metadata.stored(info, attributes)
+        await self._metadata.stored(info, attributes)
         return info
 
     async def make_directory(self, prefix: str, attributes: Attributes) -> None:
         """Make an empty directory."""
         await self.put(prefix, b"", attributes)
-        self._metadata.directory_made(prefix, attributes)
+        await self._metadata.directory_made(prefix, attributes)
 
     async def remove_directory(self, prefix: str) -> None:
         """Remove a directory; `FileError` (ENOTEMPTY) when anything is in it."""
         await self.expect_empty(prefix)
         await self._keep_parent(prefix)
         await self._spool.deletions.delete(prefix)
-        self._metadata.directory_removed(prefix)
+        await self._metadata.directory_removed(prefix)
         self._spool.end_epoch()
 
     async def expect_empty(self, prefix: str) -> None:
@@ -109,7 +109,7 @@ class Namespace:
         if name.known is not None:
             await self._preserve(name)
             await self._spool.deletions.delete(name.key)
-            self._metadata.removed([name.key])
+            await self._metadata.removed([name.key])
         if name.spooled is not None:
             self._spool.unlinked(name.spooled)
             await self._spool.journal.synchronize()
@@ -155,7 +155,7 @@ class Namespace:
         await self._spool.publish(spooled, target.key)
         if not is_only_here:
             await self._spool.deletions.delete(name.key)
-            self._metadata.removed([name.key])
+            await self._metadata.removed([name.key])
 
     def _moved(self, key: str, info: ObjectInfo) -> None:
         """Have all who read or write the object `key` go on with `info`."""
@@ -193,4 +193,4 @@ class Namespace:
             attributes = default_attributes(ObjectInfo(prefix, 0, time.time_ns(), ""))
             metadata = metadata_from_attributes(attributes)
             info = await self._store.put(prefix, b"", metadata)
-            self._metadata.stored(info, attributes)
+            await self._metadata.stored(info, attributes)

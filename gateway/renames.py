@@ -78,12 +78,12 @@ class Renames:
         for one in objects:
             copy = copies.get(one.info.key)
             if copy is not None:
-                self._metadata.stored(copy, one.attributes)
+                await self._metadata.stored(copy, one.attributes)
                 on_moved(one.info.key, copy)
         await self._journal.synchronize()  # from here on the originals may be gone
         await self._delete([one.info.key for one in objects])
         if move.source.endswith("/"):
-            self._metadata.directory_removed(move.source)
+            await self._metadata.directory_removed(move.source)
         self._journal.append(Moved(move.number))
         await self._journal.synchronize()
 
@@ -149,7 +149,7 @@ class Renames:
         for prefix in sorted(prefixes):
             attributes = await self._attributes_of(prefix)
             target = move.target + prefix.removeprefix(move.source)
-            self._metadata.directory_made(target, attributes)
+            await self._metadata.directory_made(target, attributes)
 
     async def _attributes_of(self, prefix: str) -> Attributes | None:
         parent = parent_of(prefix[:-1])
@@ -162,6 +162,6 @@ class Renames:
 
     async def _delete(self, keys: list[str]) -> None:
         failed = await self._store.delete(keys)
-        self._metadata.removed([key for key in keys if key not in failed])
+        await self._metadata.removed([key for key in keys if key not in failed])
         for error in failed.values():
             raise error

@@ -164,12 +164,12 @@ class Spool:
             version = file.version
             try:
                 info = await self._uploader.store(file, key)
+                await self.metadata.stored(info, file.attributes)
             except (BackgateError, OSError) as error:
                 if file.key == key:
                     await self._failed(file, error)
                 raise
-            file.stored_as(info, version)
-            self.metadata.stored(info, file.attributes)
+            file.stored_as(info, version)  # known already where listings look
             if file.key is not None and file.key != key:
                 self.renamed(file, key)
             await self._keeping.settle(file)
@@ -270,11 +270,11 @@ class Spool:
                 "%d files are still open for writing: they are kept in the spool, not stored", count
             )
 
-    def set_attributes(self, file: SpooledFile, attributes: Attributes) -> None:
+    async def set_attributes(self, file: SpooledFile, attributes: Attributes) -> None:
         """Give the file attributes: with its object when it is stored, or else in the cache."""
         file.set_attributes(attributes)
         if file.key is not None and not file.is_dirty:
-            self.metadata.attributes_changed(file.key, attributes)
+            await self.metadata.attributes_changed(file.key, attributes)
 
     def adopt(self, file: SpooledFile) -> None:
         """Take up a file that an earlier run of the gateway left."""

@@ -104,21 +104,21 @@ class Asking:
     async def _head(self, key: str, *, is_last: bool) -> Known:
         """Return what the store says of `key`; `is_last`: no listing comes behind it."""
         raw = spans.encoded(key)
-        asked = self._index.read(coverage.sequence)
+        asked = await self._index.read(coverage.sequence)
         try:
             info = await self._store.head(key)
         except InvalidKey as error:
             raise NotFound(f"{error}", key=key) from error
         except NotFound:
-            is_known = self._index.read(names.object_at, raw) is not None
+            is_known = await self._index.read(names.object_at, raw) is not None
             if is_known or is_last:
                 await self._expect_bucket()
             if is_known:
-                self._index.note(own.lost, raw, asked)
+                await self._index.note(own.lost, raw, asked)
         else:
             self._bucket.answered()
-            self._index.note(own.found, info, self.packed(info, None), asked)
-        found = self._index.read(names.object_at, raw)
+            await self._index.note(own.found, info, self.packed(info, None), asked)
+        found = await self._index.read(names.object_at, raw)
         if found is None:
             raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
         return found
@@ -126,12 +126,12 @@ class Asking:
     async def _directory(self, path: str) -> Subdirectory:
         """Return the directory `path/` if the store or, meanwhile, the index has it."""
         prefix = path + "/"
-        asked = self._index.read(coverage.sequence)
+        asked = await self._index.read(coverage.sequence)
         settled = self._settling.settled(asked)
         info = await self._first_below(prefix)
         if info is not None:
-            self._index.note(own.found, info, None, settled)
-        _, directory = self._index.read(names.named, spans.encoded(path))
+            await self._index.note(own.found, info, None, settled)
+        _, directory = await self._index.read(names.named, spans.encoded(path))
         if directory is None:
             raise NotFound(f"{self._store.name}: nothing at {path!r}", key=path)
         return directory

@@ -42,7 +42,7 @@ class Audit:
         while True:
             await trio.sleep(EVERY)
             try:
-                if not self._index.read(progress.progress).is_due:
+                if not (await self._index.read(progress.progress)).is_due:
                     await self.once()
             except StoreError as error:
                 log.info("nothing is compared with the store: %s", error)
@@ -61,13 +61,13 @@ class Audit:
                 break
             audited += 1
             drifted += not is_same
-        self._index.write(progress.compared, audited, drifted)
+        await self._index.write(progress.compared, audited, drifted)
         if drifted and self._freshness.is_exclusive:
-            self._index.write(progress.begin_crawl)
+            await self._index.write(progress.begin_crawl)
         return drifted
 
     async def _some_object(self) -> Known | None:
-        count = self._index.read(progress.progress).objects
+        count = (await self._index.read(progress.progress)).objects
         if not count:
             return None
         return await self._index.read_behind(names.object_number, self._choose(count))

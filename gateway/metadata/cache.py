@@ -31,7 +31,7 @@ from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
 from backgate.gateway.metadata.listings import Listings
 from backgate.gateway.metadata.rows import Known, Subdirectory, packed
-from backgate.gateway.metadata.settling import Settling
+from backgate.gateway.metadata.settling import opened_settling
 from backgate.gateway.metadata.status import Activity, MetadataStatus, status
 from backgate.gateway.metadata.upkeep import Parts, Upkeep
 from backgate.gateway.metadata.whole import below_confirmed
@@ -63,8 +63,9 @@ async def open_metadata(
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     index = Index(directory)
     try:
-        settling = Settling(index, store.abilities.listing.grace)
-        crawler = Crawler(store, index, settling, now_ns)
+        settling = await opened_settling(index, store.abilities.listing.grace)
+        page_size = (await index.read(progress.progress)).page_size
+        crawler = Crawler(store, index, settling, now_ns, page_size)
         errors, requests = Errors(index, now_ns), Requests(store, index)
         freshness, bucket = Freshness(writers, max_age, now_ns), Bucket()
         asking = Asking(store, index, settling, bucket)
@@ -79,7 +80,7 @@ async def open_metadata(
                 nursery.start_soon(Audit(index, asking, freshness).run)
             yield Metadata(store, parts, asking, bucket, upkeep, freshness)
             nursery.cancel_scope.cancel()
-        requests.note()
+        await requests.note()
     finally:
         index.close()
 
@@ -135,10 +136,10 @@ class Metadata:
         """Return the object `key`; `NotFound` when there surely is none."""
         await trio.lowlevel.checkpoint_if_cancelled()
         raw, parent = spans.encoded(key), parent_of(key)
-        found = self._index.read(names.object_at, raw)
+        found = await self._index.read(names.object_at, raw)
         if found is not None and self._freshness.is_exclusive:
             return found
-        if self._is_name_known(parent, raw):
+        if await self._is_name_known(parent, raw):
             if found is None:
                 raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
             return found
@@ -161,12 +162,12 @@ class Metadata:
             text = await self._long_named(prefix, name, text)
         path = prefix + text
         raw = spans.encoded(path)
-        file, directory = self._index.read(names.named, raw)
+        file, directory = await self._index.read(names.named, raw)
         beside = file if directory is not None else None
         found = beside if component.is_beside else directory or file
         if found is not None and self._freshness.is_exclusive:
             return found
-        if self._is_name_known(prefix, raw):
+        if await self._is_name_known(prefix, raw):
             if found is None:
                 raise NotFound(f"{self._store.name}: no {name!r} in {prefix!r}", key=path)
             return found
@@ -207,39 +208,39 @@ class Metadata:
         What the index does not know yet is not among them; `complete` waits for that. Asking again
         with an equal function is cheap.
         """
-        now = self._index.read(progress.progress)
-        confirmed = self._index.read(coverage.span_confirmed, spans.FIRST, spans.END)
+        now = await self._index.read(progress.progress)
+        confirmed = await self._index.read(coverage.span_confirmed, spans.FIRST, spans.END)
         is_old = not self._freshness.is_fresh_pass(confirmed, now.took_ns)
         if is_old and not now.is_due:
             with suppress(StoreError):  # no room: what is known is answered
-                self._index.write(progress.begin_crawl)
+                await self._index.write(progress.begin_crawl)
         return await self._landmarks.objects(is_landmark)
 
-    def stored(self, info: ObjectInfo, attributes: Attributes | None) -> None:
+    async def stored(self, info: ObjectInfo, attributes: Attributes | None) -> None:
         """Note an object that was stored; without attributes, those in `info.metadata` count."""
-        self._index.note(own.stored, info, self._asking.packed(info, attributes))
+        await self._index.note(own.stored, info, self._asking.packed(info, attributes))
 
-    def removed(self, keys: Iterable[str]) -> None:
+    async def removed(self, keys: Iterable[str]) -> None:
         """Note objects that were deleted; the directories that they were in remain."""
-        self._index.note(own.removed, [spans.encoded(key) for key in keys])
+        await self._index.note(own.removed, [spans.encoded(key) for key in keys])
 
-    def attributes_changed(self, key: str, attributes: Attributes) -> None:
+    async def attributes_changed(self, key: str, attributes: Attributes) -> None:
         """Note attributes of an object that are newer than those kept with it."""
-        self._index.note(own.attributes_changed, spans.encoded(key), packed(attributes))
+        await self._index.note(own.attributes_changed, spans.encoded(key), packed(attributes))
 
-    def directory_made(self, prefix: str, attributes: Attributes | None) -> None:
+    async def directory_made(self, prefix: str, attributes: Attributes | None) -> None:
         """Note a directory that was made: it is empty, and complete."""
         data = None if attributes is None else packed(attributes)
         now_ns = self._freshness.now_ns()
-        self._index.note(own.directory_made, spans.encoded(prefix), data, now_ns)
+        await self._index.note(own.directory_made, spans.encoded(prefix), data, now_ns)
 
-    def directory_removed(self, prefix: str) -> None:
+    async def directory_removed(self, prefix: str) -> None:
         """Note an empty directory that was removed, with its marker."""
-        self._index.note(own.directory_removed, spans.encoded(prefix))
+        await self._index.note(own.directory_removed, spans.encoded(prefix))
 
-    def directory_changed(self, prefix: str, attributes: Attributes) -> None:
+    async def directory_changed(self, prefix: str, attributes: Attributes) -> None:
         """Note attributes of a directory."""
-        self._index.note(own.directory_changed, spans.encoded(prefix), packed(attributes))
+        await self._index.note(own.directory_changed, spans.encoded(prefix), packed(attributes))
 
     async def refresh(self, prefix: str = "") -> None:
         """List everything below `prefix` again, and return when that is done."""
@@ -258,20 +259,20 @@ class Metadata:
 
     async def rebuild(self, progress_made: Progress) -> None:
         """Forget everything, list it again, and return when that is done."""
-        total = self._index.read(progress.progress).objects or None
-        settled = self._parts.settling.settled(self._index.read(coverage.sequence))
+        total = (await self._index.read(progress.progress)).objects or None
+        settled = self._parts.settling.settled(await self._index.read(coverage.sequence))
         await self._index.write_behind(total or 0, coverage.forget_all, settled)
 
         async def before_page() -> None:
-            progress_made(self._index.read(progress.progress).objects, total)
+            progress_made((await self._index.read(progress.progress)).objects, total)
             await trio.lowlevel.checkpoint()
 
         await self._upkeep.list_everything(self._store.patience, before_page)
         await before_page()
 
-    def status(self) -> MetadataStatus:
+    async def status(self) -> MetadataStatus:
         """Return how complete the index is, and how listings have gone."""
-        self._parts.requests.note()
+        await self._parts.requests.note()
         activity = Activity(
             self._upkeep.is_crawling,
             self._parts.crawler.page_size,
@@ -279,7 +280,7 @@ class Metadata:
             self._index.trouble,
             self._bucket.trouble,
         )
-        return self._index.read(status, self._index.path, self._freshness, activity)
+        return await self._index.read(status, self._index.path, self._freshness, activity)
 
     async def _level(self, prefix: str, question: Question[T]) -> T:
         """Answer from the index once all names in the directory `prefix` are known."""
@@ -298,26 +299,29 @@ class Metadata:
             with snapshot(db):
                 return confirm(db, raw), question(db)
 
+        async def is_known() -> bool:
+            return await self._index.read(confirm, raw) is not None
+
         await trio.lowlevel.checkpoint_if_cancelled()
-        confirmed, answer = self._index.read(ask)
+        confirmed, answer = await self._index.read(ask)
         if confirmed is not None and not self._freshness.is_fresh(confirmed):
             self._listings.refresh(prefix, is_level=is_level)
         while confirmed is None:
-            before = self._index.openings, self._index.read(coverage.epoch)
+            before = self._index.openings, await self._index.read(coverage.epoch)
             await self._listings.wait(
                 prefix,
                 is_level=is_level,
-                is_known=lambda: self._index.read(confirm, raw) is not None,
+                is_known=is_known,
                 patience=self._patience,
             )
-            confirmed, answer = self._index.read(ask)
-            if before == (self._index.openings, self._index.read(coverage.epoch)):
+            confirmed, answer = await self._index.read(ask)
+            if before == (self._index.openings, await self._index.read(coverage.epoch)):
                 break  # listed whole; what still does not count as complete does not exist
         return answer
 
-    def _is_name_known(self, parent: str, path: bytes) -> bool:
+    async def _is_name_known(self, parent: str, path: bytes) -> bool:
         """True when it is sure what `path` is, in the directory `parent`; it may be old."""
-        confirmed = self._index.read(coverage.name_confirmed, spans.encoded(parent), path)
+        confirmed = await self._index.read(coverage.name_confirmed, spans.encoded(parent), path)
         if confirmed is None:
             return False
         if not self._freshness.is_fresh(confirmed):

@@ -7,7 +7,7 @@ it is never again taken to list in order.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from backgate.gateway.metadata import coverage, merge, progress
@@ -28,11 +28,16 @@ class Crawler:
     """Lists `store` into `index`; any number of listings at once."""
 
     def __init__(
-        self, store: ObjectStore, index: Index, settling: Settling, now_ns: Callable[[], int]
+        self,
+        store: ObjectStore,
+        index: Index,
+        settling: Settling,
+        now_ns: Callable[[], int],
+        page_size: int | None,
     ) -> None:
         self._name, self._abilities = store.name, store.abilities
         self._index, self._settling, self._now_ns = index, settling, now_ns
-        self._pages = Pages(store, index, settling, now_ns)
+        self._pages = Pages(store, index, settling, now_ns, page_size)
         self._starts_anywhere = True  # until it is seen not to
         self.news = News()  # told when a page has been let in
         is_sure = store.abilities.listing.order_is_sure
@@ -64,8 +69,8 @@ class Crawler:
         Without `is_refresh` only those that no page has told yet. Raises as `level`.
         """
 
-        def begin() -> Pass:
-            one = self._begin(prefix, patience, is_level=False)
+        async def begin() -> Pass:
+            one = await self._begin(prefix, patience, is_level=False)
             return one if is_refresh else replace(one, since=0)
 
         await self._repeat(begin, at_once)
@@ -76,30 +81,30 @@ class Crawler:
         Awaits `before_page` before each page. Raises as `level`.
         """
         done = await self._repeat(lambda: self._resume(patience), before_page)
-        self._index.write(progress.crawl_ended, done.question.number, self._now_ns())
+        await self._index.write(progress.crawl_ended, done.question.number, self._now_ns())
 
-    def _begin(self, prefix: str, patience: float, *, is_level: bool) -> Pass:
-        number = self._index.write(progress.new_pass)
-        begun, begun_ns = self._index.read(coverage.sequence), self._now_ns()
+    async def _begin(self, prefix: str, patience: float, *, is_level: bool) -> Pass:
+        number = await self._index.write(progress.new_pass)
+        begun, begun_ns = await self._index.read(coverage.sequence), self._now_ns()
         question = Question(prefix, is_level, number, patience)
         settled = self._settling.settled(begun)
         return Pass(question, begun, settled, begun_ns, number, at_once)
 
-    def _resume(self, patience: float) -> Pass:
-        settled = self._settling.settled(self._index.read(coverage.sequence))
-        due = self._index.write(progress.resumed, settled, self._now_ns())
+    async def _resume(self, patience: float) -> Pass:
+        settled = self._settling.settled(await self._index.read(coverage.sequence))
+        due = await self._index.write(progress.resumed, settled, self._now_ns())
         question = Question("", False, due.number, patience, token=due.token)
         return Pass(question, due.begun, due.settled, due.begun_ns, due.number, at_once)
 
-    async def _repeat(self, begin: Callable[[], Pass], before_page: BeforePage) -> Pass:
+    async def _repeat(self, begin: Callable[[], Awaitable[Pass]], before_page: BeforePage) -> Pass:
         """Make a pass, another when what it was built on turns out to be gone."""
         while True:
-            one = replace(begin(), before_page=before_page)
+            one = replace(await begin(), before_page=before_page)
             try:
                 await self._run(one)
             except OutOfOrder:
                 log.warning("%s: does not list in order: listing it anew", self._name)
-                self._index.write(coverage.distrust_order)
+                await self._index.write(coverage.distrust_order)
             except NotFromThere:
                 log.info("%s: cannot list from a key on: listing from the start", self._name)
                 self._starts_anywhere = False
@@ -109,7 +114,7 @@ class Crawler:
                 return one
 
     async def _run(self, one: Pass) -> None:
-        ordering, is_sure = self._ordering(), self._abilities.listing.order_is_sure
+        ordering, is_sure = await self._ordering(), self._abilities.listing.order_is_sure
         if ordering == coverage.REFUTED or not self._starts_anywhere:
             await self._unordered.run(one)
         elif one.question.is_level:
@@ -120,14 +125,16 @@ class Crawler:
         elif not await self._unordered.run(one):
             log.warning("%s: does not list in order: passes are compared whole", self._name)
             is_relied_on = ordering == coverage.PROVEN
-            self._index.write(coverage.distrust_order if is_relied_on else coverage.refute_order)
+            await self._index.write(
+                coverage.distrust_order if is_relied_on else coverage.refute_order
+            )
         elif not one.question.prefix:
-            self._index.write(coverage.prove_order)
+            await self._index.write(coverage.prove_order)
 
-    def _ordering(self) -> int:
+    async def _ordering(self) -> int:
         if not self._abilities.lists_in_order:
             return coverage.REFUTED
-        return self._index.read(coverage.ordering)
+        return await self._index.read(coverage.ordering)
 
     async def _level_in_order(self, one: Pass) -> None:
         at, question = one.first, one.question
@@ -141,5 +148,5 @@ class Crawler:
                 break
             question = answer.following(question)
         done = (one.first, one.begun, one.settled, one.begun_ns)
-        self._index.write(merge.level_done, *done)
+        await self._index.write(merge.level_done, *done)
         self.news.tell()

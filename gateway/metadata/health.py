@@ -18,17 +18,17 @@ class Errors:
         self._index, self._now_ns = index, now_ns
         self._is_noted = True  # there may be one of an earlier process
 
-    def failed(self, error: StoreError) -> None:
+    async def failed(self, error: StoreError) -> None:
         """Note that a listing has failed for good, or goes on failing."""
         self._is_noted = True
         with suppress(StoreError):  # then it is the disk that has the blame
-            self._index.write(progress.failed, str(error), self._now_ns())
+            await self._index.write(progress.failed, str(error), self._now_ns())
 
-    def succeeded(self) -> None:
+    async def succeeded(self) -> None:
         """Note that a listing has succeeded."""
         if self._is_noted:
             with suppress(StoreError):
-                self._index.write(progress.succeeded)
+                await self._index.write(progress.succeeded)
                 self._is_noted = False
 
 
@@ -39,10 +39,10 @@ class Requests:
         self._counters, self._index = store.counters, index
         self._noted = self._counters.requests[VERB]
 
-    def note(self) -> None:
+    async def note(self) -> None:
         """Bring the index up to date."""
         count = self._counters.requests[VERB] - self._noted
         if count:
             with suppress(StoreError):
-                self._index.write(progress.requested, count)
+                await self._index.write(progress.requested, count)
                 self._noted += count

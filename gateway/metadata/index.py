@@ -83,13 +83,13 @@ class Index:
         """The number of the last change that this process knows of."""
         return self.changes.generation
 
-    def read(
+    async def read(
         self, question: Callable[Concatenate[sqlite3.Connection, P], T], *a: P.args, **k: P.kwargs
     ) -> T:
         """Return the answer to a quick question; on trio's thread."""
         return self._whatever_it_takes(lambda: question(self._file.front, *a, **k))
 
-    def write(
+    async def write(
         self, change: Callable[Concatenate[Transaction, P], T], *a: P.args, **k: P.kwargs
     ) -> T:
         """Make a small change; it is committed when this returns. On trio's thread.
@@ -102,7 +102,7 @@ class Index:
             self._mend_or_refuse(self._file, error)
             return self._commit(change, *a, **k)
 
-    def note(
+    async def note(
         self, change: Callable[Concatenate[Transaction, P], T], *a: P.args, **k: P.kwargs
     ) -> T:
         """Make a small change that must not be lost, for the store has made it too.
@@ -121,16 +121,16 @@ class Index:
         """Make a change of about `size` rows, in a thread if many; as `write`."""
         if size <= FEW:
             await trio.lowlevel.checkpoint()
-            return self.write(change, *a, **k)
+            return await self.write(change, *a, **k)
         file = self._file
         try:
             run = partial(self._commit_behind, file, size, change, *a, **k)
             transaction, result = await trio.to_thread.run_sync(run, limiter=self._limiter)
         except sqlite3.DatabaseError as error:
             self._mend_or_refuse(file, error)
-            return self.write(change, *a, **k)
+            return await self.write(change, *a, **k)
         if file is not self._file:  # it was replaced meanwhile, and this change with it
-            return self.write(change, *a, **k)
+            return await self.write(change, *a, **k)
         self._took(transaction)
         return result
 
@@ -152,18 +152,18 @@ class Index:
         except sqlite3.DatabaseError as error:
             if fault_of(error) is not Fault.DISK:  # it may be the connection that cannot be had
                 self._mend(file, error)
-            return self.read(question, *a, **k)
+            return await self.read(question, *a, **k)
 
-    def poll(self) -> None:
+    async def poll(self) -> None:
         """Look what others have done: to the index, to its file, to the disk under it."""
         if schema.inode(self.path) != self._file.inode:
             log.warning("%s: was replaced by another process", self.path)
             self._reopen()
             return
-        version = self.read(_data_version)
+        version = await self.read(_data_version)
         if version != self._version:
             self._version = version
-            sequence = self.read(coverage.sequence)
+            sequence = await self.read(coverage.sequence)
             if sequence != self.generation:
                 self.changes.lost_track(sequence)
         if trio.current_time() >= self._not_before:
@@ -198,7 +198,7 @@ class Index:
         self._open_file(_first())
         if self.is_lone:
             schema.remove_others(self.path)
-            self.note(progress.judge_leftovers, self._boot)
+            self._whatever_it_takes(lambda: self._commit(progress.judge_leftovers, self._boot))
         self._whatever_it_takes(lambda: self._file.enter(self._boot))
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         self.changes = Changes(coverage.sequence(self._file.front))

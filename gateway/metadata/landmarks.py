@@ -39,13 +39,13 @@ class Landmarks:
         if changed is not None:  # else so much has changed while it was looked through: next time
             found.generation = self._index.generation
             for key in changed:
-                self._update(found, key, is_landmark)
+                await self._update(found, key, is_landmark)
         return [found.objects[key] for key in sorted(found.objects)]
 
-    def _update(self, found: _Found, key: bytes, is_landmark: IsLandmark) -> None:
+    async def _update(self, found: _Found, key: bytes, is_landmark: IsLandmark) -> None:
         if not is_landmark(spans.decoded(key)):
             return
-        one = self._index.read(names.object_at, key)
+        one = await self._index.read(names.object_at, key)
         if one is not None:
             found.objects[key] = one.info
         else:

@@ -1,7 +1,7 @@
 """Listings that somebody waits for, or that run behind an answer: one for all who want the same."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -44,7 +44,12 @@ class Listings:
             self._start(prefix, is_level, is_refresh=True)
 
     async def wait(
-        self, prefix: str, *, is_level: bool, is_known: Callable[[], bool], patience: float
+        self,
+        prefix: str,
+        *,
+        is_level: bool,
+        is_known: Callable[[], Awaitable[bool]],
+        patience: float,
     ) -> None:
         """List `prefix`, and return when that has ended or what is wanted is known.
 
@@ -54,7 +59,7 @@ class Listings:
         listing.waiters += 1
         try:
             with trio.move_on_after(patience) as scope:
-                while not listing.is_done and not is_known():
+                while not listing.is_done and not await is_known():
                     await self._crawler.news.wait()
         finally:
             listing.waiters -= 1
@@ -82,10 +87,10 @@ class Listings:
         try:
             await self._list(prefix, is_level, listing, is_refresh)
             listing.is_whole = True
-            self._errors.succeeded()
+            await self._errors.succeeded()
         except StoreError as error:
             listing.error = error
-            self._errors.failed(error)
+            await self._errors.failed(error)
             if not listing.waiters:
                 log.warning("%r could not be refreshed: %s", prefix, error)
                 self._not_before = trio.current_time() + BREATH
@@ -107,7 +112,7 @@ class Listings:
                 if listing.error is None:
                     log.warning("%r cannot be listed, trying again: %s", prefix, error)
                 listing.error = error
-                self._errors.failed(error)
+                await self._errors.failed(error)
             else:
                 return
             await trio.sleep(pause)

@@ -85,13 +85,18 @@ class Pages:
     """Asks `store` for pages, and learns how many keys they may have."""
 
     def __init__(
-        self, store: ObjectStore, index: Index, settling: Settling, now_ns: Callable[[], int]
+        self,
+        store: ObjectStore,
+        index: Index,
+        settling: Settling,
+        now_ns: Callable[[], int],
+        page_size: int | None,
     ) -> None:
         self._store = store.patient(0)
         self._index, self._settling, self._now_ns = index, settling, now_ns
         largest = min(LARGEST, store.abilities.limits.page_max)
         first = CAREFUL if store.abilities.listing.is_slow else largest
-        size = index.read(progress.progress).page_size or first
+        size = page_size or first
         self._flat = Pace(size, largest)
         self._level = Pace(size, largest, smallest)
 
@@ -117,7 +122,7 @@ class Pages:
             raise StoreError(f"{self._store.name}: cannot be listed: {error}") from error
 
     async def _attempt(self, question: Question) -> Answer:
-        asked, asked_ns = self._index.read(coverage.sequence), self._now_ns()
+        asked, asked_ns = await self._index.read(coverage.sequence), self._now_ns()
         settled = self._settling.settled(asked)
         pace = self._level if question.is_level else self._flat
         limit = question.limit or pace.size
@@ -133,13 +138,15 @@ class Pages:
         except Unreachable as error:
             if error.retry_after is None and question.limit is None:
                 pace.failed(limit, trio.current_time() - began, trio.current_time())
-            self._index.write(progress.page_failed, self._flat.size)
+            await self._index.write(progress.page_failed, self._flat.size)
             if question.is_level and pace.is_hopeless and await self._answers(question.prefix):
                 raise Hopeless from error
             raise
         if question.limit is None:
             pace.succeeded(limit, trio.current_time())
-        self._index.write(progress.page_told, self._flat.size, question.number, len(page.objects))
+        await self._index.write(
+            progress.page_told, self._flat.size, question.number, len(page.objects)
+        )
         self._judge(question, page)
         objects = {spans.encoded(info.key): info for info in page.objects}
         self._judge_start(question, objects)

@@ -7,6 +7,7 @@ a page counts as if it had been asked for that much earlier.
 import sqlite3
 import time
 from collections import deque
+from collections.abc import Iterable
 
 import trio
 
@@ -18,13 +19,11 @@ STEP = 1.0  # seconds between two moments that are told apart
 
 
 class Settling:
-    """Knows of the changes of `index` which were made at least `grace` seconds ago."""
+    """Knows of the changes of an index which were made at least `grace` seconds ago."""
 
-    def __init__(self, index: Index, grace: float) -> None:
-        self._index, self._grace = index, grace
-        self._moments: deque[tuple[float, int]] = deque()  # trio's time, the last change by then
-        if grace:
-            self._moments.extend(self._remembered())
+    def __init__(self, grace: float, remembered: Iterable[tuple[float, int]] = ()) -> None:
+        self._grace = grace
+        self._moments = deque(remembered)  # trio's time, the last change by then
 
     def settled(self, asked: int) -> int:
         """Return the last change that a listing asked for now shows, `asked` being the last."""
@@ -38,15 +37,21 @@ class Settling:
         at, change = self._moments[0]
         return min(change, asked) if at <= now - self._grace else 0
 
-    def _remembered(self) -> list[tuple[float, int]]:
-        """What an earlier process noted of its own changes; a time to come counts as now."""
-        now, now_ns = trio.current_time(), time.time_ns()
-        rows = self._index.read(_moments)
-        ages = [(max(0.0, (now_ns - at_ns) / SECOND_NS), change) for change, at_ns in rows]
-        found = [(now - age, change) for age, change in ages]
-        if all(age > self._grace + STEP for age, _ in ages):
-            found.append((now - self._grace, self._index.read(coverage.sequence)))
-        return found
+
+async def opened_settling(index: Index, grace: float) -> Settling:
+    """Return what knows of the changes of `index`, those of an earlier process among them.
+
+    What it noted at a time that is still to come counts as noted now.
+    """
+    if not grace:
+        return Settling(grace)
+    now, now_ns = trio.current_time(), time.time_ns()
+    rows = await index.read(_moments)
+    ages = [(max(0.0, (now_ns - at_ns) / SECOND_NS), change) for change, at_ns in rows]
+    found = [(now - age, change) for age, change in ages]
+    if all(age > grace + STEP for age, _ in ages):
+        found.append((now - grace, await index.read(coverage.sequence)))
+    return Settling(grace, found)
 
 
 def _moments(db: sqlite3.Connection) -> list[tuple[int, int]]:

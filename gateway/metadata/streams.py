@@ -133,11 +133,11 @@ class _Run:
     async def _walk(self, stretch: _Stretch) -> None:
         one, question, lost_at = self._pass, self._pass.question, b""
         while True:
-            start = self._index.read(coverage.gap, stretch.at, stretch.stop, one.since)
+            start = await self._index.read(coverage.gap, stretch.at, stretch.stop, one.since)
             if start is None:
                 return
             if start != stretch.at:
-                self._jump(stretch, start)
+                await self._jump(stretch, start)
                 question = replace(question, token=None)
             await one.before_page()
             try:
@@ -163,12 +163,12 @@ class _Run:
         stretch.pages += 1
         self._progress.tell()
 
-    def _jump(self, stretch: _Stretch, start: bytes) -> None:
+    async def _jump(self, stretch: _Stretch, start: bytes) -> None:
         """Go on at `start`, or at the nearest key before it that can be named to the store."""
         if start.endswith(b"\0"):
             stretch.at, stretch.after = start, spans.decoded(start[:-1])
             return
-        known = self._index.read(names.last_before, self._pass.first, start)
+        known = await self._index.read(names.last_before, self._pass.first, start)
         if known is not None and spans.successor(known) > stretch.at:
             stretch.at, stretch.after = spans.successor(known), spans.decoded(known)
 

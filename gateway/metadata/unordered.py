@@ -37,7 +37,7 @@ class Unordered:
             last = max([last, *(key for key, _ in answer.objects[-1:]), *answer.prefixes[-1:]])
             size = len(answer.objects) + len(answer.prefixes)
             await self._index.write_behind(size, merge.marked, one.told(answer, b""))
-            self._index.write(progress.reached, question.number, answer.token)
+            await self._index.write(progress.reached, question.number, answer.token)
             if answer.token is None:
                 break
             question = answer.following(question)
@@ -56,9 +56,9 @@ class Unordered:
                 at = await self._index.write_behind(merge.CHUNK, merge.sweep, at, end, *since)
         if one.question.is_level:
             done = (one.first, one.begun, one.settled, one.begun_ns)
-            self._index.write(merge.level_done, *done)
+            await self._index.write(merge.level_done, *done)
         else:
-            self._index.write(merge.flat_done, one.first, number, one.begun, one.begun_ns)
+            await self._index.write(merge.flat_done, one.first, number, one.begun, one.begun_ns)
 
 
 def _goes_on(answer: Answer, last: bytes) -> bool:

@@ -65,7 +65,7 @@ class Upkeep:
                 is_done = await self._crawl_if_due()
             except StoreError as error:
                 log.warning("the index cannot be completed: %s", error)
-                self._parts.errors.failed(error)
+                await self._parts.errors.failed(error)
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
@@ -77,23 +77,23 @@ class Upkeep:
 
         Raises `StoreError` when a page cannot be had in `patience` seconds.
         """
-        number = self._index.write(progress.begin_crawl)
-        while self._index.read(progress.is_due, number):
+        number = await self._index.write(progress.begin_crawl)
+        while await self._index.read(progress.is_due, number):
             with self._turn() as is_held:
                 if is_held:
                     await self._parts.crawler.everything(patience, before_page)
-                    self._parts.errors.succeeded()
+                    await self._parts.errors.succeeded()
                     return
             await before_page()
             await trio.sleep(POLL)
 
     async def _look(self) -> None:
-        self._index.poll()
-        self._parts.requests.note()
-        sequence = self._index.read(coverage.sequence)
+        await self._index.poll()
+        await self._parts.requests.note()
+        sequence = await self._index.read(coverage.sequence)
         settled = self._parts.settling.settled(sequence)
         if self._index.is_log_long:
-            self._index.write(coverage.forget_removed, settled)
+            await self._index.write(coverage.forget_removed, settled)
             await self._index.fold()
 
     @contextmanager
@@ -117,7 +117,7 @@ class Upkeep:
 
     async def _crawl_if_due(self) -> bool:
         """Return True when everything has been listed, False when it need not or somebody does."""
-        if not self._index.read(is_crawl_due):
+        if not await self._index.read(is_crawl_due):
             return False
         with self._turn() as is_held:
             if not is_held:
@@ -127,12 +127,12 @@ class Upkeep:
                 await self._parts.crawler.everything(float("inf"), self._parts.listings.quiet)
             finally:
                 self.is_crawling = False
-        self._parts.errors.succeeded()
-        log.info("the index is complete: %d objects", self._objects())
+        await self._parts.errors.succeeded()
+        log.info("the index is complete: %d objects", await self._objects())
         return True
 
-    def _objects(self) -> int:
-        return self._index.read(progress.progress).objects
+    async def _objects(self) -> int:
+        return (await self._index.read(progress.progress)).objects
 
 
 def is_crawl_due(db: sqlite3.Connection) -> bool:

@@ -49,7 +49,7 @@ async def test_an_object_that_was_found_is_told_as_a_path_below_the_mount(
 ) -> None:
     memory.delete(["web/new"])
     await repository.metadata.refresh()
-    repository.metadata.stored(memory.put("web/own", b"1"), None)
+    await repository.metadata.stored(memory.put("web/own", b"1"), None)
     changed = _changed(repository, view, top)  # type: ignore[arg-type]
     memory.put("web/new", b"1")
     await repository.metadata.refresh()
@@ -61,6 +61,6 @@ async def test_what_the_mount_changed_itself_is_not_told(
     repository: Repository, memory: Memory, autojump_clock: trio.testing.MockClock
 ) -> None:
     changed = _changed(repository, "all", "")
-    repository.metadata.stored(memory.put("web/own", b"1"), None)
+    await repository.metadata.stored(memory.put("web/own", b"1"), None)
 
     assert await changed() == []

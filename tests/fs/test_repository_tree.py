@@ -498,11 +498,11 @@ async def test_bytes_under_a_key_that_ends_in_a_slash_are_a_file(tmp_path: Path)
 
 async def test_statfs_shows_the_configured_capacity(tmp_path: Path) -> None:
     async with opened(tmp_path, memory()) as repository:
-        assert repository.tree.space().free >= 1 << 50
+        assert (await repository.tree.space()).free >= 1 << 50
     configured = msgspec.structs.replace(CONFIG, capacity=1 << 30)
     async with opened(tmp_path, memory(), configured) as repository:
         await write(repository.tree, "a", bytes(1000))
-        space = repository.tree.space()
+        space = await repository.tree.space()
         assert (space.total, space.free) == (1 << 30, (1 << 30) - 1000)
 
 

@@ -10,8 +10,9 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -48,7 +49,10 @@ def draining(until: Path) -> Backing:
     def pending() -> Pending:
         return Pending(0, 0) if until.exists() else Pending(1, 5 * 1024**2)
 
-    return Backing(drain=drain, pending=pending, status=lambda: {"target": "memory"})
+    async def status() -> Mapping[str, Any]:
+        return {"target": "memory"}
+
+    return Backing(drain=drain, pending=pending, status=status)
 
 
 @pytest.fixture

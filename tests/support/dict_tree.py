@@ -183,7 +183,7 @@ class DictTree:
     async def synchronize(self, directory: Entry) -> None:
         await self.note("synchronize", directory.name)
 
-    def space(self) -> Space:
+    async def space(self) -> Space:
         return SPACE
 
     def add(self, path: str, node: Node) -> Node:

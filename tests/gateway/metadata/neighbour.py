@@ -19,9 +19,9 @@ async def main(directory: str) -> None:
         for line in sys.stdin:
             word, key = line.split()
             if word == "stored":
-                metadata.stored(ObjectInfo(key, 1, 1, "etag"), None)
+                await metadata.stored(ObjectInfo(key, 1, 1, "etag"), None)
             elif word == "removed":
-                metadata.removed([key])
+                await metadata.removed([key])
             print("done", flush=True)
 
 

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import trio
+from support.at_once import at_once
 
 from backgate.gateway.errors import Unreachable
 from backgate.gateway.metadata.audit import EVERY, SAMPLE, Audit
@@ -26,7 +27,7 @@ async def test_an_index_that_is_right_passes(open_cache: OpenCache, memory: Memo
         await metadata.complete()
 
         assert await audit_of(metadata).once() == 0
-        status = metadata.status()
+        status = await metadata.status()
 
     assert (status.audited, status.drifted, status.is_due) == (SAMPLE, 0, False)
 
@@ -42,7 +43,7 @@ async def test_drift_is_said_and_mended_and_everything_is_listed_again(
         memory.put("b", b"22")
 
         drifted = await audit_of(metadata).once()
-        status = metadata.status()
+        status = await metadata.status()
         found = [info.size for info in await metadata.below("")]
 
     assert drifted == 2
@@ -61,7 +62,7 @@ async def test_shared_writers_may_change_what_they_like(
         memory.put("a", b"22")
 
         assert await audit_of(metadata).once() == SAMPLE - 7
-        assert not metadata.status().is_due
+        assert not (await metadata.status()).is_due
 
     assert "another version" not in caplog.text
 
@@ -74,7 +75,7 @@ async def test_own_writes_are_no_drift(open_cache: OpenCache, memory: Memory) ->
 
         def changing(key: str) -> object:
             info = head(key)
-            metadata.stored(memory.put("a", b"22"), None)
+            at_once(metadata.stored(memory.put("a", b"22"), None))
             return info
 
         memory.head = changing  # type: ignore[method-assign, assignment]
@@ -90,7 +91,7 @@ async def test_a_store_that_is_away_is_no_drift(open_cache: OpenCache, memory: M
         hasty = metadata.patient(0)
 
         assert await audit_of(hasty).once() == 0
-        assert metadata.status().audited == 0
+        assert (await metadata.status()).audited == 0
 
 
 async def test_a_mount_compares_a_sample_every_hour(
@@ -100,4 +101,4 @@ async def test_a_mount_compares_a_sample_every_hour(
     async with open_cache(crawls=True) as metadata:
         await trio.sleep(2.5 * EVERY)
 
-        assert metadata.status().audited == 2 * SAMPLE
+        assert (await metadata.status()).audited == 2 * SAMPLE

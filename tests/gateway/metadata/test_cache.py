@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 import trio
 import trio.testing
+from support.at_once import at_once
 
 from backgate.gateway.attributes import Attributes, metadata_from_attributes
 from backgate.gateway.errors import NotFound, Refused, StoreError, Unreachable
@@ -129,11 +130,11 @@ async def test_a_directory_that_cannot_be_listed_is_an_error_and_never_empty(
         waited = trio.current_time() - began
         with pytest.raises(StoreError, match="403"):
             await metadata.below("d/")
-        status = metadata.status()
+        status = await metadata.status()
         memory.faults.clear()
 
         assert await names(metadata, "d/") == ["x"]
-        assert metadata.status().last_error is None
+        assert (await metadata.status()).last_error is None
 
     assert waited == pytest.approx(60)
     assert status.last_error == "403"
@@ -160,10 +161,10 @@ async def test_an_error_is_told_by_every_process_until_a_listing_succeeds(
             await metadata.patient(1).children("d/")
 
     async with open_cache() as metadata:
-        before = metadata.status()
+        before = await metadata.status()
         memory.faults.clear()
         await names(metadata, "d/")
-        after = metadata.status()
+        after = await metadata.status()
 
     assert (before.last_error, after.last_error) == ("403", None)
 
@@ -206,13 +207,13 @@ async def test_a_bucket_that_vanishes_and_returns_costs_no_name(
         known = await metadata.look_up("d/x")
         shown = await names(metadata, "d/")
         await trio.sleep(1)
-        status = metadata.status()
+        status = await metadata.status()
         memory.faults.clear()
         memory.put("e/y", b"22")
         await trio.sleep(100)
         later = await metadata.look_up("e/y")
 
-        assert metadata.status().last_error is None
+        assert (await metadata.status()).last_error is None
 
     assert not isinstance(unknown.value, NotFound)
     assert (known.info.size, shown, later.info.size) == (1, ["x"], 2)
@@ -326,7 +327,7 @@ async def test_a_refresh_that_fails_leaves_the_old_answer(
         shown = await names(metadata, "d/")
         await trio.testing.wait_all_tasks_blocked()
         again = await names(metadata, "d/")
-        status = metadata.status()
+        status = await metadata.status()
 
     assert shown == again == ["x"]
     assert "could not be refreshed" in caplog.text
@@ -337,7 +338,7 @@ async def test_what_another_version_replaced_loses_its_attributes(
     open_cache: OpenCache, memory: Memory
 ) -> None:
     async with open_cache() as metadata:
-        metadata.stored(memory.put("x", b"1"), ATTRIBUTES)
+        await metadata.stored(memory.put("x", b"1"), ATTRIBUTES)
         await metadata.refresh()
         kept = await metadata.look_up("x")
         memory.put("x", b"22")
@@ -354,11 +355,11 @@ async def test_attributes_that_were_changed_here_outlive_a_listing_and_a_restart
     open_cache: OpenCache, memory: Memory
 ) -> None:
     async with open_cache() as metadata:
-        metadata.stored(memory.put("x", b"1"), None)
-        metadata.attributes_changed("x", ATTRIBUTES)
-        metadata.directory_made("d/", None)
-        metadata.stored(memory.put("d/", b""), None)
-        metadata.directory_changed("d/", ATTRIBUTES)
+        await metadata.stored(memory.put("x", b"1"), None)
+        await metadata.attributes_changed("x", ATTRIBUTES)
+        await metadata.directory_made("d/", None)
+        await metadata.stored(memory.put("d/", b""), None)
+        await metadata.directory_changed("d/", ATTRIBUTES)
         await metadata.refresh()
 
     async with open_cache() as metadata:
@@ -375,7 +376,7 @@ async def test_a_marker_tells_the_attributes_of_its_directory(
     attributes = Attributes(mode=0o40700, uid=7, gid=8, mtime_ns=1)
     info = memory.put("d/", b"", metadata_from_attributes(attributes))
     async with open_cache() as metadata:
-        metadata.stored(info, None)
+        await metadata.stored(info, None)
 
         assert await metadata.look_up_name("", "d") == Subdirectory("d/", attributes)
 
@@ -384,7 +385,7 @@ async def test_a_directory_that_was_made_here_is_complete_and_empty(
     open_cache: OpenCache, memory: Memory
 ) -> None:
     async with open_cache() as metadata:
-        metadata.directory_made("d/", ATTRIBUTES)
+        await metadata.directory_made("d/", ATTRIBUTES)
 
         assert await metadata.is_empty("d/")
         with pytest.raises(NotFound):
@@ -400,10 +401,10 @@ async def test_a_directory_stays_when_its_last_file_is_removed_until_it_is_remov
     async with open_cache() as metadata:
         await metadata.complete()
         memory.delete(["a/b/c"])
-        metadata.removed(["a/b/c"])
+        await metadata.removed(["a/b/c"])
         shown = await names(metadata, "a/")
         empty = await metadata.is_empty("a/b/")
-        metadata.directory_removed("a/b/")
+        await metadata.directory_removed("a/b/")
 
         assert (shown, empty) == (["b"], True)
         assert await names(metadata, "a/") == []
@@ -483,7 +484,7 @@ async def test_an_answer_that_was_asked_for_before_a_deletion_does_not_bring_the
         def late(key: str) -> ObjectInfo:
             info = head(memory, key)
             memory.delete([key])
-            metadata.removed([key])
+            at_once(metadata.removed([key]))
             return info
 
         memory.head = late  # type: ignore[method-assign]
@@ -502,7 +503,7 @@ async def test_the_crawl_completes_the_index_by_itself(
         memory.put(f"d/{number}", b"12")
     async with open_cache(crawls=True) as metadata:
         await trio.sleep(10)
-        status = metadata.status()
+        status = await metadata.status()
 
     assert (status.objects, status.bytes, status.coverage) == (30, 60, 1.0)
     assert not status.is_crawling
@@ -520,10 +521,10 @@ async def test_the_crawl_goes_on_when_credentials_are_renewed(
     memory.faults = [Fault(verb="page", error=denied)]
     async with open_cache(crawls=True) as metadata:
         await trio.sleep(100)
-        before = metadata.status()
+        before = await metadata.status()
         memory.faults.clear()
         await trio.sleep(1000)
-        after = metadata.status()
+        after = await metadata.status()
 
     assert (before.is_complete, before.last_error) == (False, "403")
     assert (after.is_complete, after.last_error) == (True, None)
@@ -538,12 +539,12 @@ async def test_only_one_of_two_caches_crawls(
     memory.faults = [Fault(verb="page", times=20, error=away)]
     async with open_cache(crawls=True) as one, open_cache(crawls=True) as other:
         await trio.sleep(10)
-        crawling = [cache.status().is_crawling for cache in (one, other)]
+        crawling = [(await cache.status()).is_crawling for cache in (one, other)]
         await trio.sleep(1000)
 
         assert sorted(crawling) == [False, True]
-        assert one.status().is_complete
-        assert other.status().is_complete
+        assert (await one.status()).is_complete
+        assert (await other.status()).is_complete
 
 
 async def test_landmarks_follow_changes(open_cache: OpenCache, memory: Memory) -> None:
@@ -558,9 +559,9 @@ async def test_landmarks_follow_changes(open_cache: OpenCache, memory: Memory) -
         await metadata.complete()
         first = await metadata.landmarks(is_landmark)
         asked.clear()
-        metadata.stored(memory.put("e.tar", b"1"), None)
-        metadata.stored(memory.put("f", b"1"), None)
-        metadata.removed(["a.tar"])
+        await metadata.stored(memory.put("e.tar", b"1"), None)
+        await metadata.stored(memory.put("f", b"1"), None)
+        await metadata.removed(["a.tar"])
         second = await metadata.landmarks(is_landmark)
 
     assert [info.key for info in first] == ["a.tar", "c/d.tar"]
@@ -592,7 +593,7 @@ async def test_rebuild_forgets_what_is_not_in_the_store(
     memory.put("x", b"1")
     told: list[tuple[int, int | None]] = []
     async with open_cache() as metadata:
-        metadata.stored(ObjectInfo("ghost", 1, 1, "etag"), None)
+        await metadata.stored(ObjectInfo("ghost", 1, 1, "etag"), None)
         await metadata.rebuild(lambda done, total: told.append((done, total)))
         shown = await names(metadata, "")
 

@@ -61,7 +61,7 @@ async def test_pages_shrink_until_the_store_answers(
 ) -> None:
     async with open_cache() as metadata:
         found = await below(metadata)
-        status = metadata.status()
+        status = await metadata.status()
 
     assert found == KEYS
     assert status.page_size <= 124
@@ -97,7 +97,7 @@ async def test_a_level_is_not_listed_flat_because_the_store_is_away(
     memory.faults = [Fault(verb="page", times=30, error=lambda: Unreachable("no connection"))]
     async with open_cache() as metadata:
         await metadata.children("")
-        status = metadata.status()
+        status = await metadata.status()
 
     assert not status.is_complete
 
@@ -136,10 +136,10 @@ async def test_a_crawl_that_was_interrupted_repeats_no_more_than_the_page_on_its
     for _ in range(3):
         scope = trio.CancelScope()
         async with open_cache() as metadata:
-            while_crawling = metadata.status()
+            while_crawling = await metadata.status()
             with scope:
                 await metadata._parts.crawler.everything(60)
-            status = metadata.status()
+            status = await metadata.status()
 
     assert not while_crawling.is_complete
     assert status.is_complete
@@ -259,7 +259,7 @@ async def test_a_key_listed_out_of_order_is_noticed_and_nothing_is_lost(
     memory.page = backwards  # type: ignore[method-assign]
     async with open_cache() as metadata:
         found = await below(metadata)
-        status = metadata.status()
+        status = await metadata.status()
 
     assert found == KEYS
     assert not status.lists_in_order
@@ -278,7 +278,7 @@ async def test_on_demand_listings_go_before_the_crawl(
         crawled = memory.requests.count(("page", ""))
         await trio.sleep(10)
 
-        assert metadata.status().is_complete
+        assert (await metadata.status()).is_complete
 
     assert crawled <= 2
 
@@ -312,10 +312,10 @@ async def test_own_writes_go_on_while_a_thread_lets_pages_in(
         while not is_done:
             key = f"big/{chosen.randrange(200):03}/{chosen.randrange(20_000):05}"
             if chosen.random() < 0.5:
-                metadata.stored(memory.put(key, b"22"), None)
+                await metadata.stored(memory.put(key, b"22"), None)
             else:
                 memory.delete([key])
-                metadata.removed([key])
+                await metadata.removed([key])
             await trio.lowlevel.checkpoint()
 
     async with open_cache() as metadata:
@@ -325,7 +325,7 @@ async def test_own_writes_go_on_while_a_thread_lets_pages_in(
             await metadata.refresh()
             is_done = True
         found = await below(metadata)
-        status = metadata.status()
+        status = await metadata.status()
 
     assert found == sorted(memory._objects)
     assert status.objects == len(found)

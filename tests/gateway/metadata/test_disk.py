@@ -81,10 +81,10 @@ async def test_own_writes_go_into_the_room_kept_back_while_listings_wait(
             memory.put(f"new/{number:05}", b"1")
         with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
             await metadata.refresh()
-        full = metadata.status()
+        full = await metadata.status()
         for number in range(50):
-            metadata.stored(memory.put(f"own/{number:02}", b"1"), None)
-        metadata.removed(["old/000"])
+            await metadata.stored(memory.put(f"own/{number:02}", b"1"), None)
+        await metadata.removed(["old/000"])
         memory.delete(["old/000"])
         own = await names(metadata, "own/")
         old = len(await names(metadata, "old/"))
@@ -92,7 +92,7 @@ async def test_own_writes_go_into_the_room_kept_back_while_listings_wait(
         make_room(disk)
         await trio.sleep(RETURN + 2)
         await metadata.refresh()
-        again = metadata.status()
+        again = await metadata.status()
 
     assert held == RESERVED
     assert full.index_trouble == "database or disk is full"
@@ -109,12 +109,12 @@ async def test_own_writes_are_known_when_no_room_is_left_at_all(
         await trio.sleep(2)
         fill(disk)
         for number in range(4000):
-            metadata.stored(memory.put(f"own/{number:04}", b"1"), None)
+            await metadata.stored(memory.put(f"own/{number:04}", b"1"), None)
             if number % 500 == 0:
                 fill_again(disk)
         memory.delete(["own/0000"])
-        metadata.removed(["own/0000"])
-        trouble, path = metadata.status().index_trouble, metadata._index.path
+        await metadata.removed(["own/0000"])
+        trouble, path = (await metadata.status()).index_trouble, metadata._index.path
         last = await metadata.look_up("own/3999")
         with pytest.raises(NotFound):
             await metadata.look_up("own/0000")
@@ -125,7 +125,7 @@ async def test_own_writes_are_known_when_no_room_is_left_at_all(
                 (disk / name).unlink()
         await trio.sleep(RETURN + 2)
         await metadata.complete()
-        status = metadata.status()
+        status = await metadata.status()
         home = metadata._index.path
 
     assert trouble is not None
@@ -165,7 +165,7 @@ async def test_a_mount_comes_up_where_nothing_can_be_written(
     fill_again(disk)
 
     async with open_on(disk, store) as metadata:
-        metadata.stored(memory.put("d/y", b"1"), None)
+        await metadata.stored(memory.put("d/y", b"1"), None)
         shown = await names(metadata, "d/")
 
     assert shown == ["x", "y"]
@@ -179,13 +179,13 @@ async def test_a_cache_that_is_deleted_under_a_mount_is_made_anew(
         await metadata.complete()
         shutil.rmtree(disk / "metadata")
         await trio.sleep(5)
-        metadata.stored(memory.put("d/y", b"1"), None)
+        await metadata.stored(memory.put("d/y", b"1"), None)
         shown = await names(metadata, "d/")
-        trouble = metadata.status().index_trouble
+        trouble = (await metadata.status()).index_trouble
         (disk / "metadata").mkdir()
         await trio.sleep(RETURN + 60)
         after = await names(metadata, "d/")
-        status = metadata.status()
+        status = await metadata.status()
 
     assert shown == after == ["x", "y"]
     assert trouble is not None

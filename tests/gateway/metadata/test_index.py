@@ -60,7 +60,7 @@ async def test_what_was_known_is_known_after_a_clean_restart(
     memory.put("a/b", b"1")
     async with open_cache() as metadata:
         await metadata.children("a/")
-        metadata.stored(INFO, None)
+        await metadata.stored(INFO, None)
     memory.requests.clear()
 
     async with open_cache() as metadata:
@@ -91,7 +91,7 @@ async def test_a_file_overwritten_with_random_bytes_is_replaced(
     async with open_cache() as metadata:
         children, _ = await metadata.children("d/")
         await metadata.complete()
-        status = metadata.status()
+        status = await metadata.status()
 
     assert [name for name, _ in children] == [f"{number:03}" for number in range(200)]
     assert status.objects == 200
@@ -117,7 +117,7 @@ async def test_damage_that_shows_while_the_index_is_open_is_mended(
         while cursor is not None:
             children, cursor = await metadata.children("d/", cursor or None)
             names += [name for name, _ in children]
-        metadata.stored(INFO, None)
+        await metadata.stored(INFO, None)
         kept = await metadata.look_up("kept")
 
     assert names == [f"{number:05}" for number in range(2000)]
@@ -129,7 +129,7 @@ async def test_an_index_of_another_version_is_made_anew(
     open_cache: OpenCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_cache() as metadata:
-        metadata.stored(INFO, None)
+        await metadata.stored(INFO, None)
     db = sqlite3.connect(tmp_path / FILE)
     db.execute("PRAGMA user_version = 99")
     db.close()
@@ -176,7 +176,7 @@ async def test_after_kill_9_what_was_acknowledged_is_known_and_a_pass_is_due(
     async with open_cache() as metadata:
         children, _ = await metadata.children("a/")
         asked = list(memory.requests)
-        progress = metadata.status()
+        progress = await metadata.status()
 
     assert [name for name, _ in children] == ["x"]
     assert asked == []
@@ -222,7 +222,7 @@ async def test_a_reader_that_was_killed_leaves_no_doubt(
     db.close()
 
     async with open_cache() as metadata:
-        status = metadata.status()
+        status = await metadata.status()
 
     assert (status.is_complete, status.coverage) == (True, 1.0)
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from support.at_once import at_once
 
 from backgate.gateway.errors import StoreError, Unreachable
 from backgate.gateway.metadata import coverage, spans
@@ -127,9 +128,9 @@ class World(Memory):
         """Tell the cache of an own write; of several to one key, only the last is told."""
         assert self.metadata is not None
         if event.what == "put" and event.key in self._objects:
-            self.metadata.stored(self._objects[event.key].info, None)
+            at_once(self.metadata.stored(self._objects[event.key].info, None))
         elif event.what == "delete" and event.key not in self._objects:
-            self.metadata.removed([event.key])
+            at_once(self.metadata.removed([event.key]))
 
     async def look_on(self, event: Event) -> None:
         assert self.metadata is not None
@@ -151,9 +152,9 @@ class World(Memory):
             return
         index = self.metadata._index
         for prefix in PREFIXES:
-            if index.read(coverage.level_confirmed, spans.encoded(prefix)) is None:
+            if at_once(index.read(coverage.level_confirmed, spans.encoded(prefix))) is None:
                 continue
-            page, _ = index.read(children, prefix, None, 100)
+            page, _ = at_once(index.read(children, prefix, None, 100))
             self.judge_level(prefix, [one for _, one in page])
 
     def judge_level(self, prefix: str, found: list[Known | Subdirectory]) -> None:
@@ -187,9 +188,9 @@ async def live(world: World, directory: Path, *, is_known: bool) -> None:
                 for _ in world.script:
                     pass
                 await metadata.refresh()
-                known = metadata._index.read(objects_below, b"", b"", 1000)
+                known = await metadata._index.read(objects_below, b"", b"", 1000)
                 assert [one.info.key for one in known] == sorted(world._objects)
-                status = metadata.status()
+                status = await metadata.status()
                 assert (status.objects, status.bytes) == (
                     len(world._objects),
                     sum(one.info.size for one in world._objects.values()),

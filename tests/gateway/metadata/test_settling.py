@@ -8,7 +8,7 @@ import trio.testing
 
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.index import Index
-from backgate.gateway.metadata.settling import Settling
+from backgate.gateway.metadata.settling import opened_settling
 from backgate.gateway.provider import Abilities, Listing, ObjectInfo, Page
 from backgate.gateway.providers.memory import Memory
 from backgate.gateway.store import ObjectStore
@@ -60,11 +60,11 @@ async def test_own_writes_and_deletions_are_believed_over_a_listing_that_is_late
     async with open_cache() as metadata:
         await metadata.complete()
         await trio.sleep(2 * GRACE)
-        metadata.stored(memory.put("d/new", b"1"), None)
-        metadata.stored(memory.put("d/kept", b"22"), None)
+        await metadata.stored(memory.put("d/new", b"1"), None)
+        await metadata.stored(memory.put("d/kept", b"22"), None)
         memory.delete(["d/gone", "e/gone"])
-        metadata.removed(["d/gone", "e/gone"])
-        metadata.directory_removed("e/")
+        await metadata.removed(["d/gone", "e/gone"])
+        await metadata.directory_removed("e/")
         await trio.sleep(pause)
         await metadata.refresh()
         flat = await shown(metadata)
@@ -82,8 +82,8 @@ async def test_behind_the_grace_time_a_listing_is_believed(
     open_cache: OpenCache, memory: Late, autojump_clock: trio.abc.Clock
 ) -> None:
     async with open_cache() as metadata:
-        metadata.stored(memory.put("d/lost", b"1"), None)
-        metadata.removed(["d/back"])
+        await metadata.stored(memory.put("d/lost", b"1"), None)
+        await metadata.removed(["d/back"])
         memory.put("d/back", b"1")
         memory.delete(["d/lost"])
         memory.agree()
@@ -104,9 +104,9 @@ async def test_what_an_earlier_process_did_is_believed_as_long(
     memory.agree()
     async with open_cache() as metadata:
         await metadata.complete()
-        metadata.stored(memory.put("d/new", b"1"), None)
+        await metadata.stored(memory.put("d/new", b"1"), None)
         memory.delete(["d/gone"])
-        metadata.removed(["d/gone"])
+        await metadata.removed(["d/gone"])
 
     async with open_cache() as metadata:
         await metadata.refresh()
@@ -125,13 +125,13 @@ async def test_a_rebuild_forgets_no_own_write_that_no_listing_shows_yet(
     memory.agree()
     async with open_cache() as metadata:
         await metadata.complete()
-        metadata.stored(memory.put("d/new", b"1"), None)
+        await metadata.stored(memory.put("d/new", b"1"), None)
         memory.delete(["d/gone"])
-        metadata.removed(["d/gone"])
+        await metadata.removed(["d/gone"])
         await metadata.rebuild(lambda done, total: None)
 
         assert await shown(metadata) == ["new"]
-        status = metadata.status()
+        status = await metadata.status()
 
     assert (status.objects, status.bytes) == (1, 1)
 
@@ -144,8 +144,8 @@ async def test_a_removed_directory_does_not_come_back_with_a_look_at_its_name(
     async with open_cache(writers="shared", max_age=0) as metadata:
         await metadata.complete()
         memory.delete(["d/x"])
-        metadata.removed(["d/x"])
-        metadata.directory_removed("d/")
+        await metadata.removed(["d/x"])
+        await metadata.directory_removed("d/")
         await metadata.refresh()
 
         assert await shown(metadata, "") == []
@@ -160,12 +160,12 @@ async def test_no_moment_is_remembered_for_longer_than_it_matters(
         ObjectStore(memory), tmp_path, writers="exclusive", max_age=60, crawls=False
     ) as metadata:
         for number in range(9_000):
-            metadata.stored(ObjectInfo(f"{number}", 1, 1, ""), None)
+            await metadata.stored(ObjectInfo(f"{number}", 1, 1, ""), None)
         await trio.sleep(2 * GRACE)
         for number in range(9_000):
-            metadata.stored(ObjectInfo(f"{number}", 1, 1, ""), None)
+            await metadata.stored(ObjectInfo(f"{number}", 1, 1, ""), None)
         await trio.sleep(2)
-        rows = metadata._index.read(
+        rows = await metadata._index.read(
             lambda db: db.execute("SELECT count(*) FROM moment").fetchone()[0]
         )
         kept = len(metadata._parts.settling._moments)
@@ -180,8 +180,8 @@ async def test_a_clock_that_was_set_back_makes_own_writes_no_older(
     index = Index(tmp_path)
     ahead_ns = 4_000_000_000_000_000_000  # in the year 2096
     change = "INSERT INTO moment (sequence, at_ns) VALUES (?, ?)"
-    index.write(lambda transaction: transaction.db.execute(change, (7, ahead_ns)))
-    settling = Settling(index, GRACE)
+    await index.write(lambda transaction: transaction.db.execute(change, (7, ahead_ns)))
+    settling = await opened_settling(index, GRACE)
 
     early = settling.settled(10)
     await trio.sleep(GRACE + 1)

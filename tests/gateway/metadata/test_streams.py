@@ -171,7 +171,7 @@ async def test_a_stream_that_fails_ends_the_others_and_says_why(
     async with open_cache() as metadata:
         with pytest.raises(StoreError, match="no such shard"):
             await metadata.refresh()
-        objects = metadata.status().objects
+        objects = (await metadata.status()).objects
 
     assert 0 < objects <= 2000 + PAGE
 
@@ -298,12 +298,12 @@ async def test_a_name_that_appears_out_of_order_later_is_not_lost(
     store.abilities = Abilities(listing=Listing(order_is_sure=False))
     async with open_cache() as metadata:
         await metadata.refresh()
-        metadata.stored(plain.put("a-", b"1"), None)  # it is listed behind all of a/
-        before = metadata.status().lists_in_order
+        await metadata.stored(plain.put("a-", b"1"), None)  # it is listed behind all of a/
+        before = (await metadata.status()).lists_in_order
         await metadata.refresh()
         found = await below(metadata)
 
-        assert metadata.status().is_complete
+        assert (await metadata.status()).is_complete
 
     assert before
     assert "a-" in found
