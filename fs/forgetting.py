@@ -53,12 +53,6 @@ class Forgetting:
             while len(self._inodes) > TOO_MANY:
                 await self.shrunk()
 
-    async def forget(self, names: Sequence[tuple[int, bytes]]) -> None:
-        """Have the kernel forget names, each in the directory with the number before it."""
-        async with self._asking:
-            if names and not self._is_stopped:
-                await trio.to_thread.run_sync(self._forget, names)
-
     async def _forget_some(self) -> bool:
         """Return True when at least one inode is gone."""
         before = self._inodes.forgotten

@@ -89,7 +89,7 @@ async def serve(
         # Threads that call into the session have ended when it is closed.
         async with handles.kept(), open_nursery() as nursery:
             nursery.start_soon(forgetting.run)
-            nursery.start_soon(Outdated(inodes, forgetting, options.backing.changed).run)
+            nursery.start_soon(Outdated(inodes, _outdate, options.backing.changed).run)
             control = _control(session, mountpoint, options)
             await session.serve(control, partial(_tell, options, ready))
             nursery.cancel_scope.cancel()
@@ -98,6 +98,10 @@ async def serve(
 def _push(number: int, offset: int, data: Data) -> None:
     # pyfuse3 takes any buffer, whatever its annotation says.
     pyfuse3.notify_store(number, offset, cast(bytes, data))
+
+
+def _outdate(number: int) -> None:
+    pyfuse3.invalidate_inode(number, attr_only=True)
 
 
 def _tell(options: MountOptions, ready: Callable[[], None]) -> None:

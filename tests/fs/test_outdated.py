@@ -6,19 +6,8 @@ import pytest
 import trio
 from support.dict_tree import DictTree
 
-from backgate.fs.forgetting import Forgetting
-from backgate.fs.inodes import Directory, Inodes
-from backgate.fs.outdated import MANY, Outdated, Path
-
-
-class Kernel:
-    """Notes which names it was asked to forget."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[int, bytes]] = []
-
-    def forget(self, directory: int, name: bytes) -> None:
-        self.asked.append((directory, name))
+from backgate.fs.inodes import Directory, Inode, Inodes, Opened
+from backgate.fs.outdated import Outdated, Path
 
 
 @pytest.fixture
@@ -38,9 +27,10 @@ async def inodes() -> Inodes:
     return inodes
 
 
-async def told(inodes: Inodes, *changes: Iterable[Path]) -> list[tuple[int, bytes]]:
-    """Return what the kernel is asked to forget when these changes come in."""
-    kernel, coming, is_done = Kernel(), list(changes), trio.Event()
+async def told(inodes: Inodes, *changes: Iterable[Path]) -> list[int]:
+    """Return the inodes that the kernel is told to ask for again when these changes come in."""
+    asked: list[int] = []
+    coming, is_done = list(changes), trio.Event()
 
     async def changed() -> Iterable[Path]:
         if not coming:
@@ -49,52 +39,53 @@ async def told(inodes: Inodes, *changes: Iterable[Path]) -> list[tuple[int, byte
         await trio.lowlevel.checkpoint()
         return coming.pop(0)
 
-    outdated = Outdated(inodes, Forgetting(inodes, kernel.forget), changed)
+    outdated = Outdated(inodes, asked.append, changed)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outdated.run)
         await is_done.wait()
         nursery.cancel_scope.cancel()
-    return sorted(kernel.asked)
+    return asked
 
 
-def number(inodes: Inodes, *path: bytes) -> int:
-    directory = inodes.root
+def inode(inodes: Inodes, *path: bytes) -> Inode:
+    found: Inode = inodes.root
     for name in path:
-        inode = directory.children[name]
-        assert isinstance(inode, Directory)
-        directory = inode
-    return directory.number
+        assert isinstance(found, Directory)
+        found = found.children[name]
+    return found
 
 
-async def test_a_name_that_it_keeps_is_forgotten_in_its_directory(inodes: Inodes) -> None:
-    sub = number(inodes, b"web", b"sub")
+async def test_a_file_that_it_knows_is_asked_for_again(inodes: Inodes) -> None:
+    file = inode(inodes, b"web", b"sub", b"a").number
 
-    assert await told(inodes, [[b"web", b"sub", b"a"]]) == [(sub, b"a")]
-
-
-async def test_a_name_that_may_be_known_to_be_absent_is_forgotten_too(inodes: Inodes) -> None:
-    other = number(inodes, b"other")
-
-    asked = await told(inodes, [[b"other", b"new"]], [[b"fresh", b"deep", b"file"]])
-
-    assert asked == [(1, b"fresh"), (other, b"new")]
+    assert await told(inodes, [[b"web", b"sub", b"a"]]) == [file]
 
 
-async def test_a_change_of_the_top_itself_is_nothing_to_forget(inodes: Inodes) -> None:
-    assert await told(inodes, [[]]) == []
+async def test_what_it_does_not_know_is_nothing_to_it(inodes: Inodes) -> None:
+    changes = [[b"other", b"new"], [b"fresh", b"deep"], [b"web", b"sub", b"a", b"below"]]
+
+    assert await told(inodes, changes) == []
 
 
-async def test_of_very_many_changes_some_are_told(inodes: Inodes) -> None:
-    many = [[b"other", b"%d" % number] for number in range(2 * MANY)]
+async def test_a_file_that_is_open_stays_as_it_was_opened(inodes: Inodes) -> None:
+    inode(inodes, b"web", b"sub", b"a").opened = Opened()
 
-    assert len(await told(inodes, many)) == MANY
+    assert await told(inodes, [[b"web", b"sub", b"a"]]) == []
 
 
-async def test_a_kernel_that_is_left_alone_is_asked_nothing(inodes: Inodes) -> None:
-    kernel = Kernel()
-    forgetting = Forgetting(inodes, kernel.forget)
+async def test_a_kernel_that_has_just_forgotten_it_is_no_error(inodes: Inodes) -> None:
+    def forgotten(number: int) -> None:
+        raise FileNotFoundError
 
-    await forgetting.stop()
-    await forgetting.forget([(1, b"web")])
+    async def changed() -> Iterable[Path]:
+        await trio.lowlevel.checkpoint()
+        if is_told.is_set():
+            scope.cancel()
+        is_told.set()
+        return [[b"web"]]
 
-    assert kernel.asked == []
+    is_told, scope = trio.Event(), trio.CancelScope()
+    with scope:
+        await Outdated(inodes, forgotten, changed).run()
+
+    assert is_told.is_set()
