@@ -20,6 +20,20 @@ from backgate.gateway.units import size_to_text
 FILES_WANTED = 4096  # descriptors: sockets, blocks, spool files and 1,000 open files of a tool
 SKEW_MAX = 60.0  # seconds; S3 refuses requests signed 15 minutes off, tokens often sooner
 _MODULE = "modprobe fuse   (in a container: run it with --device /dev/fuse --cap-add SYS_ADMIN)"
+_NO_S3_KEYS = (
+    "no keys in the environment; the SDK's own search is left (profiles, instance roles)",
+    "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+)
+_NO_KEYS = {
+    "az": (
+        "neither a key nor a signature in the environment; what is open to all can be read",
+        "export AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
+    ),
+    "gs": (
+        "no key file is named in the environment; what is open to all can be read",
+        "export GOOGLE_APPLICATION_CREDENTIALS",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +138,8 @@ def _credentials(config: RepositoryConfig) -> Finding:
     except BackgateError as error:
         return Finding(subject, "wrong", str(error), "docs/secrets.md says how to write them")
     if found is None and not config.url.startswith(("/", "file:")):
-        return Finding(
-            subject,
-            "warning",
-            "no keys in the environment; the SDK's own search is left (profiles, instance roles)",
-            "export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or set credentials",
-        )
+        says, mend = _NO_KEYS.get(config.url.partition(":")[0].lower(), _NO_S3_KEYS)
+        return Finding(subject, "warning", says, f"{mend}, or set credentials")
     return Finding(subject, "ok", config.credentials if found else "none needed")
 
 

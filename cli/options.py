@@ -1,7 +1,7 @@
 """What every command that takes a TARGET shares: its options, and the repository that it means."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,13 +125,22 @@ def chosen(context: click.Context, text: str) -> Choice:
     target = parse_target(text)
     given = context.meta[_GIVEN]
     options: dict[str, Any] = {}
-    for _, name, _, _ in _OPTIONS:
+    for _, name, variables, _ in _OPTIONS:
         is_typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-        if given[name] and (target.is_url or is_typed):
+        if given[name] and (is_typed or _completes(target, variables)):
             options[name] = _from_here(given[name])
     if given["secrets"]:
         options["secrets"] = dict(_secret(pair) for pair in given["secrets"])
     return Choice(target, resolve(target, load_configuration(), options))
+
+
+def _completes(target: "Target", variables: Sequence[str]) -> bool:
+    """True when the environment is to complete `target`: a URL, with what is meant for it."""
+    from backgate.gateway.endpoints import NATIVE
+
+    if not target.is_url or target.repository.partition(":")[0].lower() not in NATIVE:
+        return target.is_url
+    return any(os.environ.get(name) for name in variables if not name.startswith("AWS_"))
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

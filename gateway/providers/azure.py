@@ -48,7 +48,7 @@ class Azure(Provider):
         self._uploads = PendingUploads(self._blobs)
 
     def check(self) -> None:
-        self._blobs.page("", "", after="", token=None, limit=1)
+        self._blobs.check()
         account = self._blobs.account()
         if told_ns := http_date_ns(account.headers.get("date", "")):
             self.clock_skew = told_ns / SECOND_NS - time.time()
@@ -114,8 +114,9 @@ class Azure(Provider):
 
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
         self._uploads.require(key, upload)
-        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()[:_DIGITS]
-        self._blobs.stage(key, _block(upload, number, etag), body)
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        etag = digest.hex()[:_DIGITS]
+        self._blobs.stage(key, _block(upload, number, etag), body, digest)
         return etag
 
     def copy_part(

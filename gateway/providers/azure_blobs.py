@@ -67,10 +67,11 @@ class AzureBlobs:
     def put(
         self, key: str, body: Body, metadata: Mapping[str, str], *, if_absent: bool
     ) -> ObjectInfo:
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
         headers = {
             "x-ms-blob-type": "BlockBlob",
             "Content-Type": "application/octet-stream",
-            "Content-MD5": _content_md5(body),
+            "Content-MD5": base64.b64encode(digest).decode(),
             **to_azure(metadata),
             **_condition(if_absent=if_absent),
         }
@@ -145,19 +146,24 @@ class AzureBlobs:
             raise self._client.error(answer, call)
         return azure_listing.page(answer.body, behind, f"{self.name}: page {prefix!r}")
 
+    def check(self) -> None:
+        """Return when the container is there and may be listed."""
+        query = azure_listing.query("", "", "", 1)
+        self._client.asked(Call(verb="check", method="GET", query=query, wait=LIST_WITHIN))
+
     def account(self) -> Answer:
         """Return what the store says of the account, which it need not."""
         query = "restype=account&comp=properties"
         return self._client.ask(Call(verb="check", method="GET", query=query))
 
-    def stage(self, key: str, block: str, body: Body) -> None:
-        """Keep `body` as a block of `key` until it is committed."""
+    def stage(self, key: str, block: str, body: Body, digest: bytes) -> None:
+        """Keep `body`, whose MD5 is `digest`, as a block of `key` until it is committed."""
         call = Call(
             verb="put_part",
             method="PUT",
             key=key,
             query=f"comp=block&blockid={quote(block, safe='')}",
-            headers={"Content-MD5": _content_md5(body)},
+            headers={"Content-MD5": base64.b64encode(digest).decode()},
             body=PieceByPiece(body),
         )
         self._client.asked(call)
@@ -202,10 +208,6 @@ def _delete(key: str) -> Call:
 
 def _condition(*, if_absent: bool) -> dict[str, str]:
     return {"If-None-Match": "*"} if if_absent else {}
-
-
-def _content_md5(body: Body) -> str:
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
 
 
 def _etag(answer: Answer) -> str:

@@ -56,6 +56,21 @@ def test_the_environment_completes_a_url(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (named.endpoint_url, named.region) == (None, "here")
 
 
+@pytest.mark.parametrize("url", ["az://backups", "gs://backups"])
+def test_what_is_meant_for_s3_completes_no_other_url(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_REGION", "there")
+    monkeypatch.setenv("BACKGATE_ACCOUNT", "acme")
+
+    found = config(url)
+
+    assert (found.endpoint_url, found.region, found.account) == (None, None, "acme")
+    monkeypatch.setenv("BACKGATE_ENDPOINT_URL", "http://127.0.0.1:2")
+    assert config(url).endpoint_url == "http://127.0.0.1:2"
+
+
 def test_a_relative_file_is_meant_from_here(tmp_path: Path) -> None:
     found = config("offsite", "--credentials", "file:keys", "--secret", "restic=file:./pw")
 
