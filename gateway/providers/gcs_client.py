@@ -42,7 +42,7 @@ class GcsClient:
     def __init__(self, name: str, bucket: str, web: Web, tokens: Tokens) -> None:
         self.name = name
         self._web, self._tokens = web, tokens
-        self._objects = f"{_API}/b/{quote(bucket)}/o"
+        self._objects = f"/b/{quote(bucket)}/o"
 
     def json(self, call: Call) -> Any:
         """Return what the answer to `call` says; `Unreachable` when it is not JSON."""
@@ -96,11 +96,18 @@ class GcsClient:
 
     def object_target(self, key: str) -> str:
         """Return the path of an object; its slashes are no slashes of the path."""
-        return f"{self._objects}/{quote(key, safe='')}"
+        return f"{_API}{self._objects}/{quote(key, safe='')}"
+
+    def rewriting(self, target: str) -> str:
+        """Return what follows an object in the path when it is copied to `target`."""
+        return f"/rewriteTo{self._objects}/{quote(target, safe='')}"
 
     def _target(self, call: Call) -> str:
-        path = self._objects if call.key is None else self.object_target(call.key)
-        path = f"/upload{self._objects}" if call.is_upload else path + call.action
+        path = f"{_API}{self._objects}"
+        if call.is_upload:
+            path = f"/upload{path}"
+        elif call.key is not None:
+            path = self.object_target(call.key) + call.action
         query = "&".join(f"{name}={quote(text, safe='')}" for name, text in call.query.items())
         return f"{self._web.path}{path}" + (f"?{query}" if query else "")
 

@@ -101,8 +101,7 @@ class GcsObjects:
         """Copy, in as many turns as the store needs."""
         body = None if metadata is None else {"contentType": KIND, "metadata": dict(metadata)}
         query: dict[str, str] = {}
-        bucket, _, object_path = self._client.object_target(target).rpartition("/o/")
-        action = f"/rewriteTo{bucket[bucket.index('/b/') :]}/o/{object_path}"
+        action = self._client.rewriting(target)
         while True:
             found = self._client.json(
                 _json_call("copy", "POST", source, body, action=action, query=query)

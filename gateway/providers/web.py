@@ -90,9 +90,7 @@ class Web:
                 request.method,
                 request.target,
                 request.body,
-                headers={"User-Agent": "backgate", "Accept-Encoding": "identity"}
-                | {**_length(request)}
-                | {**request.headers},
+                headers=_headers(request),
                 timeout=urllib3.Timeout(connect=CONNECT_WITHIN, read=request.wait),
                 retries=False,
                 redirect=False,
@@ -153,10 +151,13 @@ def _pools(origin: str, ca_bundle: str | None) -> urllib3.PoolManager:
     return urllib3.PoolManager(**settings)
 
 
-def _length(request: Request) -> Mapping[str, str]:
+def _headers(request: Request) -> dict[str, str]:
+    headers = {"User-Agent": "backgate", "Accept-Encoding": "identity"}
     if request.body is not None:
-        return {"Content-Length": str(len(request.body))}
-    return {"Content-Length": "0"} if request.method in ("PUT", "POST") else {}
+        headers["Content-Length"] = str(len(request.body))
+    elif request.method in ("PUT", "POST"):
+        headers["Content-Length"] = "0"
+    return headers | dict(request.headers)
 
 
 def _bounded(response: Any, limit: int) -> bytes | None:
