@@ -153,7 +153,8 @@ def _described(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "LIST requests", f"{found['requests']}{cost}"
     yield "order", "by key" if found["lists_in_order"] else "not by key: passes are compared whole"
     yield "compared", f"{found['audited']} samples, {found['drifted']} had changed in the store"
-    yield "index", size_to_text(found["index_size"])
+    size = found["index_size"]
+    yield "index", "in a database" if size is None else size_to_text(size)
     if found["index_trouble"]:
         yield "index's disk", found["index_trouble"]
     if found["last_error"]:

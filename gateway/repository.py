@@ -19,7 +19,7 @@ from backgate.gateway.credentials import AnyCredentials
 from backgate.gateway.errors import StoreError, Unreachable
 from backgate.gateway.heap import share_one_heap
 from backgate.gateway.metadata.cache import Metadata, open_metadata
-from backgate.gateway.metadata.index import has_index
+from backgate.gateway.metadata.local import has_index
 from backgate.gateway.places import Places
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.providers import open_provider

@@ -7,7 +7,6 @@ always a sure answer; that nobody could be asked is another `StoreError`.
 """
 
 import copy
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -24,12 +23,13 @@ from backgate.gateway.metadata.asking import Asking, Bucket
 from backgate.gateway.metadata.audit import Audit
 from backgate.gateway.metadata.children import Child, children, long_named
 from backgate.gateway.metadata.crawler import Crawler
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.file import snapshot
 from backgate.gateway.metadata.freshness import Freshness, Writers
 from backgate.gateway.metadata.health import Errors, Requests
-from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
 from backgate.gateway.metadata.listings import Listings
+from backgate.gateway.metadata.local import LocalIndex
 from backgate.gateway.metadata.rows import Known, Subdirectory, packed
 from backgate.gateway.metadata.settling import opened_settling
 from backgate.gateway.metadata.status import Activity, MetadataStatus, status
@@ -41,8 +41,8 @@ from backgate.gateway.store import ObjectStore
 PAGE = 1000  # names in one answer; some milliseconds of trio's thread
 
 T = TypeVar("T")
-Question: TypeAlias = Callable[[sqlite3.Connection], T]
-Confirm = Callable[[sqlite3.Connection, bytes], int | None]  # when all that matters was confirmed
+Question: TypeAlias = Callable[[Database], T]
+Confirm = Callable[[Database, bytes], int | None]  # when all that matters was confirmed
 Progress = Callable[[int, int | None], None]  # objects listed, of how many
 
 
@@ -61,7 +61,7 @@ async def open_metadata(
     Raises `StoreError` when no index can be made there.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    index = Index(directory)
+    index = LocalIndex(directory)
     try:
         settling = await opened_settling(index, store.abilities.listing.grace)
         page_size = (await index.read(progress.progress)).page_size
@@ -82,7 +82,7 @@ async def open_metadata(
             nursery.cancel_scope.cancel()
         await requests.note()
     finally:
-        index.close()
+        await index.aclose()
 
 
 class Metadata:
@@ -280,7 +280,7 @@ class Metadata:
             self._index.trouble,
             self._bucket.trouble,
         )
-        return await self._index.read(status, self._index.path, self._freshness, activity)
+        return await self._index.read(status, await self._index.size(), self._freshness, activity)
 
     async def _level(self, prefix: str, question: Question[T]) -> T:
         """Answer from the index once all names in the directory `prefix` are known."""
@@ -295,7 +295,7 @@ class Metadata:
     ) -> T:
         raw = spans.encoded(prefix)
 
-        def ask(db: sqlite3.Connection) -> tuple[int | None, T]:
+        def ask(db: Database) -> tuple[int | None, T]:
             with snapshot(db):
                 return confirm(db, raw), question(db)
 

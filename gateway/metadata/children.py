@@ -4,11 +4,11 @@ Objects below a subdirectory lie between the names of its siblings. A few are re
 jumped over, so that the work grows with the names that are shown and not with what lies below.
 """
 
-import sqlite3
 from dataclasses import dataclass
 
 from backgate.gateway.keys import name_beside, name_of
 from backgate.gateway.metadata import names, spans
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.rows import Known, Subdirectory, known, unpacked
 
 PAGE = 1000  # names read at a time where all are wanted
@@ -38,7 +38,7 @@ class Level:
 
 
 def children(
-    db: sqlite3.Connection, prefix: str, start: bytes | None, limit: int
+    db: Database, prefix: str, start: bytes | None, limit: int
 ) -> tuple[list[Child], bytes | None]:
     """Return up to `limit` children of the directory `prefix`, and where to go on.
 
@@ -65,9 +65,7 @@ def children(
     return [child for _, child in found], level.stop
 
 
-def read_level(
-    db: sqlite3.Connection, prefix: bytes, start: bytes, stop: bytes, limit: int
-) -> Level:
+def read_level(db: Database, prefix: bytes, start: bytes, stop: bytes, limit: int) -> Level:
     """Return up to `limit` of the names in the directory `prefix` that lie in `[start, stop)`."""
     level = _read_objects(db, prefix, start, stop, limit)
     rows = db.execute(_ROWS, (prefix, start, level.stop or stop, limit)).fetchall()
@@ -82,7 +80,7 @@ def read_level(
     return _shortened(level, limit) if is_over or len(rows) == limit else level
 
 
-def subdirectories(db: sqlite3.Connection, prefix: bytes, limit: int) -> list[bytes] | None:
+def subdirectories(db: Database, prefix: bytes, limit: int) -> list[bytes] | None:
     """Return the prefixes of all directories in `prefix`; None when there are over `limit`."""
     found: list[bytes] = []
     at: bytes | None = prefix
@@ -95,7 +93,7 @@ def subdirectories(db: sqlite3.Connection, prefix: bytes, limit: int) -> list[by
     return found
 
 
-def long_named(db: sqlite3.Connection, prefix: str, name: str, beginning: str) -> str | None:
+def long_named(db: Database, prefix: str, name: str, beginning: str) -> str | None:
     """Return the component in the directory `prefix` that is shown as the abbreviated `name`."""
     root, first = spans.encoded(prefix), spans.encoded(prefix + beginning)
     at: bytes | None = first
@@ -109,9 +107,7 @@ def long_named(db: sqlite3.Connection, prefix: str, name: str, beginning: str) -
     return None
 
 
-def _read_objects(
-    db: sqlite3.Connection, prefix: bytes, start: bytes, stop: bytes, limit: int
-) -> Level:
+def _read_objects(db: Database, prefix: bytes, start: bytes, stop: bytes, limit: int) -> Level:
     level = Level([], {}, None)
     objects, prefixes, skip = level.objects, level.prefixes, len(prefix)
     at: bytes | None = start
@@ -125,7 +121,7 @@ def _read_objects(
 
 
 def _read_some(
-    db: sqlite3.Connection,
+    db: Database,
     question: tuple[bytes, bytes, int],
     skip: int,
     level: Level,
@@ -172,7 +168,7 @@ def _shortened(level: Level, limit: int) -> Level:
     )
 
 
-def _shared_further_on(db: sqlite3.Connection, level: Level) -> set[bytes]:
+def _shared_further_on(db: Database, level: Level) -> set[bytes]:
     """Return the objects of `level` whose name a directory has that comes behind it."""
     if level.stop is None:
         return set()

@@ -5,9 +5,8 @@ flat pages have covered every key below it (`covered`). Each page of a pass adds
 told, so a crawl that was interrupted goes on at the first gap that is left.
 """
 
-import sqlite3
-
 from backgate.gateway.metadata import spans
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.file import Outdated, Transaction
 
 REMEMBERED = 50_000  # own deletions; an older page than the last forgotten one is asked for again
@@ -18,22 +17,22 @@ ROW = "key, size, mtime_ns, etag, attributes, own, listed, mark"  # of the table
 Interval = tuple[bytes, bytes, int, int]  # start, stop, number of the pass, confirmed_ns
 
 
-def sequence(db: sqlite3.Connection) -> int:
+def sequence(db: Database) -> int:
     """Return the number of the last change: what is asked of the store now is newer."""
     return int(db.execute("SELECT sequence FROM state").fetchone()[0])
 
 
-def level_confirmed(db: sqlite3.Connection, prefix: bytes) -> int | None:
+def level_confirmed(db: Database, prefix: bytes) -> int | None:
     """Return when all names in the directory `prefix` were confirmed; None when they never were."""
     return _confirmed(db, prefix, prefix, spans.end_of(prefix))
 
 
-def name_confirmed(db: sqlite3.Connection, parent: bytes, path: bytes) -> int | None:
+def name_confirmed(db: Database, parent: bytes, path: bytes) -> int | None:
     """Return when it was confirmed what `path` and `path/` are in `parent`; None: never."""
     return _confirmed(db, parent, path, spans.end_of(path + b"/"))
 
 
-def span_confirmed(db: sqlite3.Connection, start: bytes, stop: bytes) -> int | None:
+def span_confirmed(db: Database, start: bytes, stop: bytes) -> int | None:
     """Return when all keys in `[start, stop)` were confirmed at the latest; None: not all."""
     at, oldest = start, None
     for first, last, _, confirmed_ns in _touching(db, start, stop):
@@ -45,7 +44,7 @@ def span_confirmed(db: sqlite3.Connection, start: bytes, stop: bytes) -> int | N
     return oldest if at >= stop else None
 
 
-def gap(db: sqlite3.Connection, start: bytes, stop: bytes, since: int) -> bytes | None:
+def gap(db: Database, start: bytes, stop: bytes, since: int) -> bytes | None:
     """Return where in `[start, stop)` the first key lies that no pass numbered `since` told of."""
     for first, last, number, _ in _touching(db, start, stop):
         if start >= stop or first > start:
@@ -57,9 +56,7 @@ def gap(db: sqlite3.Connection, start: bytes, stop: bytes, since: int) -> bytes 
     return start if start < stop else None
 
 
-def cover(
-    db: sqlite3.Connection, start: bytes, stop: bytes, number: int, confirmed_ns: int
-) -> None:
+def cover(db: Database, start: bytes, stop: bytes, number: int, confirmed_ns: int) -> None:
     """Note that pass `number` told all keys in `[start, stop)`."""
     if start >= stop:
         return
@@ -85,24 +82,24 @@ def doubt(change: Transaction) -> None:
     change.horizon = change.sequence
 
 
-def refuse_page(db: sqlite3.Connection, asked: int) -> None:
+def refuse_page(db: Database, asked: int) -> None:
     """Raise `Outdated` when a page asked for at change `asked` might undo what is forgotten."""
     if asked < db.execute("SELECT horizon FROM state").fetchone()[0]:
         raise Outdated
 
 
-def refuse_listing(db: sqlite3.Connection, begun: int) -> None:
+def refuse_listing(db: Database, begun: int) -> None:
     """Raise `Outdated` when the first pages of a listing begun at change `begun` are in doubt."""
     if begun < epoch(db):
         raise Outdated
 
 
-def epoch(db: sqlite3.Connection) -> int:
+def epoch(db: Database) -> int:
     """Return the change at which all that counted as complete was last doubted."""
     return int(db.execute("SELECT epoch FROM state").fetchone()[0])
 
 
-def ordering(db: sqlite3.Connection) -> int:
+def ordering(db: Database) -> int:
     """Return what listings have shown so far of the order in which the store lists."""
     return int(db.execute("SELECT ordering FROM state").fetchone()[0])
 
@@ -155,14 +152,14 @@ def forget_removed(change: Transaction, settled: int) -> None:
     )
 
 
-def _confirmed(db: sqlite3.Connection, prefix: bytes, start: bytes, stop: bytes) -> int | None:
+def _confirmed(db: Database, prefix: bytes, start: bytes, stop: bytes) -> int | None:
     """Return the later of: the directory's own level was listed, and flat pages told the span."""
     row = db.execute("SELECT listed_ns FROM directory WHERE prefix = ?", (prefix,)).fetchone()
     times = (row[0] if row else None, span_confirmed(db, start, stop))
     return max((time for time in times if time is not None), default=None)
 
 
-def _touching(db: sqlite3.Connection, start: bytes, stop: bytes) -> list[Interval]:
+def _touching(db: Database, start: bytes, stop: bytes) -> list[Interval]:
     """Return the intervals that overlap `[start, stop)` or meet it, in order."""
     before = db.execute(
         "SELECT start, stop, pass, confirmed_ns FROM covered WHERE start < ?"
@@ -177,7 +174,7 @@ def _touching(db: sqlite3.Connection, start: bytes, stop: bytes) -> list[Interva
     return [one for one in before if one[1] >= start] + within
 
 
-def _put(db: sqlite3.Connection, interval: Interval) -> None:
+def _put(db: Database, interval: Interval) -> None:
     db.execute(
         "INSERT INTO covered (start, stop, pass, confirmed_ns) VALUES (?, ?, ?, ?)", interval
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from backgate.gateway.metadata import schema
+from backgate.gateway.metadata.database import Database
 
 MOMENT = 1.0  # seconds from one remembered moment of own changes to the next
 
@@ -17,7 +18,7 @@ class Outdated(Exception):
 
 
 @contextmanager
-def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+def snapshot(db: Database) -> Iterator[None]:
     """Let all questions within the context be answered as of one moment."""
     db.execute("BEGIN")
     try:
@@ -30,7 +31,7 @@ def snapshot(db: sqlite3.Connection) -> Iterator[None]:
 class Transaction:
     """Changes that become visible together, under one number."""
 
-    def __init__(self, db: sqlite3.Connection, before: int) -> None:
+    def __init__(self, db: Database, before: int) -> None:
         self.db = db
         self.before = before  # the number of the change before it
         self.sequence = before + 1

@@ -1,9 +1,9 @@
 """Which keys of the index are landmarks: found by one look through it, then kept up to date."""
 
-import sqlite3
 from collections.abc import Callable
 
 from backgate.gateway.metadata import names, spans
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.rows import OBJECT, known
 from backgate.gateway.provider import ObjectInfo
@@ -52,7 +52,7 @@ class Landmarks:
             found.objects.pop(key, None)
 
 
-def _scan(db: sqlite3.Connection, is_landmark: IsLandmark) -> dict[bytes, ObjectInfo]:
+def _scan(db: Database, is_landmark: IsLandmark) -> dict[bytes, ObjectInfo]:
     wanted = (key for (key,) in db.execute("SELECT key FROM object") if _is_one(key, is_landmark))
     found: dict[bytes, ObjectInfo] = {}
     for key in list(wanted):

@@ -8,7 +8,6 @@ whole. Either way an own write, or an own deletion, that is newer than the quest
 One call changes some hundred rows at most and returns where to go on: others write in between.
 """
 
-import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from backgate.gateway.metadata import coverage, names, spans
 from backgate.gateway.metadata.children import Row, read_level
 from backgate.gateway.metadata.coverage import ROW
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.file import Transaction
 from backgate.gateway.metadata.own import keep_directories
 from backgate.gateway.metadata.rows import is_same_version
@@ -148,7 +148,7 @@ def _between(objects: Sequence[Item], start: bytes, stop: bytes) -> Sequence[Ite
     return objects[first : bisect_left(objects, stop, key=lambda item: item[0])]
 
 
-def missing(db: sqlite3.Connection, told: Told, start: bytes) -> list[bytes]:
+def missing(db: Database, told: Told, start: bytes) -> list[bytes]:
     """Return keys from `start` on that the index has and a flat page has not; some, if many."""
     listed = {key for key, _ in told.objects}
     rows = db.execute(

@@ -1,8 +1,7 @@
 """Answer for one key or one name, in one look-up each."""
 
-import sqlite3
-
 from backgate.gateway.metadata import spans
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.rows import OBJECT, Known, Subdirectory, known, unpacked
 
 _FILE, _BELOW, _DIRECTORY = range(3)
@@ -10,18 +9,19 @@ _FILE, _BELOW, _DIRECTORY = range(3)
 _NAME = f"""
     SELECT {_FILE}, {OBJECT} FROM object WHERE key = ?
     UNION ALL SELECT * FROM (
-        SELECT {_BELOW}, {OBJECT} FROM object WHERE key >= ? AND key < ? ORDER BY key LIMIT 1)
+        SELECT {_BELOW}, {OBJECT} FROM object WHERE key >= ? AND key < ? ORDER BY key LIMIT 1
+    ) AS below
     UNION ALL SELECT {_DIRECTORY}, prefix, 0, 0, '', attributes FROM directory WHERE prefix = ?
 """
 
 
-def object_at(db: sqlite3.Connection, key: bytes) -> Known | None:
+def object_at(db: Database, key: bytes) -> Known | None:
     """Return the object `key`, None when the index has none."""
     row = db.execute(f"SELECT {OBJECT} FROM object WHERE key = ?", (key,)).fetchone()
     return known(row) if row else None
 
 
-def named(db: sqlite3.Connection, path: bytes) -> tuple[Known | None, Subdirectory | None]:
+def named(db: Database, path: bytes) -> tuple[Known | None, Subdirectory | None]:
     """Return the file whose key is `path`, and the directory `path/`, as far as the index has them.
 
     A marker is no file: where `path` ends in "/", an empty object is only the directory's marker.
@@ -44,7 +44,7 @@ def is_marker(key: bytes, size: int) -> bool:
     return size == 0 and key.endswith(b"/")
 
 
-def has_below(db: sqlite3.Connection, prefix: bytes) -> bool:
+def has_below(db: Database, prefix: bytes) -> bool:
     """True when an object lies below `prefix`, or is its marker."""
     row = db.execute(
         "SELECT 1 FROM object WHERE key >= ? AND key < ? LIMIT 1", (prefix, spans.end_of(prefix))
@@ -52,7 +52,7 @@ def has_below(db: sqlite3.Connection, prefix: bytes) -> bool:
     return row is not None
 
 
-def objects_below(db: sqlite3.Connection, prefix: bytes, after: bytes, limit: int) -> list[Known]:
+def objects_below(db: Database, prefix: bytes, after: bytes, limit: int) -> list[Known]:
     """Return up to `limit` objects whose keys begin with `prefix`, ascending, behind `after`."""
     start = max(prefix, spans.successor(after) if after else prefix)
     rows = db.execute(
@@ -62,7 +62,7 @@ def objects_below(db: sqlite3.Connection, prefix: bytes, after: bytes, limit: in
     return [known(row) for row in rows]
 
 
-def last_before(db: sqlite3.Connection, prefix: bytes, stop: bytes) -> bytes | None:
+def last_before(db: Database, prefix: bytes, stop: bytes) -> bytes | None:
     """Return the last key below `prefix` that sorts before `stop`."""
     row = db.execute(
         "SELECT key FROM object WHERE key >= ? AND key < ? ORDER BY key DESC LIMIT 1",
@@ -71,7 +71,7 @@ def last_before(db: sqlite3.Connection, prefix: bytes, stop: bytes) -> bytes | N
     return row[0] if row else None
 
 
-def middle(db: sqlite3.Connection, start: bytes, stop: bytes, least: int) -> bytes | None:
+def middle(db: Database, start: bytes, stop: bytes, least: int) -> bytes | None:
     """Return a key halfway through those in `[start, stop)`; None when they are less than `least`.
 
     Reads half of them: in a thread.
@@ -86,7 +86,7 @@ def middle(db: sqlite3.Connection, start: bytes, stop: bytes, least: int) -> byt
     return row[0] if row else None
 
 
-def object_number(db: sqlite3.Connection, number: int) -> Known | None:
+def object_number(db: Database, number: int) -> Known | None:
     """Return the object that comes behind `number` others; in a thread, for it counts them."""
     row = db.execute(f"SELECT {OBJECT} FROM object ORDER BY key LIMIT 1 OFFSET ?", (number,))
     found = row.fetchone()

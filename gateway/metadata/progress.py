@@ -1,9 +1,9 @@
 """How far the pass over everything has come, and how listings have gone; for all processes."""
 
-import sqlite3
 from dataclasses import dataclass
 
 from backgate.gateway.metadata import coverage
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.file import Transaction
 
 
@@ -69,12 +69,12 @@ def begin_crawl(change: Transaction) -> int:
     return number
 
 
-def due(db: sqlite3.Connection) -> bool:
+def due(db: Database) -> bool:
     """True when a pass over everything was begun and has not ended."""
     return db.execute("SELECT crawl_pass FROM state").fetchone()[0] is not None
 
 
-def is_due(db: sqlite3.Connection, number: int) -> bool:
+def is_due(db: Database, number: int) -> bool:
     """True when the pass `number` over everything, or a later one, has not ended."""
     row = db.execute("SELECT crawl_pass FROM state WHERE crawl_pass >= ?", (number,)).fetchone()
     return row is not None
@@ -148,7 +148,7 @@ def compared(change: Transaction, audited: int, drifted: int) -> None:
     )
 
 
-def progress(db: sqlite3.Connection) -> Progress:
+def progress(db: Database) -> Progress:
     """Return what the state tells."""
     row = db.execute(
         "SELECT objects, bytes, pages, timeouts, page_size, ordering,"

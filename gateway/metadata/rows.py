@@ -1,11 +1,10 @@
 """What the index knows of one name, and how it lies in a row."""
 
-import sqlite3
-
 import msgspec
 from msgspec import Struct
 
 from backgate.gateway.attributes import Attributes
+from backgate.gateway.metadata.database import Corrupt
 from backgate.gateway.metadata.spans import decoded
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import SECOND_NS
@@ -65,4 +64,4 @@ def unpacked(data: bytes | None) -> Attributes | None:
     try:
         return Attributes(**dict(zip(_NAMES, _decoder.decode(data), strict=False)))  # type: ignore[arg-type]
     except (msgspec.DecodeError, TypeError) as error:
-        raise sqlite3.DatabaseError(f"not attributes: {error}") from error
+        raise Corrupt(f"not attributes: {error}") from error

@@ -161,6 +161,14 @@ def inode(path: Path) -> int:
         return 0
 
 
+def size(path: Path, suffix: str) -> int:
+    """Return the bytes of what SQLite keeps beside `path` under `suffix`."""
+    try:
+        return os.stat(f"{path}{suffix}").st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _make(db: sqlite3.Connection, first: int) -> None:
     for statement in filter(str.strip, TABLES.split(";")):
         db.execute(statement)

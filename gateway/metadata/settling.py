@@ -4,7 +4,6 @@ What this gateway wrote or deleted itself is believed over a listing for the sto
 a page counts as if it had been asked for that much earlier.
 """
 
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from collections.abc import Iterable
 import trio
 
 from backgate.gateway.metadata import coverage
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.units import SECOND_NS
 
@@ -54,5 +54,5 @@ async def opened_settling(index: Index, grace: float) -> Settling:
     return Settling(grace, found)
 
 
-def _moments(db: sqlite3.Connection) -> list[tuple[int, int]]:
+def _moments(db: Database) -> list[tuple[int, int]]:
     return db.execute("SELECT sequence, at_ns FROM moment ORDER BY sequence").fetchall()

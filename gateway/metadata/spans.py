@@ -1,7 +1,8 @@
 """Keys as bytes, and half-open intervals `[start, stop)` of them in the byte order of S3."""
 
-import sqlite3
 from collections.abc import Iterator
+
+from backgate.gateway.metadata.database import Corrupt
 
 FIRST = b""  # no key sorts before it
 END = b"\xff"  # all keys sort before it: UTF-8 has no such byte
@@ -17,7 +18,7 @@ def decoded(key: bytes) -> str:
     try:
         return key.decode("utf-8", "surrogatepass")
     except (UnicodeDecodeError, AttributeError) as error:
-        raise sqlite3.DatabaseError(f"not a key: {key!r}") from error
+        raise Corrupt(f"not a key: {key!r}") from error
 
 
 def successor(key: bytes) -> bytes:

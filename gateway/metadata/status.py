@@ -1,11 +1,9 @@
 """What `backgate cache status` tells."""
 
-import os
-import sqlite3
 from dataclasses import dataclass
-from pathlib import Path
 
 from backgate.gateway.metadata import coverage, progress, spans
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.freshness import Freshness
 
 PRICED = 1000  # requests that a price is for
@@ -30,7 +28,7 @@ class MetadataStatus:
     lists_in_order: bool  # the store was never seen to list out of order
     audited: int  # objects that were compared with the store
     drifted: int  # of them, those that were not as the index had them
-    index_size: int  # bytes on disk
+    index_size: int | None  # bytes on disk; None: it is in a database
     index_trouble: str | None  # what is wrong with the disk under the index
     last_error: str | None  # of a listing that failed, until one succeeds
     last_error_age: float | None  # seconds since then
@@ -48,9 +46,9 @@ class Activity:
 
 
 def status(
-    db: sqlite3.Connection, path: Path, freshness: Freshness, activity: Activity
+    db: Database, size: int | None, freshness: Freshness, activity: Activity
 ) -> MetadataStatus:
-    """Return the state of the index at `path`."""
+    """Return the state of the index, which takes `size` bytes."""
     now = progress.progress(db)
     confirmed_ns = coverage.span_confirmed(db, spans.FIRST, spans.END)
     share: float | None = None
@@ -74,15 +72,8 @@ def status(
         lists_in_order=now.ordering != coverage.REFUTED,
         audited=now.audited,
         drifted=now.drifted,
-        index_size=sum(_size(path, suffix) for suffix in ("", "-wal")),
+        index_size=size,
         index_trouble=activity.index_trouble,
         last_error=activity.bucket_trouble or now.last_error,
         last_error_age=None if failed_ns is None else max(0.0, freshness.age(failed_ns)),
     )
-
-
-def _size(path: Path, suffix: str) -> int:
-    try:
-        return os.stat(f"{path}{suffix}").st_size
-    except FileNotFoundError:
-        return 0

@@ -1,11 +1,6 @@
 """What keeps the index whole and up to date without being asked."""
 
-import fcntl
 import logging
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -13,13 +8,13 @@ import trio
 from backgate.gateway.errors import StoreError
 from backgate.gateway.metadata import coverage, progress, spans
 from backgate.gateway.metadata.crawler import Crawler
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.health import Errors, Requests
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.listings import Listings
 from backgate.gateway.metadata.passes import BeforePage
 from backgate.gateway.metadata.settling import Settling
 
-LOCK = "crawler.lock"  # held by the one process that crawls
 POLL = 1.0  # seconds; what another process changed is seen within this
 FIRST_PAUSE = 15.0  # seconds after a crawl that failed for a reason that no retry mends
 LONGEST_PAUSE = 900.0  # seconds; renewed credentials are noticed within this
@@ -44,13 +39,12 @@ class Upkeep:
 
     def __init__(self, parts: Parts) -> None:
         self._parts, self._index = parts, parts.index
-        self._lock = parts.index.home / LOCK
         self.is_crawling = False
 
     async def follow(self) -> None:
         """Look every second for changes of others, and fold the log of our own."""
         while True:
-            await trio.sleep(POLL)
+            await self._index.news(POLL)
             try:
                 await self._look()
             except StoreError as error:
@@ -79,7 +73,7 @@ class Upkeep:
         """
         number = await self._index.write(progress.begin_crawl)
         while await self._index.read(progress.is_due, number):
-            with self._turn() as is_held:
+            async with self._index.turn() as is_held:
                 if is_held:
                     await self._parts.crawler.everything(patience, before_page)
                     await self._parts.errors.succeeded()
@@ -92,34 +86,13 @@ class Upkeep:
         await self._parts.requests.note()
         sequence = await self._index.read(coverage.sequence)
         settled = self._parts.settling.settled(sequence)
-        if self._index.is_log_long:
-            await self._index.write(coverage.forget_removed, settled)
-            await self._index.fold()
-
-    @contextmanager
-    def _turn(self) -> Iterator[bool]:
-        """Try to be the one who crawls; the turn ends with the context, or with the process."""
-        try:
-            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            log.warning("%s: nobody can tell who crawls: %s", self._lock, error.strerror)
-            yield False
-            return
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(lock)
+        await self._index.tidy(settled)
 
     async def _crawl_if_due(self) -> bool:
         """Return True when everything has been listed, False when it need not or somebody does."""
         if not await self._index.read(is_crawl_due):
             return False
-        with self._turn() as is_held:
+        async with self._index.turn() as is_held:
             if not is_held:
                 return False
             self.is_crawling = True
@@ -135,6 +108,6 @@ class Upkeep:
         return (await self._index.read(progress.progress)).objects
 
 
-def is_crawl_due(db: sqlite3.Connection) -> bool:
+def is_crawl_due(db: Database) -> bool:
     """True when a pass over everything is wanted, or was never made."""
     return progress.due(db) or coverage.span_confirmed(db, spans.FIRST, spans.END) is None

@@ -1,14 +1,13 @@
 """Whether everything below a prefix is known: told by flat pages, or directory by directory."""
 
-import sqlite3
-
 from backgate.gateway.metadata import coverage, spans
 from backgate.gateway.metadata.children import subdirectories
+from backgate.gateway.metadata.database import Database
 
 MOST = 2000  # directories looked at, some 50 microseconds each; with more it is listed flat
 
 
-def below_confirmed(db: sqlite3.Connection, prefix: bytes) -> int | None:
+def below_confirmed(db: Database, prefix: bytes) -> int | None:
     """Return when all keys below `prefix` were confirmed; None when some never were."""
     oldest = coverage.span_confirmed(db, prefix, spans.end_of(prefix))
     if oldest is not None or not (prefix == b"" or prefix.endswith(b"/")):

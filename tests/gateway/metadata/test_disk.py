@@ -12,7 +12,7 @@ import trio
 from backgate.gateway.errors import NotFound, StoreError
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.disk import RESERVE, RESERVED, Reserve
-from backgate.gateway.metadata.index import RETURN
+from backgate.gateway.metadata.local import RETURN
 from backgate.gateway.providers.memory import Memory
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.units import MIB

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from backgate.gateway.errors import NotFound
-from backgate.gateway.metadata.index import FILE
+from backgate.gateway.metadata.local import FILE
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.providers.memory import Memory
 

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from backgate.gateway.metadata.cache import Metadata, open_metadata
-from backgate.gateway.metadata.index import Index
+from backgate.gateway.metadata.local import LocalIndex
 from backgate.gateway.metadata.settling import opened_settling
 from backgate.gateway.provider import Abilities, Listing, ObjectInfo, Page
 from backgate.gateway.providers.memory import Memory
@@ -177,7 +177,7 @@ async def test_no_moment_is_remembered_for_longer_than_it_matters(
 async def test_a_clock_that_was_set_back_makes_own_writes_no_older(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    index = Index(tmp_path)
+    index = LocalIndex(tmp_path)
     ahead_ns = 4_000_000_000_000_000_000  # in the year 2096
     change = "INSERT INTO moment (sequence, at_ns) VALUES (?, ?)"
     await index.write(lambda transaction: transaction.db.execute(change, (7, ahead_ns)))
@@ -186,7 +186,7 @@ async def test_a_clock_that_was_set_back_makes_own_writes_no_older(
     early = settling.settled(10)
     await trio.sleep(GRACE + 1)
     late = settling.settled(12)
-    index.close()
+    await index.aclose()
 
     assert early == 0
     assert late >= 7
