@@ -42,6 +42,7 @@ class Chart:
     series: Sequence[Series]
     limit: float | None = None  # a line across, for what was never reached
     limit_name: str = ""
+    is_connected: bool = True  # the places follow one another
 
     def svg(self) -> str:
         """Return the chart as an element of HTML."""
@@ -77,7 +78,7 @@ class Chart:
         if self.limit is not None:
             y = _y(self.limit, low, high)
             yield _across(y, "limit")
-            yield _label(WIDTH - RIGHT, y - 6, self.limit_name, "end", "name")
+            yield _label(WIDTH - RIGHT, y - 9, self.limit_name, "end", "name")
 
     def _lines(self, low: float, high: float) -> Iterator[str]:
         for side, series in enumerate(self.series):
@@ -88,7 +89,8 @@ class Chart:
                 if point.value
             ]
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-            yield f'<polyline class="line {series.colour}" points="{path}"/>'
+            if self.is_connected:
+                yield f'<polyline class="line {series.colour}" points="{path}"/>'
             for point in series.points:
                 yield from self._mark(series, point, shift, low, high)
 

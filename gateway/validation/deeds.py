@@ -131,7 +131,8 @@ async def copies(bench: Bench) -> Seen:
 
 async def batch_delete(bench: Bench) -> Seen:
     """Are many objects deleted by one request?"""
-    keys = [bench.area.key(f"deeds/batch/{number}") for number in range(BATCH)]
+    count = min(BATCH, bench.provider.abilities.limits.delete_max)
+    keys = [bench.area.key(f"deeds/batch/{number}") for number in range(count)]
     puts = [partial(bench.provider.put, key, b"") for key in keys]
     await bench.asker.all_of("put", puts, 8)
     began = time.perf_counter()
@@ -139,7 +140,7 @@ async def batch_delete(bench: Bench) -> Seen:
     took = time.perf_counter() - began
     left = await bench.names(f"{bench.area.prefix}deeds/batch/")
     if failed or any(not name.endswith("/") for name in left):
-        return Seen("batch delete", "incomplete", f"{len(failed) or len(left)} of {BATCH} are left")
+        return Seen("batch delete", "incomplete", f"{len(failed) or len(left)} of {count} are left")
     learnt = dict(bench.provider.learnt())
     outcome = "one by one" if learnt.get("delete_integrity") == "single" else "works"
-    return Seen("batch delete", outcome, f"{BATCH} objects in {took:.2f} s", learnt)
+    return Seen("batch delete", outcome, f"{count} objects in {took:.2f} s", learnt)

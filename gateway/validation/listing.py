@@ -5,11 +5,13 @@ from typing import Literal
 
 from backgate.gateway.provider import Page
 from backgate.gateway.validation.bench import Bench
+from backgate.gateway.validation.grading import FAILED
 from backgate.gateway.validation.report import PageTimes, Seen, share
 
 ENOUGH_OVERDUE = 2  # pages of one size that do not come; more tell nothing new
 IN_TIME = 2.0  # seconds for nine of ten pages; who waits for `ls` does not notice more
 SLOW = 10.0  # seconds; clients that give up on a listing do so a little later
+NO_PAGE = "no page came, whatever its size"
 # Directories that sort as their name does; capitals; characters that UTF-16 sorts otherwise.
 TELLING = ("a", "a-", "a.b", "a/x", "a0", "B", "b", "\uff5e", "😀")
 
@@ -32,7 +34,7 @@ async def whole(bench: Bench) -> list[Seen]:
     """Does a listing, page by page, give every object once, and in order?"""
     limit = _working_size(bench)
     if limit is None:
-        return [Seen("completeness", "unknown", "no page came, whatever its size")]
+        return [Seen("completeness", "unknown", NO_PAGE)]
     keys: list[str] = []
     sizes: list[int] = []
     token: str | None = None
@@ -64,6 +66,8 @@ async def order(bench: Bench) -> Seen:
 async def start_after(bench: Bench) -> Seen:
     """Does a listing begin behind a key that it is given?"""
     subject = "start after"
+    if _working_size(bench) is None:
+        return Seen(subject, FAILED, NO_PAGE)
     expected = list(bench.area.filled)
     middle = expected[len(expected) // 2]
     ask = partial(bench.provider.page, bench.area.listed, after=middle, limit=10)

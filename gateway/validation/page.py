@@ -10,9 +10,9 @@ from backgate.gateway.validation.charts import Chart, Point, Series
 from backgate.gateway.validation.report import Finding, PageTimes, Report, share
 
 TIER_SAYS = {
-    1: "listings are whole and in time, and nothing is missing that backup tools rely on",
-    2: "everything works; what is weaker, Backgate makes up for",
-    3: "listings or requests fail under load; Backgate keeps tools from feeling it",
+    1: "Listings are whole and in time, and nothing is missing that backup tools rely on",
+    2: "Everything works; what is weaker, Backgate makes up for",
+    3: "Listings or requests fail under load; Backgate keeps tools from feeling it",
     None: "Backgate cannot use this store",
 }
 WAYS: dict[Literal["flat", "delimiter"], str] = {"flat": "flat", "delimiter": "by directory"}
@@ -55,7 +55,7 @@ def _head(report: Report) -> str:
     label = "not usable" if report.tier is None else f"Tier {report.tier}"
     return (
         f'<header><p class="badge tier-{tier}">{label}</p><h1>{escape(report.store)}</h1>'
-        f"<p>{escape(TIER_SAYS[report.tier])}.</p><p class=quiet>"
+        f"<p>{escape(TIER_SAYS[report.tier])}</p><p class=quiet>"
         f"{escape(' · '.join(_facts(report)))}</p></header>"
     )
 
@@ -194,6 +194,7 @@ def _latency(report: Report) -> Chart:
         y_name="seconds, half of them; the line: 19 of 20",
         text=_seconds,
         series=[Series("one after the other", "a", points)],
+        is_connected=False,
     )
 
 

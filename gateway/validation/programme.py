@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -127,7 +128,9 @@ async def _measured(bench: Bench, watch: Watch) -> list[Seen]:
         except StoreError as error:
             found = Seen(subject, FAILED, str(error))
         seen += [found] if isinstance(found, Seen) else found
-    return [*seen, load.faults(bench)]
+    seen.append(load.faults(bench))
+    # A key's place here is of no interest, and differs from run to run.
+    return [replace(one, detail=one.detail.replace(bench.area.prefix, "")) for one in seen]
 
 
 async def _tidy_up_after_others(asker: Asker, root: str) -> None:
