@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 import trio
+from support.at_once import at_once
 
-from backgate.gateway.errors import StoreError, Unreachable
+from backgate.gateway.errors import NotFound, StoreError, Unreachable
 from backgate.gateway.metadata.cache import Metadata
-from backgate.gateway.provider import Abilities, ObjectInfo, Page
+from backgate.gateway.provider import Abilities, Listing, ObjectInfo, Page
 from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.store import ObjectStore
 
@@ -330,3 +331,69 @@ async def test_own_writes_go_on_while_a_thread_lets_pages_in(
     assert found == sorted(memory._objects)
     assert status.objects == len(found)
     assert status.bytes == sum(one.info.size for one in memory._objects.values())
+
+
+@pytest.mark.parametrize("is_level", [True, False])
+async def test_what_is_written_while_a_store_without_order_is_listed_is_not_swept_away(
+    open_cache: OpenCache, memory: Tier3, store: ObjectStore, is_level: bool
+) -> None:
+    memory.most = 1000
+    memory.abilities = store.abilities = Abilities(lists_in_order=False)
+    page = memory.page
+
+    def told_too_early(*args: str, **rest: object) -> Page:
+        found = page(*args, **rest)  # type: ignore[arg-type]
+        if "000/new" not in memory._objects:
+            at_once(metadata.stored(memory.put("000/new", b"1"), None))
+        return found
+
+    async with open_cache() as metadata:
+        await metadata.children("000/")
+        memory.page = told_too_early  # type: ignore[method-assign]
+        crawler = metadata._parts.crawler
+        await (crawler.level if is_level else crawler.flat)("000/", 10, is_refresh=True)
+        shown, _ = await metadata.children("000/")
+
+    assert "new" in [name for name, _ in shown]
+
+
+async def test_a_directory_that_is_known_to_be_scanned_is_listed_flat_at_once(
+    open_cache: OpenCache, memory: Tier3, store: ObjectStore
+) -> None:
+    memory.most = 1000
+    memory.knows_delimiters = False
+    memory.abilities = store.abilities = Abilities(listing=Listing(delimiter_scans=True))
+    async with open_cache() as metadata:
+        shown, _ = await metadata.children("003/")
+
+    assert len(shown) == 10
+    assert memory.requests == [("page", "003/")]
+
+
+async def test_a_store_that_is_known_to_time_out_is_asked_for_small_pages_first(
+    open_cache: OpenCache, memory: Tier3, store: ObjectStore
+) -> None:
+    memory.most = 125
+    memory.abilities = store.abilities = Abilities(listing=Listing(is_slow=True))
+    async with open_cache() as metadata:
+        found = await below(metadata)
+        status = await metadata.status()
+
+    assert found == KEYS
+    assert status.timeouts == 0
+
+
+async def test_what_listings_cost_is_counted_over_all_processes(
+    open_cache: OpenCache, memory: Tier3, store: ObjectStore
+) -> None:
+    memory.most = 1000
+    memory.abilities = store.abilities = Abilities(listing=Listing(price=5.0))
+    for _ in range(2):
+        async with open_cache() as metadata:
+            await metadata.refresh()
+            with pytest.raises(NotFound):
+                await metadata._asking.name("absent", None, is_beside=False)
+            status = await metadata.status()
+
+    assert (status.pages, status.requests) == (2, 4)
+    assert status.cost == pytest.approx(4 * 5.0 / 1000)
