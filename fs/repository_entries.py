@@ -30,7 +30,7 @@ from backgate.gateway.spooled import SpooledFile
 PAGE = 1000  # entries
 EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 MARKER_PATIENCE = 2.0  # seconds; mode and times of a directory are not worth more
-KEPT = 120_000  # entries that are kept for who lists again; some 40 MB
+KEPT = 110_000  # entries that are kept for who lists again; some 35 MB
 TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
 
 Found = Known | Subdirectory | SpooledFile
@@ -53,7 +53,7 @@ class Entries:
         # Pages as they were made, each for one state of the index. Any of them gives way: of a
         # directory that is too large for all to be kept, who lists it again still finds many.
         self._pages: RRCache[tuple[str, bytes | None, int], Children]
-        self._pages = RRCache(KEPT, lambda page: 1 + len(page.entries))
+        self._pages = RRCache(KEPT, getsizeof=lambda page: 1 + len(page.entries))
 
     async def root(self) -> Entry:
         """Return the top directory."""

@@ -10,7 +10,7 @@ import ctypes
 from backgate.gateway.units import MIB
 
 # Bytes at the end of the heap that are free and not given back: what reads take in turn.
-KEPT = 96 * MIB
+KEPT = 64 * MIB
 LARGEST = 32 * MIB  # bytes; more is mapped and unmapped each time. glibc takes no larger value
 
 _ARENA_MAX, _TRIM_THRESHOLD, _MMAP_THRESHOLD = -8, -1, -3  # mallopt(3)

@@ -24,6 +24,7 @@ from support.writing import (
     write,
 )
 
+from backgate.fs import repository_entries
 from backgate.fs.tree import Changes, is_writable
 from backgate.gateway.errors import Damaged, FileError, NotFound
 from backgate.gateway.provider import NO_METADATA
@@ -484,6 +485,20 @@ async def test_who_lists_again_sees_what_has_changed(tmp_path: Path) -> None:
         await tree.unlink(await tree.root(), b"file02400")
 
         assert await names(tree) == sorted({*stored, "file01200x"} - {"file02400"})
+
+
+async def test_a_bounded_number_of_entries_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository_entries, "KEPT", 2002)  # two pages, and what each weighs
+    provider = memory()
+    for number in range(4000):
+        provider.put(f"file{number:05}", b"")
+    async with opened(tmp_path, provider) as repository:
+        tree = repository.tree
+        assert await names(tree) == await names(tree)
+
+        assert len(tree._entries._pages) == 2
 
 
 async def test_bytes_under_a_key_that_ends_in_a_slash_are_a_file(tmp_path: Path) -> None:
