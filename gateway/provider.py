@@ -243,6 +243,7 @@ class Provider(ABC):
         """Return up to `limit` keys (and common prefixes) below `prefix`.
 
         `after` starts behind that key (first page only), `token` goes on from an earlier page.
+        Where a store does not list in order, that may tell of keys before `after` too.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ its name, and it loads a path (or a package resource) of such a file.
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import EntryPoint
 from importlib.resources import files
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -21,6 +21,7 @@ from backgate.gateway.units import size_from_text
 
 GROUP = "backgate.profiles"
 UNKNOWN_GRACE = 60.0  # seconds; longer than a store that is not down takes to agree with itself
+UNSPEAKABLE = "".join(map(chr, range(32))) + "\ufffe\uffff"  # XML has none of them, or alters them
 UNKNOWN = "generic"  # the profile of an endpoint of which nothing is known
 _RESOURCES = {
     file.name.removesuffix(".toml"): file
@@ -89,7 +90,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     expect_100: bool = False  # ask before sending a body: where a refusal costs more than to wait
     retry_codes: list[str] = []  # errors that will pass, beside those that S3 defines
     list_version: Literal[1, 2] = 2
-    list_url_encode: bool = True  # `encoding-type=url` is understood
+    list_url_encode: bool = True  # `encoding-type=url` is understood; else XML limits the keys
     list_start_after: bool = True  # `start-after` is understood; where not, version 1 is asked
 
     # What a listing tells: the metadata cache's
@@ -150,7 +151,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             markers_are_objects=self.markers_are_objects,
             etags_are_md5=self.etag_multipart_md5,
             limits=_dataclass(Limits, _sizes(self.limits), f"{self.title}: limits"),
-            keys=_dataclass(KeyRules, self.keys, f"{self.title}: keys"),
+            keys=self._key_rules(),
             listing=Listing(
                 is_slow=self.list_slow,
                 order_is_sure=self.endpoint is not None,
@@ -160,6 +161,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             ),
             rates=_dataclass(Rates, self.rate, f"{self.title}: rate"),
         )
+
+    def _key_rules(self) -> KeyRules:
+        rules = _dataclass(KeyRules, self.keys, f"{self.title}: keys")
+        if self.list_url_encode:
+            return rules
+        return replace(rules, refused=rules.refused + UNSPEAKABLE)
 
     def _grace(self) -> float:
         if self.list_grace is not None:

@@ -399,7 +399,11 @@ class ProviderContract:
 
         assert sorted(keys_of(provider, after="d/04")) == [*keys[5:], "e"]
         assert sorted(keys_of(provider, "d/", after="d/04")) == keys[5:]
-        assert sorted(keys_of(provider, "d/", after="d/04", limit=2)) == keys[5:]
+        paged = keys_of(provider, "d/", after="d/04", limit=2)
+        if provider.abilities.lists_in_order:
+            assert paged == keys[5:]
+        else:  # what lies before it may come with later pages
+            assert set(keys[5:]) <= set(paged) <= set(keys)
         assert sorted(keys_of(provider, after="d/045")) == [*keys[5:], "e"]
         assert keys_of(provider, after="e") == []
 

@@ -66,6 +66,16 @@ def test_limits_and_key_rules_reach_the_abilities() -> None:
     assert abilities.keys == KeyRules(reserved=(".x",))
 
 
+def test_a_key_that_an_unencoded_listing_cannot_tell_is_refused() -> None:
+    text = 'title = "x"\nlist_url_encode = false\nkeys = { refused = "!" }'
+
+    abilities = parse(text, "x.toml").abilities()
+
+    assert all(abilities.fault(f"a{each}b") for each in "!\n\r\x01\uffff")
+    assert abilities.fault("a b&c<é") is None
+    assert parse('title = "x"', "x.toml").abilities().fault("a\nb") is None
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
