@@ -1,4 +1,4 @@
-"""S3 and what speaks its protocol, by botocore: the writing verbs here, the reading ones beside.
+"""S3 and what speaks its protocol: here what is rare, by botocore; what is frequent lies beside.
 
 Every PUT carries a Content-MD5, which all stores check; checksums of other kinds are sent only
 where S3 requires them, because half of the others refuse them. botocore does not retry: `retry.py`
@@ -33,12 +33,10 @@ from backgate.gateway.provider import (
     PendingUpload,
     Provider,
 )
-from backgate.gateway.providers.s3_body import PieceByPiece
 from backgate.gateway.providers.s3_client import (
     Clients,
     Connection,
     authorities,
-    content_md5,
     keys_of,
 )
 from backgate.gateway.providers.s3_errors import (
@@ -50,6 +48,8 @@ from backgate.gateway.providers.s3_errors import (
 )
 from backgate.gateway.providers.s3_metadata import to_headers
 from backgate.gateway.providers.s3_read import S3Reader, http_date_ns
+from backgate.gateway.providers.s3_requests import Requests
+from backgate.gateway.providers.s3_write import S3Writer
 from backgate.gateway.units import SECOND_NS
 
 UPLOADS_MAX = 100_000  # pending at once; more is an endless answer, or a lost cause
@@ -67,7 +67,9 @@ class S3(Provider):
         self.abilities = connection.profile.abilities()
         self._connection, self._bucket = connection, connection.bucket
         self._clients = Clients(connection)
-        self._reader = S3Reader(connection, keys_of(connection.credentials), self.name)
+        self._requests = Requests(connection, keys_of(connection.credentials), self.name)
+        self._reader = S3Reader(connection, self._requests)
+        self._writer = S3Writer(self._requests)
         self._passing = frozenset(connection.profile.retry_codes)
         self._deletes_batches = connection.profile.delete_integrity != "single"
 
@@ -106,19 +108,10 @@ class S3(Provider):
         if_absent: bool = False,
     ) -> ObjectInfo:
         self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
-        with self._translated("put", key):
-            answer = self._clients.quick.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=PieceByPiece(body),
-                ContentMD5=content_md5(body),
-                Metadata=self._headers(metadata, key),
-                **_condition(if_absent=if_absent),
-            )
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-        mtime_ns = http_date_ns(date) or int(time.time()) * SECOND_NS
+        headers = self._headers(metadata, key)
+        mtime_ns, etag = self._writer.put(key, body, headers, if_absent=if_absent)
         lower = {name.lower(): text for name, text in metadata.items()}
-        return ObjectInfo(key, len(body), mtime_ns, self._etag(answer, key), lower)
+        return ObjectInfo(key, len(body), mtime_ns, etag, lower)
 
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
@@ -173,15 +166,7 @@ class S3(Provider):
 
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
         with self._of_upload("put_part", key, upload):
-            answer = self._clients.quick.upload_part(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload,
-                PartNumber=number,
-                Body=PieceByPiece(body),
-                ContentMD5=content_md5(body),
-            )
-        return self._etag(answer, key)
+            return self._writer.put_part(key, upload, number, body)
 
     def copy_part(
         self, key: str, upload: str, number: int, source: str, start: int, stop: int
@@ -246,7 +231,7 @@ class S3(Provider):
         return found
 
     def close(self) -> None:
-        self._reader.close()
+        self._requests.close()
         self._clients.close()
 
     def _translated(self, verb: str, key: str | None = None) -> AbstractContextManager[None]:
@@ -297,8 +282,7 @@ class S3(Provider):
         failed: dict[str, Exception] = {}
         for number, key in enumerate(keys):
             try:
-                with self._translated("delete", key):
-                    self._clients.quick.delete_object(Bucket=self._bucket, Key=key)
+                self._writer.delete(key)
             except NotFound as error:
                 if error.key is None:
                     raise  # it is the bucket that is not there

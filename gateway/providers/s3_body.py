@@ -15,6 +15,11 @@ START = 60.0  # seconds that a request may take whatever its size
 SLOWEST = 16 * KIB  # bytes per second; an upload below this is a fault
 
 
+def as_sent(body: Body) -> "bytes | PieceByPiece":
+    """Return `body` as a request takes it: one piece goes out together with the headers."""
+    return bytes(body) if len(body) <= PIECE else PieceByPiece(body)
+
+
 class PieceByPiece:
     """A file over `body`, without a copy; it refuses to go on when the sending takes too long."""
 

@@ -14,7 +14,7 @@ from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import AlreadyThere, Refused, StoreError, StoreFull, Unreachable
 from backgate.gateway.provider import Provider
-from backgate.gateway.providers import open_provider, s3_client, s3_read
+from backgate.gateway.providers import open_provider, s3_client, s3_requests
 from backgate.gateway.store import ObjectStore
 
 pytestmark = pytest.mark.live
@@ -133,7 +133,7 @@ async def test_a_stalled_answer_is_a_fault_after_the_socket_time_out(
     proxy: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(s3_read, "ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr(s3_requests, "ANSWER_WITHIN", 0.3)
     monkeypatch.setattr(s3_client, "ANSWER_WITHIN", 0.3)
     hasty = ObjectStore(opened(proxy.url, seaweedfs_server))
     proxy.rules.append(Rule(match="GET", times=1, stall_after=300_000))
