@@ -40,6 +40,7 @@ class FaultProxy:
     listings: Listings | None = None  # None: the server's own
     drops: frozenset[str] = frozenset()  # headers that the server never sees, in lower case
     ignores_expect: bool = False  # nobody who asks whether to send a body is told to go on
+    connections: int = 0  # that were made
     requests: list[str] = field(default_factory=list)  # "METHOD target"
     headers: list[dict[str, str]] = field(default_factory=list)  # of each request, lower-case
 
@@ -99,6 +100,7 @@ async def _serve(
     certificate: ssl.SSLContext | None,
     transport: trio.SocketStream,
 ) -> None:
+    proxy.connections += 1
     transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream: trio.abc.Stream = transport
     if certificate is not None:

@@ -202,3 +202,21 @@ def test_certificates_of_the_environment_are_trusted_by_every_request(
 
         assert provider.put("a", b"").etag == provider.head("a").etag == "1"
         provider.close()
+
+
+def test_requests_one_after_another_need_one_connection(
+    provider: Provider, proxy: FaultProxy
+) -> None:
+    proxy.rules.append(Rule(match="DELETE", status=204))
+    proxy.rules.append(Rule(status=200, headers={"ETag": '"1"', **OURS}))
+    provider.head("a")
+    before = proxy.connections
+
+    for _ in range(5):
+        provider.check()
+        provider.head("a")
+        provider.put("a", b"1")
+        provider.put_part("a", "u", 1, b"1")
+        provider.delete(["a"])
+
+    assert proxy.connections == before
