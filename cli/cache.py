@@ -100,6 +100,7 @@ def _with_metadata(choice: Choice, act: Act) -> Mapping[str, Any]:
 
     from backgate.gateway.credentials import credentials_of
     from backgate.gateway.metadata.cache import open_metadata
+    from backgate.gateway.metadata.place import place_of
     from backgate.gateway.places import places_of
     from backgate.gateway.providers import open_provider
     from backgate.gateway.repository import METADATA
@@ -111,10 +112,10 @@ def _with_metadata(choice: Choice, act: Act) -> Mapping[str, Any]:
         async with aclosing(
             ObjectStore(provider, prefix=prefix, patience=config.patience)
         ) as store:
-            directory = places_of(config).cache / METADATA
+            place = place_of(config, places_of(config).cache / METADATA)
             age = config.max_age
             async with open_metadata(
-                store, directory, writers=config.writers, max_age=age, crawls=False
+                store, place, writers=config.writers, max_age=age, crawls=False
             ) as metadata:
                 await act(metadata)
                 return asdict(await metadata.status())
@@ -156,7 +157,7 @@ def _described(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     size = found["index_size"]
     yield "index", "in a database" if size is None else size_to_text(size)
     if found["index_trouble"]:
-        yield "index's disk", found["index_trouble"]
+        yield "index fails", found["index_trouble"]
     if found["last_error"]:
         age = found["last_error_age"]
         yield "last error", found["last_error"] + (f", {age:.0f} s ago" if age is not None else "")

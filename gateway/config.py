@@ -54,6 +54,13 @@ CredentialsReference: TypeAlias = Annotated[
     str,
     msgspec.Meta(pattern=r"^(env|profile:.+|file:[/~].*|systemd:[^/]+)$", description=CREDENTIALS),
 ]
+DatabaseUrl: TypeAlias = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^postgres(ql)?://[^\s]*$",
+        description='a URL such as "postgresql://user@db.example.com/backgate", with no password',
+    ),
+]
 SecretReference: TypeAlias = Annotated[
     str, msgspec.Meta(pattern=r"^(env:.+|file:[/~].*|systemd:[^/]+)$", description=REFERENCES)
 ]
@@ -74,6 +81,8 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     ca_bundle: AbsolutePath | None = None  # certificates to trust instead of the system's
     writers: Literal["exclusive", "shared"] = "exclusive"
     max_age: Duration = 60.0  # seconds that a listing counts as fresh with shared writers
+    metadata: DatabaseUrl | None = None  # where the metadata index is; None: in a file
+    metadata_password: SecretReference | None = None  # of that database
     secrets: dict[str, SecretReference] = {}
     patience: Duration = 3600.0  # seconds that repository/ waits out a fault
     backups_patience: Duration = 60.0  # seconds that backups/ waits out a fault
@@ -163,6 +172,7 @@ def repository_config(name: str, table: Mapping[str, Any], origin: str) -> Repos
         raise ConfigError(f'{origin}: url is missing: write url = "s3://bucket/prefix" or a path')
     values = {key: _value(f"{origin}: {key}", kinds[key], table[key]) for key in table}
     _refuse_secret_in_url(values["url"], origin)
+    _refuse_password_of_database(values.get("metadata"), origin)
     return RepositoryConfig(name=name, origin=origin, **values)
 
 
@@ -256,6 +266,16 @@ def _description(kind: Any) -> str:
     if type(None) in arguments:
         return _description(arguments[0])
     return "a text"
+
+
+def _refuse_password_of_database(url: str | None, origin: str) -> None:
+    base, _, query = (url or "").partition("?")
+    user, at, _ = base.partition("://")[2].rpartition("@")
+    names = {pair.partition("=")[0].lower() for pair in query.split("&")}
+    if (at and ":" in user) or names & {"password", "sslpassword"}:
+        raise ConfigError(
+            f"{origin}: metadata: must not carry a password; use metadata_password = ..."
+        )
 
 
 def _refuse_secret_in_url(url: str, origin: str) -> None:

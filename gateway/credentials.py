@@ -108,15 +108,31 @@ def secret_of(
     What comes from a file is trimmed of white space, as restic does. Raises `ConfigError`.
     """
     reference = config.secrets.get(consumer)
-    if reference is None:
-        return None
-    kind, _, name = reference.partition(":")
     try:
-        if kind == "env":
-            return _from_variable(name, environment)
-        return _trimmed(_content(kind, name, environment))
+        return None if reference is None else _secret(reference, environment)
     except ConfigError as error:
         raise ConfigError(f"{config.origin}: secrets.{consumer}: {error}") from error
+
+
+def metadata_password_of(
+    config: RepositoryConfig, environment: Mapping[str, str] = os.environ
+) -> str | None:
+    """Return the password of the metadata database; None when it is libpq's business.
+
+    Raises `ConfigError`.
+    """
+    reference = config.metadata_password
+    try:
+        return None if reference is None else os.fsdecode(_secret(reference, environment))
+    except ConfigError as error:
+        raise ConfigError(f"{config.origin}: metadata_password: {error}") from error
+
+
+def _secret(reference: str, environment: Mapping[str, str]) -> bytes:
+    kind, _, name = reference.partition(":")
+    if kind == "env":
+        return _from_variable(name, environment)
+    return _trimmed(_content(kind, name, environment))
 
 
 def _from_environment(environment: Mapping[str, str]) -> Credentials | None:

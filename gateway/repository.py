@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -20,6 +21,7 @@ from backgate.gateway.errors import StoreError, Unreachable
 from backgate.gateway.heap import share_one_heap
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.local import has_index
+from backgate.gateway.metadata.place import place_of
 from backgate.gateway.places import Places
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.providers import open_provider
@@ -121,15 +123,15 @@ async def open_repository(
     store = ObjectStore(provider, prefix=prefix, patience=config.patience)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
-        directory = places.cache / METADATA
-        is_cached = has_index(directory)
+        place = place_of(config, places.cache / METADATA)
+        is_cached = isinstance(place, Path) and has_index(place)
         with trio.move_on_after(CACHED_PATIENCE if is_cached else math.inf) as checking:
             await _check(store.patient(0 if is_cached else CHECK_PATIENCE))
         blocks = stack.enter_context(open_blocks(places.cache / "blocks", config.block_cache))
         metadata = await stack.enter_async_context(
             open_metadata(
                 store,
-                directory,
+                place,
                 writers=config.writers,
                 max_age=config.max_age,
                 crawls=crawls,

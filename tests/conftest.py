@@ -13,6 +13,7 @@ from servers.azurite import Azurite, azurite
 from servers.ceph import ceph
 from servers.gcs import FakeGcs, fake_gcs
 from servers.moto import moto
+from servers.postgresql import PostgreSQL, postgresql
 from servers.processes import Unavailable
 from servers.s3 import S3Server
 from servers.seaweedfs import SeaweedFS, seaweedfs
@@ -103,6 +104,13 @@ def gcs_server() -> Iterator[FakeGcs]:
 def gcs_tls_server() -> Iterator[FakeGcs]:
     """fake-gcs-server over https; `ca_bundle` is the authority to trust."""
     with _or_skipped("fake-gcs-server", fake_gcs(tls=True)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """A PostgreSQL; `postgresql_server.url()` is that of an index nobody has used."""
+    with _or_skipped("PostgreSQL", postgresql()) as server:
         yield server
 
 

@@ -44,9 +44,9 @@ class Asking:
         self._store, self._index = store, index
         self._settling, self._bucket = settling, bucket
 
-    def patient(self, store: ObjectStore) -> "Asking":
-        """Return the same for `store`, which is this one with another patience."""
-        return Asking(store, self._index, self._settling, self._bucket)
+    def patient(self, store: ObjectStore, index: Index) -> "Asking":
+        """Return the same for `store` and `index`, which are these with another patience."""
+        return Asking(store, index, self._settling, self._bucket)
 
     async def look_up(self, key: str, known: Known | None) -> Known:
         """Return the object `key` as the store has it; `known` when the store does not answer.

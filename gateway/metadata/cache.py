@@ -10,6 +10,7 @@ import copy
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -29,7 +30,7 @@ from backgate.gateway.metadata.freshness import Freshness, Writers
 from backgate.gateway.metadata.health import Errors, Requests
 from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
 from backgate.gateway.metadata.listings import Listings
-from backgate.gateway.metadata.local import LocalIndex
+from backgate.gateway.metadata.place import Shared, opened_index
 from backgate.gateway.metadata.rows import Known, Subdirectory, packed
 from backgate.gateway.metadata.settling import opened_settling
 from backgate.gateway.metadata.status import Activity, MetadataStatus, status
@@ -39,6 +40,7 @@ from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
 
 PAGE = 1000  # names in one answer; some milliseconds of trio's thread
+HASTY = 2.0  # seconds that who only counts or tells waits for an index that is away
 
 T = TypeVar("T")
 Question: TypeAlias = Callable[[Database], T]
@@ -49,24 +51,24 @@ Progress = Callable[[int, int | None], None]  # objects listed, of how many
 @asynccontextmanager
 async def open_metadata(
     store: ObjectStore,
-    directory: Path,
+    place: Path | Shared,
     *,
     writers: Writers,
     max_age: float,
     crawls: bool = True,
     now_ns: Callable[[], int] = time.time_ns,
 ) -> "AsyncIterator[Metadata]":
-    """Open the index in `directory` and, with `crawls`, keep it whole for as long as it is open.
+    """Open the index at `place` and, with `crawls`, keep it whole for as long as it is open.
 
     Raises `StoreError` when no index can be made there.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    index = LocalIndex(directory)
+    index = await opened_index(place)
     try:
         settling = await opened_settling(index, store.abilities.listing.grace)
         page_size = (await index.read(progress.progress)).page_size
         crawler = Crawler(store, index, settling, now_ns, page_size)
-        errors, requests = Errors(index, now_ns), Requests(store, index)
+        hasty = index.patient(HASTY)
+        errors, requests = Errors(hasty, now_ns), Requests(store, hasty)
         freshness, bucket = Freshness(writers, max_age, now_ns), Bucket()
         asking = Asking(store, index, settling, bucket)
         async with trio.open_nursery() as nursery:
@@ -102,17 +104,20 @@ class Metadata:
         upkeep: Upkeep,
         freshness: Freshness,
     ) -> None:
-        self._parts, self._index, self._listings = parts, parts.index, parts.listings
+        self._parts, self._listings = parts, parts.listings
+        self._index = parts.index.patient(store.patience)
         self._upkeep, self._freshness = upkeep, freshness
         self._asking, self._bucket = asking, bucket
-        self._landmarks = Landmarks(parts.index)
+        self._landmarks = Landmarks()
+        self._told: MetadataStatus | None = None  # when it was last asked
         self._store, self._patience = store, float("inf")  # a listing has a patience of its own
 
     def patient(self, patience: float) -> "Metadata":
         """Return the same cache for callers who wait no longer than `patience` seconds."""
         other = copy.copy(self)
         other._store, other._patience = self._store.patient(patience), patience
-        other._asking = self._asking.patient(other._store)
+        other._index = self._index.patient(patience)
+        other._asking = self._asking.patient(other._store, other._index)
         return other
 
     @property
@@ -214,7 +219,7 @@ class Metadata:
         if is_old and not now.is_due:
             with suppress(StoreError):  # no room: what is known is answered
                 await self._index.write(progress.begin_crawl)
-        return await self._landmarks.objects(is_landmark)
+        return await self._landmarks.objects(self._index, is_landmark)
 
     async def stored(self, info: ObjectInfo, attributes: Attributes | None) -> None:
         """Note an object that was stored; without attributes, those in `info.metadata` count."""
@@ -271,16 +276,30 @@ class Metadata:
         await before_page()
 
     async def status(self) -> MetadataStatus:
-        """Return how complete the index is, and how listings have gone."""
-        await self._parts.requests.note()
-        activity = Activity(
+        """Return how complete the index is, and how listings have gone.
+
+        While the index cannot be asked, what it said last. Raises `StoreError` if that was nothing.
+        """
+        hasty = self._index.patient(HASTY)
+        try:
+            with trio.fail_after(2 * HASTY):
+                await self._parts.requests.note()
+                size = await hasty.size()
+                self._told = await hasty.read(status, size, self._freshness, self._activity())
+        except (StoreError, trio.TooSlowError):
+            if self._told is None:
+                raise
+            self._told = replace(self._told, index_trouble=self._index.trouble)
+        return self._told
+
+    def _activity(self) -> Activity:
+        return Activity(
             self._upkeep.is_crawling,
             self._parts.crawler.page_size,
             self._store.abilities.listing.price,
             self._index.trouble,
             self._bucket.trouble,
         )
-        return await self._index.read(status, await self._index.size(), self._freshness, activity)
 
     async def _level(self, prefix: str, question: Question[T]) -> T:
         """Answer from the index once all names in the directory `prefix` are known."""

@@ -46,9 +46,22 @@ class Transaction:
         self._objects += objects
         self._bytes += size
 
+    @property
+    def has_changed(self) -> bool:
+        """True when anything is not as it was before."""
+        return bool(self.keys) or self.horizon is not None
+
+    def remember_moment(self) -> None:
+        """Write down that own changes up to this one were made by now."""
+        self.db.execute(
+            "INSERT INTO moment (sequence, at_ns) VALUES (?, ?)"
+            " ON CONFLICT (sequence) DO UPDATE SET at_ns = excluded.at_ns",
+            (self.sequence, time.time_ns()),
+        )
+
     def note(self) -> None:
         """Write the number and the totals, when anything changed."""
-        if not self.keys and self.horizon is None:
+        if not self.has_changed:
             return
         self.db.execute(
             "UPDATE state SET sequence = ?, objects = objects + ?, bytes = bytes + ?,"
@@ -122,9 +135,5 @@ class IndexFile:
         now = time.monotonic()
         if now < self._moment + MOMENT:
             return self._moment
-        change.db.execute(
-            "INSERT INTO moment (sequence, at_ns) VALUES (?, ?)"
-            " ON CONFLICT (sequence) DO UPDATE SET at_ns = excluded.at_ns",
-            (change.sequence, time.time_ns()),
-        )
+        change.remember_moment()
         return now

@@ -27,9 +27,17 @@ class Index(Protocol):
     were asked has then not happened, or will be asked of the store again.
     """
 
-    changes: Changes
-    openings: int  # grows when the index is replaced: what was read before counts no more
-    trouble: str | None  # what is wrong with where it is kept
+    @property
+    def changes(self) -> Changes:
+        """What has changed lately, as far as this process knows."""
+
+    @property
+    def openings(self) -> int:
+        """A number that grows when the index is replaced: what was read before counts no more."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with where it is kept."""
 
     @property
     def generation(self) -> int:

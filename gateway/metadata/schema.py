@@ -1,11 +1,14 @@
 """The tables of the index, and how its file is opened, recognised and made.
 
-Everything but this page is SQL that other databases understand too.
+The tables, and all SQL outside this page, are what other databases understand too; their words for
+types are another matter (`shared_schema.py`).
 """
 
 import os
 import sqlite3
 from pathlib import Path
+
+from backgate.gateway.metadata.database import Database
 
 APPLICATION = 0x42475458  # "BGTX" in the file's header: this is an index of ours
 VERSION = 2  # of the tables; each has a file of its own, so that two releases do not fight for one
@@ -55,13 +58,6 @@ CREATE TABLE removed (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX removed_sequence ON removed (sequence);
 
--- Who has the index open. What is left of one that is gone tells how it went.
-CREATE TABLE opened (
-    id INTEGER PRIMARY KEY,
-    boot TEXT NOT NULL,
-    has_written INTEGER NOT NULL
-) STRICT;
-
 CREATE TABLE state (
     sequence INTEGER NOT NULL,
     horizon INTEGER NOT NULL, -- pages asked for before this change are refused
@@ -92,6 +88,15 @@ CREATE TABLE moment (
     sequence INTEGER PRIMARY KEY,
     at_ns INTEGER NOT NULL
 ) STRICT;
+"""
+
+# Who has the file open. What is left of one that is gone tells how it went.
+_OPENED = """
+CREATE TABLE opened (
+    id INTEGER PRIMARY KEY,
+    boot TEXT NOT NULL,
+    has_written INTEGER NOT NULL
+) STRICT
 """
 
 
@@ -172,6 +177,14 @@ def size(path: Path, suffix: str) -> int:
 def _make(db: sqlite3.Connection, first: int) -> None:
     for statement in filter(str.strip, TABLES.split(";")):
         db.execute(statement)
+    db.execute(_OPENED)
+    fill(db, first)
+    db.execute(f"PRAGMA application_id = {APPLICATION}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def fill(db: Database, first: int) -> None:
+    """Write the rows of an index that knows nothing and counts its changes from `first` on."""
     db.execute(
         "INSERT INTO state (sequence, horizon, epoch, passes, objects, bytes, ordering,"
         " crawl_objects, pages, timeouts, requests, audited, drifted)"
@@ -181,5 +194,3 @@ def _make(db: sqlite3.Connection, first: int) -> None:
     db.execute(
         "INSERT INTO directory (prefix, parent, own, mark) VALUES (?, ?, 0, 0)", (b"", b"\xff")
     )
-    db.execute(f"PRAGMA application_id = {APPLICATION}")
-    db.execute(f"PRAGMA user_version = {VERSION}")

@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,6 +11,11 @@ from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.providers.memory import Fault, Memory
 
 from .conftest import OpenCache
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path
 
 
 def audit_of(metadata: Metadata) -> Audit:

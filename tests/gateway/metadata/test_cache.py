@@ -169,6 +169,7 @@ async def test_an_error_is_told_by_every_process_until_a_listing_succeeds(
     assert (before.last_error, after.last_error) == ("403", None)
 
 
+@pytest.mark.parametrize("place", ["file"], indirect=True)  # a thousand pauses
 async def test_a_bucket_that_is_gone_is_no_reason_to_say_that_a_name_is_not_there(
     open_cache: OpenCache, memory: Memory, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -20,6 +20,11 @@ from .conftest import OpenCache
 INFO = ObjectInfo("kept", 4, 1_700_000_000_000_000_000, "etag")
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path
+
+
 class Neighbour:
     """Another process that has the same index open."""
 

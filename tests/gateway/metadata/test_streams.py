@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
@@ -21,6 +22,11 @@ pytestmark = pytest.mark.slow
 
 COUNT = 6000
 PAGE = 25
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path
 
 
 class Slow(Numbered):
