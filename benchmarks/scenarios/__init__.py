@@ -1,6 +1,7 @@
 """What is measured: one file for each kind of work."""
 
 from benchmarks.bench import Scenario
+from benchmarks.scenarios.importing import Importing
 from benchmarks.scenarios.listing import Listing
 from benchmarks.scenarios.many import Many
 from benchmarks.scenarios.random_reads import RandomReads
@@ -13,6 +14,7 @@ SCENARIOS: list[Scenario] = [
     RandomReads(),
     Listing(),
     Many(),
+    Importing(),
     Writing(),
     ResticRestore(),
 ]

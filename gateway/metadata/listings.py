@@ -107,7 +107,8 @@ class Listings:
             try:
                 await run(prefix, self._patience, is_refresh=is_refresh)
             except Refused as error:
-                if not listing.waiters or trio.current_time() + pause > until:
+                left = until - trio.current_time()
+                if not listing.waiters or left <= 0:
                     raise
                 if listing.error is None:
                     log.warning("%r cannot be listed, trying again: %s", prefix, error)
@@ -115,5 +116,5 @@ class Listings:
                 await self._errors.failed(error)
             else:
                 return
-            await trio.sleep(pause)
+            await trio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
