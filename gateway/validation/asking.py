@@ -58,8 +58,13 @@ class Asker:
         return Answer(time.perf_counter() - began, value, None)
 
     async def surely(self, verb: str, call: Callable[[], T]) -> T:
-        """Return what `call` returns, faults waited out; raises `StoreError` in the end."""
+        """Return what `call` returns, faults waited out; raises `StoreError` in the end.
+
+        A listing that does not come within the deadline is not asked for again: it will not come.
+        """
         attempt = partial(self._attempt, verb, call)
+        if verb == "page":
+            attempt = partial(self._page, call)
         return await retried(attempt, patience=PATIENCE, counters=self.counters)
 
     async def delete(self, keys: Sequence[str]) -> list[str]:
@@ -102,6 +107,12 @@ class Asker:
         if failed:
             raise failed[0]
         return [results[number] for number in range(len(calls))]
+
+    async def _page(self, call: Callable[[], T]) -> T:
+        try:
+            return await self._attempt("page", call)
+        except Overdue as error:
+            raise StoreError(str(error)) from error
 
     async def _attempt(self, verb: str, call: Callable[[], T]) -> T:
         self.requests[verb] += 1

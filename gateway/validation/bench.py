@@ -3,11 +3,16 @@
 from dataclasses import dataclass, field
 from functools import partial
 
+from backgate.gateway.errors import StoreError
 from backgate.gateway.provider import NO_METADATA, Body, ObjectInfo, Provider
 from backgate.gateway.validation.area import Area
 from backgate.gateway.validation.asking import Asker
 from backgate.gateway.validation.plan import Plan
 from backgate.gateway.validation.report import Burst, Latency, PageTimes, Throughput
+
+LISTED_PAGES_MAX = 100  # of a listing that is known to be short; more is an endless one
+SHORT_PAGES = (100, 10)  # keys; the second where the first do not come
+NO_PAGE = "no page came, whatever its size"
 
 
 @dataclass(slots=True)
@@ -21,6 +26,7 @@ class Bench:
     pages: list[PageTimes] = field(default_factory=list)
     throughput: list[Throughput] = field(default_factory=list)
     burst: Burst | None = None
+    _sizes: dict[str, list[int]] = field(default_factory=dict)  # delimiter -> pages that come
 
     @property
     def provider(self) -> Provider:
@@ -43,12 +49,23 @@ class Bench:
         return await self.asker.surely("head", partial(self.provider.head, key))
 
     async def names(self, prefix: str, delimiter: str = "") -> list[str]:
-        """Return the keys, and behind them the common prefixes, of a short listing, all pages."""
+        """Return the keys, and behind them the common prefixes, of a short listing, all pages.
+
+        Raises `StoreError` when pages do not come, and at once when that has been seen before.
+        """
+        while sizes := self._sizes.setdefault(delimiter, list(SHORT_PAGES)):
+            try:
+                return await self._names(prefix, delimiter, sizes[0])
+            except StoreError:
+                del sizes[0]
+        raise StoreError(f"{self.provider.name}: page {prefix!r}: {NO_PAGE}")
+
+    async def _names(self, prefix: str, delimiter: str, limit: int) -> list[str]:
         keys: list[str] = []
         prefixes: list[str] = []
         token: str | None = None
         for _ in range(LISTED_PAGES_MAX):
-            ask = partial(self.provider.page, prefix, delimiter, token=token)
+            ask = partial(self.provider.page, prefix, delimiter, token=token, limit=limit)
             page = await self.asker.surely("page", ask)
             keys += [info.key for info in page.objects]
             prefixes += page.prefixes
@@ -56,6 +73,3 @@ class Bench:
             if token is None:
                 break
         return keys + prefixes
-
-
-LISTED_PAGES_MAX = 100  # of a listing that is known to be short; more is an endless one

@@ -4,14 +4,13 @@ from functools import partial
 from typing import Literal
 
 from backgate.gateway.provider import Page
-from backgate.gateway.validation.bench import Bench
+from backgate.gateway.validation.bench import NO_PAGE, Bench
 from backgate.gateway.validation.grading import FAILED
 from backgate.gateway.validation.report import PageTimes, Seen, share
 
 ENOUGH_OVERDUE = 2  # pages of one size that do not come; more tell nothing new
 IN_TIME = 2.0  # seconds for nine of ten pages; who waits for `ls` does not notice more
 SLOW = 10.0  # seconds; clients that give up on a listing do so a little later
-NO_PAGE = "no page came, whatever its size"
 # Directories that sort as their name does; capitals; characters that UTF-16 sorts otherwise.
 TELLING = ("a", "a-", "a.b", "a/x", "a0", "B", "b", "\uff5e", "😀")
 

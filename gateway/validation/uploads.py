@@ -4,8 +4,11 @@ from functools import partial
 
 from backgate.gateway.errors import AlreadyThere, NotFound, StoreError, Unsupported
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.units import KIB
 from backgate.gateway.validation.bench import Bench
 from backgate.gateway.validation.report import Seen
+
+LEAST = KIB  # bytes; where a store takes parts of any size
 
 _END = b"the end"
 
@@ -73,7 +76,7 @@ async def conditional_commit(bench: Bench) -> Seen:
 
 
 def _part(bench: Bench) -> int:
-    return max(1, bench.provider.abilities.limits.part_min)
+    return max(LEAST, bench.provider.abilities.limits.part_min)
 
 
 async def _begin(bench: Bench, key: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backgate.gateway.config import read_configuration
@@ -84,6 +84,8 @@ def test_names_that_were_kept_are_refused_no_more(tmp_path: Path) -> None:
     assert keys.fault("a?b") is not None
 
 
+@pytest.mark.slow
+@settings(max_examples=30)
 @given(detail=st.text(), refused=st.text(st.characters(exclude_categories=()), max_size=50))
 def test_any_words_of_a_store_are_toml(
     tmp_path_factory: pytest.TempPathFactory, detail: str, refused: str
