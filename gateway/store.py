@@ -232,7 +232,8 @@ class ObjectStore:
             if self._provider.is_instant:
                 await trio.lowlevel.checkpoint()
                 return function()
-            return await threads.call(function, limiter, limit or self._limit)
+            wait = max(self._patience, self._limit)
+            return await threads.call(function, limiter, limit or self._limit, wait)
         except TimeoutError as error:
             raise Unreachable(f"{self.name}: {verb}: {error}") from error
         except StoreError as error:

@@ -8,7 +8,7 @@ limiter's token comes back when its socket time-out ends it.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import trio
@@ -21,12 +21,19 @@ CONNECTIONS = METADATA_THREADS + GET_THREADS + PUT_THREADS  # what a provider sh
 T = TypeVar("T")
 
 
-async def call(function: Callable[[], T], limiter: trio.CapacityLimiter, limit: float) -> T:
+async def call(
+    function: Callable[[], T],
+    limiter: trio.CapacityLimiter,
+    limit: float,
+    wait: float = threading.TIMEOUT_MAX,
+) -> T:
     """Return what the blocking `function` returns, run in a thread under `limiter`.
 
-    Raises `TimeoutError` when it has run for `limit` seconds. After that, and after cancellation,
-    the thread goes on alone and its result is dropped.
+    Raises `TimeoutError` when it has waited for `limiter` for `wait` seconds, or has run for
+    `limit`. After that, and after cancellation, the thread goes on alone and its result is dropped.
     """
+    is_full = limiter.available_tokens < 1 and wait < threading.TIMEOUT_MAX
+    begun = False
     scope = trio.CancelScope()
     token = trio.lowlevel.current_trio_token()
 
@@ -35,12 +42,27 @@ async def call(function: Callable[[], T], limiter: trio.CapacityLimiter, limit: 
             token.run_sync_soon(scope.cancel)
 
     def run() -> T:
+        nonlocal begun
+        begun = True
         with _alarms.set(limit, overdue):
             return function()
 
-    with scope:
+    def kept_waiting() -> None:
+        if not begun:
+            overdue()
+
+    with _alarms.set(wait, kept_waiting) if is_full else nullcontext(), scope:
         return await trio.to_thread.run_sync(run, limiter=limiter, abandon_on_cancel=True)
-    raise TimeoutError(f"no answer within {limit:.0f} s")
+    if begun:
+        raise TimeoutError(f"no answer within {limit:.0f} s")
+    raise TimeoutError(f"other requests kept all threads for {wait:.0f} s")
+
+
+@contextmanager
+def deadline(seconds: float, ring: Callable[[], None]) -> Iterator[None]:
+    """Call `ring`, in a thread of its own, unless the context is left within `seconds`."""
+    with _alarms.set(seconds, ring):
+        yield
 
 
 class _Alarms:

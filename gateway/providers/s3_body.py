@@ -12,7 +12,7 @@ from backgate.gateway.units import KIB
 
 PIECE = 256 * KIB  # bytes; urllib3 asks for 16 KiB at a time, and takes what it gets
 START = 60.0  # seconds that a request may take whatever its size
-SLOWEST = 16 * KIB  # bytes per second; an upload below this is a fault
+SLOWEST = 16 * KIB  # bytes per second; an upload or a download below this is a fault
 
 
 def as_sent(body: Body) -> "bytes | PieceByPiece":

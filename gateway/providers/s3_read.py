@@ -57,7 +57,8 @@ class S3Reader:
         if etag is not None:
             headers["If-Match"] = f'"{etag}"'
         url = self._requests.url_of(key)
-        question = Question("get", "GET", url, key, headers, precondition=Replaced)
+        size = stop - start
+        question = Question("get", "GET", url, key, headers, b"", Replaced, size)
         try:
             with self._requests.asked(question) as response:
                 return self._range(response, key, start, stop)

@@ -5,10 +5,11 @@ event hooks. Signing, connections and the parsing of errors are botocore's.
 """
 
 import hashlib
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,16 +25,16 @@ from botocore.utils import get_environ_proxies
 from backgate.gateway import threads
 from backgate.gateway.errors import AlreadyThere, StoreError
 from backgate.gateway.provider import Body
-from backgate.gateway.providers.s3_body import as_sent
+from backgate.gateway.providers.s3_body import SLOWEST, START, as_sent
 from backgate.gateway.providers.s3_client import ANSWER_WITHIN, CONNECT_WITHIN, Connection
 from backgate.gateway.providers.s3_errors import translated
-from backgate.gateway.units import KIB
+from backgate.gateway.units import KIB, MIB
 
 LIST_WITHIN = 60  # seconds without a byte; a slow store may think that long about a page
 ERROR_MAX = 64 * KIB  # bytes of an answer that says no
 
 _Session: Any = URLLib3Session  # its stub knows neither a file to verify with nor two time-outs
-# Headers and body are two writes: without this the second waits 40 ms for a delayed acknowledgement.
+# Headers and body are two writes: without this the second waits 40 ms for an acknowledgement.
 _AT_ONCE = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 _CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
 _FINE = frozenset((200, 204, 206))
@@ -50,7 +51,8 @@ class Question:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body = field(default=b"", repr=False)
     precondition: type[StoreError] = AlreadyThere  # what a 412 means
-    is_listing: bool = False  # may take longer
+    expected: int = 4 * MIB  # bytes of the answer, for how long it may take
+    is_listing: bool = False  # the store may think about it for longer
 
 
 class Requests:
@@ -96,9 +98,11 @@ class Requests:
             http = self._listings if question.is_listing else self._objects
             response = http.send(request)
             try:
-                if response.status_code not in _FINE:
-                    self._refuse(response, question.verb)
-                yield response
+                limit = START + question.expected / SLOWEST
+                with threads.deadline(limit, partial(_break_off, response.raw)):
+                    if response.status_code not in _FINE:
+                        self._refuse(response, question.verb)
+                    yield response
             finally:
                 _release(response.raw)
 
@@ -144,6 +148,15 @@ class _Signer(S3SigV4Auth):
 
     def payload(self, request: AWSRequest) -> str:
         return self._payload
+
+
+def _break_off(raw: Any) -> None:
+    """End the reading of an answer in another thread: what comes byte by byte never times out."""
+    with (
+        suppress(OSError, ValueError),  # it has ended by itself
+        socket.socket(fileno=os.dup(raw.fileno())) as connection,
+    ):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _release(raw: Any) -> None:

@@ -98,3 +98,18 @@ def test_a_thread_may_outlive_the_run() -> None:
     trio.run(main)
 
     gate.set()
+
+
+async def test_waiting_for_a_limiter_that_nobody_gives_back_ends(
+    limiter: trio.CapacityLimiter,
+) -> None:
+    gate = threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, gate.wait, limiter, 600)
+        await trio.testing.wait_all_tasks_blocked()
+
+        with pytest.raises(TimeoutError, match="kept all threads"):
+            await call(int, limiter, 60, 0.02)
+
+        gate.set()
+    assert await call(int, limiter, 60, 0.02) == 0

@@ -264,8 +264,11 @@ async def _send_body(rule: Rule, client: _Client, data: bytes, sent: int) -> Non
         await client.send(h11.Data(data=data[: cut[0] - sent]))
         await cut[1]()
         raise trio.ClosedResourceError
-    await trio.sleep(len(data) / rule.bytes_per_second)
-    await client.send(h11.Data(data=data))
+    step = rule.piece or max(1, len(data))
+    for at in range(0, len(data), step):
+        part = data[at : at + step]
+        await trio.sleep(len(part) / rule.bytes_per_second)
+        await client.send(h11.Data(data=part))
 
 
 def _cut(rule: Rule, reached: int) -> tuple[int, Callable[[], Awaitable[None]]] | None:

@@ -16,6 +16,7 @@ from backgate.gateway.errors import AlreadyThere, Refused, StoreError, StoreFull
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider, s3_client, s3_requests
 from backgate.gateway.store import ObjectStore
+from backgate.gateway.threads import GET_THREADS
 
 pytestmark = pytest.mark.live
 
@@ -336,3 +337,32 @@ async def test_a_server_that_is_not_there_is_waited_for(
 
     assert nobody.counters.retries > 10
     await nobody.aclose()
+
+
+async def test_a_body_that_trickles_frees_its_place_and_is_asked_for_again(
+    store: ObjectStore, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_requests, "START", 0.5)
+    monkeypatch.setattr(s3_requests, "SLOWEST", 100 * len(DATA))
+    proxy.rules.append(Rule(match="GET", times=GET_THREADS, bytes_per_second=1000, piece=100))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(GET_THREADS + 1):
+            nursery.start_soon(store.get, "a", 0, len(DATA))
+
+    assert store.counters.bytes_in == (GET_THREADS + 1) * len(DATA)
+    assert store.counters.retries >= GET_THREADS
+
+
+async def test_a_body_that_trickles_over_tls_is_given_up_too(
+    seaweedfs_server: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: ObjectStore
+) -> None:
+    monkeypatch.setattr(s3_requests, "START", 0.5)
+    monkeypatch.setattr(s3_requests, "SLOWEST", 100 * len(DATA))
+    context, bundle = certificate_for(tmp_path)
+    with fault_proxy(seaweedfs_server.endpoint_url, context) as proxy:
+        encrypted = ObjectStore(opened(proxy.url, seaweedfs_server, bundle))
+        proxy.rules.append(Rule(match="GET", times=1, bytes_per_second=1000, piece=100))
+        assert await encrypted.get("a", 0, len(DATA)) == DATA
+        assert encrypted.counters.retries >= 1
+        await encrypted.aclose()

@@ -77,6 +77,7 @@ class Rule:
     ends_after: int | None = None  # bytes of the answer's body, as if that were all
     flip_at: int | None = None  # byte of the answer's body in which a bit is wrong
     bytes_per_second: float = math.inf  # of the answer's body
+    piece: int | None = None  # bytes of it that are sent at a time; None: as they come
 
     _seen: int = 0
     _left: float = math.inf  # requests that pass at once, of the rate
