@@ -10,6 +10,7 @@ from backgate.gateway.errors import Refused, StoreError, Unreachable
 from backgate.gateway.metadata.crawler import Crawler
 from backgate.gateway.metadata.health import Errors
 
+GIVING_WAY = 2.0  # seconds that a page of the crawl waits for listings that somebody wants
 BREATH = 10.0  # seconds without refreshes behind answers, after one has failed
 FIRST_PAUSE = 5.0  # seconds until a listing that was refused is tried again; doubles
 LONGEST_PAUSE = 60.0  # seconds; renewed credentials are noticed within this
@@ -71,10 +72,14 @@ class Listings:
             raise StoreError(f"{prefix!r} cannot be listed: {reason}") from listing.error
 
     async def quiet(self) -> None:
-        """Return when no listing is under way: what runs by itself gives way to them."""
+        """Return when no listing is under way: what runs by itself gives way to them, for a while.
+
+        Who lists one directory after another must not keep the crawl from ever coming to an end.
+        """
         await trio.lowlevel.checkpoint()
-        while self._under_way:
-            await self._crawler.news.wait()
+        with trio.move_on_after(GIVING_WAY):
+            while self._under_way:
+                await self._crawler.news.wait()
 
     def _start(self, prefix: str, is_level: bool, *, is_refresh: bool) -> _Listing:
         listing = self._under_way.get((prefix, is_level))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 LARGEST = 1000  # keys; what S3 gives at most
 SMALLEST = 10  # keys; a store that cannot list these cannot list
 SLOW = 5.0  # seconds; an answer that fails later than this was too much to ask
+QUICK = 3  # faults in a row that come sooner; fewer say that the store is busy, not that it cannot
 TRIAL = 4  # pages that must succeed before more is tried
 NEAR = 8  # a page that is short of the one that failed by less than 1/8 is as good
 SHARE = 50  # trials that fail take at most 1/50 of the time
@@ -38,10 +39,10 @@ class Pace:
 
     def succeeded(self, size: int, now: float) -> None:
         """Note a page of `size` at the time `now`, in seconds."""
+        self._failed = 0
         if size < self.size:
             return
         self._works = size
-        self._failed = 0
         self.is_hopeless = False
         self._good += 1
         if self._good < TRIAL:
@@ -55,18 +56,20 @@ class Pace:
     def failed(self, size: int, took: float, now: float) -> None:
         """Note that a page of `size` failed after `took` seconds.
 
-        A quick fault counts only when it happens again, and one of a page that was larger than
-        they are by now not at all.
+        Quick faults count only in a row, and that of a page that was larger than they are by now
+        not at all. Only one that took long says which size was too much.
         """
         if size > self.size:
             return
         self._failed += 1
         self._good = 0
-        if took < SLOW and self._failed < 2:
+        if took < SLOW and self._failed < QUICK:
             return
+        self._failed = 0
         self.is_hopeless = size <= SMALLEST
-        self._ceiling = size
-        self._not_before = now + SHARE * min(took, LONGEST_LOSS)
+        if took >= SLOW:
+            self._ceiling = size
+            self._not_before = now + SHARE * min(took, LONGEST_LOSS)
         fallback = self._give_way(size)
         if self._works is not None and self._works < size:
             fallback = max(fallback, self._works)

@@ -2,6 +2,7 @@ import pytest
 
 from backgate.gateway.metadata.pace import (
     LARGEST,
+    QUICK,
     SHARE,
     SLOW,
     SMALLEST,
@@ -36,14 +37,45 @@ def test_a_time_out_halves_the_page_down_to_the_smallest() -> None:
     assert pace.is_hopeless
 
 
-def test_a_quick_fault_halves_the_page_only_when_it_comes_again() -> None:
+def test_quick_faults_halve_the_page_only_when_they_come_in_a_row() -> None:
+    pace = Pace(LARGEST)
+    sizes = []
+
+    for _ in range(2 * QUICK):
+        pace.failed(pace.size, 0.1, 0)
+        sizes.append(pace.size)
+
+    assert sizes == [1000, 1000, 500, 500, 500, 250]
+
+
+def test_a_store_that_is_busy_does_not_make_us_forget_what_it_copes_with() -> None:
+    pace = Pace(LARGEST)
+    pages(pace, 100, hours=0.1)
+    now, hung = 360.0, 0
+
+    for number in range(1, 3000):
+        now += 0.1
+        if pace.size > 100:
+            hung += 1
+            now += 60
+            pace.failed(pace.size, 60, now)
+        elif number % 7 in (0, 1):
+            pace.failed(pace.size, 0.01, now)
+        else:
+            pace.succeeded(pace.size, now)
+
+    assert hung <= 1
+    assert pace.size > 60
+
+
+def test_a_page_of_any_size_says_that_the_store_answers() -> None:
     pace = Pace(LARGEST)
 
-    pace.failed(LARGEST, 0.1, 0)
-    first = pace.size
-    pace.failed(LARGEST, 0.1, 0)
+    for _ in range(2 * QUICK):
+        pace.failed(LARGEST, 0.1, 0)
+        pace.succeeded(SMALLEST, 0)
 
-    assert (first, pace.size) == (LARGEST, LARGEST // 2)
+    assert pace.size == LARGEST
 
 
 def test_streams_that_time_out_together_halve_the_page_once() -> None:
