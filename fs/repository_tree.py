@@ -28,8 +28,11 @@ from backgate.gateway.spooled import SpooledFile
 from backgate.gateway.units import TIB
 
 CAPACITY = 1024 * TIB  # bytes that statfs shows where nothing is configured
-FRESH_ALONE = 10.0  # seconds that the kernel may keep what only we can change
-FRESH_SHARED = 1.0  # seconds, where others write too
+FRESH = {  # seconds that the kernel may keep what it was told
+    "exclusive": 10.0,  # for only we can change it
+    "shared": 1.0,
+}
+FRESH_AT_ONCE = 0.0  # seconds, where other gateways tell us what they change
 
 
 class RepositoryTree:
@@ -41,7 +44,7 @@ class RepositoryTree:
         if repository.spool is None:
             raise ValueError("a repository without a spool cannot be written to")
         config = repository.config
-        self.fresh_for = FRESH_ALONE if config.writers == "exclusive" else FRESH_SHARED
+        self.fresh_for = FRESH_AT_ONCE if config.metadata else FRESH[config.writers]
         self._capacity = config.capacity
         self._store, self._metadata = repository.store, repository.metadata
         self._spool = repository.spool

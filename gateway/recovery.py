@@ -62,7 +62,7 @@ async def open_spool(
     what was not stored stays for the next start. Raises `UsageError` when another process has it
     open.
     """
-    is_shared = config.writers == "shared"
+    is_shared = config.writers == "shared" or config.metadata is not None
     if is_shared and not store.abilities.conditional_put:
         why = store.abilities.why_unconditional
         log.warning("%s: gateways may overwrite each other's new files: %s", store.name, why)

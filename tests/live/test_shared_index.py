@@ -1,0 +1,161 @@
+"""Two gateways over one bucket that share their index in PostgreSQL."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from servers.postgresql import PostgreSQL, postgresql
+from servers.seaweedfs import SeaweedFS
+from support.gateway import Gateway, gateway
+
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(300)]
+
+SOON = 60.0  # seconds; far more than anything here takes
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[PostgreSQL]:
+    """One of this module's own: it is stopped and started."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture
+def two(
+    tmp_path: Path,
+    seaweedfs_server: SeaweedFS,
+    database: PostgreSQL,
+    request: pytest.FixtureRequest,
+) -> Iterator[tuple[Gateway, Gateway]]:
+    """Two gateways, each with caches, a spool and a mount of its own."""
+    bucket = seaweedfs_server.bucket(f"b{abs(hash(request.node.name)) % 10**12}")
+    table = {
+        "url": f"s3://{bucket}",
+        "provider": "seaweedfs",
+        "endpoint_url": seaweedfs_server.endpoint_url,
+        "metadata": database.url(),
+        "metadata_password": f"file:{database.password_file}",
+    }
+    with ExitStack() as stack:
+        made = [
+            stack.enter_context(gateway(tmp_path / name, table, seaweedfs_server.environment()))
+            for name in ("one", "other")
+        ]
+        for one in made:
+            one.mount()
+        yield made[0], made[1]
+
+
+def until(is_so: Callable[[], bool], within: float = SOON) -> float:
+    """Wait until it is so; returns the seconds that took."""
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() < began + within
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def is_complete(one: Gateway) -> bool:
+    return bool(one.json("cache", "status", "store")["is_complete"])  # type: ignore[index, call-overload]
+
+
+def test_what_one_gateway_does_the_other_shows_at_once(two: tuple[Gateway, Gateway]) -> None:
+    one, other = (mounted.repository for mounted in two)
+    (one / "d").mkdir()
+    for number in range(20):
+        name = f"file {number}"
+        (one / "d" / name).write_text(f"first {number}")
+        assert (other / "d" / name).read_text() == f"first {number}"
+        assert os.listdir(other / "d") == [name]
+
+        (other / "d" / name).write_text(f"second, longer {number}")
+        assert (one / "d" / name).read_text() == f"second, longer {number}"
+
+        (other / "d" / name).rename(other / "d" / "renamed")
+        assert os.listdir(one / "d") == ["renamed"]
+        assert (one / "d" / "renamed").stat().st_size == len(f"second, longer {number}")
+        assert not (one / "d" / name).exists()
+
+        (one / "d" / "renamed").unlink()
+        assert os.listdir(other / "d") == []
+        assert not (other / "d" / "renamed").exists()
+
+    (one / "d").rmdir()
+    assert os.listdir(other) == []
+
+
+def test_a_password_is_in_no_log_and_no_status(
+    two: tuple[Gateway, Gateway], database: PostgreSQL
+) -> None:
+    password = database.password_file.read_text()
+
+    for one in two:
+        assert password not in one.log.read_text()
+        assert password not in one.run("status", "--json").stdout
+        assert password not in Path(f"/proc/{one.pid}/cmdline").read_text()
+
+
+def test_the_other_takes_over_when_the_gateway_that_crawls_is_killed(
+    two: tuple[Gateway, Gateway], database: PostgreSQL
+) -> None:
+    one, other = two
+    (one.repository / "kept").write_text("1")
+    until(lambda: is_complete(other))
+    one.kill()
+    (other.repository / "later").write_text("2")
+
+    assert sorted(os.listdir(other.repository)) == ["kept", "later"]
+    took = until(lambda: "gone" in other.log.read_text())
+    until(lambda: "the index is complete" in other.log.read_text().partition("gone")[2])
+    assert took < 30
+
+
+def test_while_the_database_is_away_everybody_waits_and_then_goes_on(
+    two: tuple[Gateway, Gateway], database: PostgreSQL
+) -> None:
+    one, other = two
+    names = [f"{number:03}" for number in range(200)]
+    for name in names:
+        (one.repository / name).write_text(name)
+    database.stop()
+    commands = [
+        f"ls {other.repository}",
+        f"cat {other.repository}/007",
+        f"cat {other.repository}/absent",
+        f"echo -n written > {one.repository}/new",
+        f"rm {one.repository}/000",
+    ]
+    running = [subprocess.Popen(["sh", "-c", one], stdout=-1, stderr=-1) for one in commands]
+    time.sleep(3)  # what would answer wrongly would have answered
+    still = [process.poll() for process in running]
+    database.start()
+    told = [process.communicate(timeout=SOON) for process in running]
+
+    assert still == [None] * len(running)
+    assert [process.returncode for process in running] == [0, 0, 1, 0, 0]
+    assert set(told[0][0].decode().split()) | {"000", "new"} == {*names, "new"}
+    assert told[1][0] == b"007"
+    assert b"No such file" in told[2][1]
+    assert sorted(os.listdir(other.repository)) == [*names[1:], "new"]
+    assert (other.repository / "new").read_text() == "written"
+
+
+def test_status_is_told_while_the_database_is_away(
+    two: tuple[Gateway, Gateway], database: PostgreSQL
+) -> None:
+    one, _ = two
+    one.json("status", "store")
+    database.stop()
+    try:
+        took = time.monotonic()
+        told = one.run("status", "store").stdout
+        took = time.monotonic() - took
+    finally:
+        database.start()
+
+    assert "127.0.0.1" in told
+    assert took < 20
