@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from http.client import HTTPException, RemoteDisconnected
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from backgate.gateway import threads
 from backgate.gateway.errors import StoreError, Unreachable
@@ -28,6 +28,8 @@ LIST_WITHIN = 60  # seconds without a byte; a slow store may think that long abo
 MOVE_WITHIN = 600  # seconds; a store may copy gigabytes before the first byte of its answer
 ANSWER_MAX = 32 * MIB  # bytes; a page of 5000 keys of 1024 bytes, all escaped, is 16 MiB
 LONGEST = 300  # characters of a store's own words in a message
+
+_HARMLESS = ("GET", "HEAD")  # asked twice, they are answered twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,27 +88,36 @@ class Web:
         long or a certificate that is not trusted.
         """
         with translated(what, key):
-            response = self._pool.urlopen(
-                request.method,
-                request.target,
-                request.body,
-                headers=_headers(request),
-                timeout=urllib3.Timeout(connect=CONNECT_WITHIN, read=request.wait),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
             try:
-                headers = {name.lower(): text for name, text in response.headers.items()}
-                body = _bounded(response, request.limit)
-                if body is None:
-                    raise StoreError(f"{what}: more than {request.limit} bytes came", key=key)
-                return Answer(response.status, headers, body)
-            finally:
-                response.close()  # back in the pool already if its body was read to the end
+                return self._sent(request, what, key)
+            except ProtocolError as error:
+                if request.method not in _HARMLESS or not _was_closed_before(error):
+                    raise
+                return self._sent(request, what, key)
+
+    def _sent(self, request: Request, what: str, key: str | None) -> Answer:
+        response = self._pool.urlopen(
+            request.method,
+            request.target,
+            request.body,
+            headers=_headers(request),
+            timeout=urllib3.Timeout(connect=CONNECT_WITHIN, read=request.wait),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+        try:
+            headers = {name.lower(): text for name, text in response.headers.items()}
+            body = _bounded(response, request.limit)
+            if body is None:
+                raise StoreError(f"{what}: more than {request.limit} bytes came", key=key)
+            return Answer(response.status, headers, body)
+        finally:
+            response.close()  # back in the pool already if its body was read to the end
 
     def close(self) -> None:
+        self._pool.close()
         self.http.clear()
 
 
@@ -149,6 +160,11 @@ def _pools(origin: str, ca_bundle: str | None) -> urllib3.PoolManager:
     if parts.scheme == "https" and proxy and not proxy_bypass(parts.hostname or ""):
         return urllib3.ProxyManager(proxy, **settings)
     return urllib3.PoolManager(**settings)
+
+
+def _was_closed_before(error: ProtocolError) -> bool:
+    """True when a connection that was kept open turned out to be closed: nothing was answered."""
+    return any(isinstance(one, RemoteDisconnected) for one in error.args)
 
 
 def _headers(request: Request) -> dict[str, str]:
