@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from backgate.gateway.errors import StoreError
+from backgate.gateway.errors import BackgateError
 from backgate.gateway.metadata import coverage, membership, news
 from backgate.gateway.metadata.changes import Changes
 from backgate.gateway.metadata.file import MOMENT, Transaction
@@ -251,5 +251,5 @@ class SharedIndex:
         with trio.move_on_after(FAREWELL, shield=True):
             try:
                 await self._sessions.change(word, 0)
-            except StoreError as error:
+            except BackgateError as error:
                 log.debug("left without a word: %s", error)
