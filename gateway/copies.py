@@ -73,7 +73,7 @@ class Copies:
     async def _copied(
         self, info: ObjectInfo, key: str, upload: str, number: int, start: int, stop: int
     ) -> str:
-        return await self._store.copy_part(key, upload, number, info.key, start, stop)
+        return await self._store.copy_part(key, upload, number, info.key, start, stop, info.etag)
 
     async def _sent(
         self, info: ObjectInfo, key: str, upload: str, number: int, start: int, stop: int

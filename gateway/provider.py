@@ -258,10 +258,19 @@ class Provider(ABC):
 
     @abstractmethod
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         """Make part `number` of `[start, stop)` of the object `source`; `Unsupported` where it
         cannot.
+
+        With `etag`, raises `Replaced` when `source` is another version.
         """
 
     @abstractmethod

@@ -178,10 +178,17 @@ class ObjectStore:
         return etag
 
     async def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         target, source = self._prefix + key, self._prefix + source
-        call = partial(self._provider.copy_part, target, upload, number, source, start, stop)
+        call = partial(self._provider.copy_part, target, upload, number, source, start, stop, etag)
         return await self._ask("copy_part", call, self._put_calls, LONG_LIMIT)
 
     async def commit_upload(

@@ -229,7 +229,7 @@ class Uploader:
     async def _copy_part(self, upload: Upload, part: Part, held: Backing) -> str:
         key, start = held.info.key, held.offset
         return await self._store.copy_part(
-            upload.key, upload.upload, part.number, key, start, start + part.size
+            upload.key, upload.upload, part.number, key, start, start + part.size, held.info.etag
         )
 
     async def _leave(self, file: SpooledFile, part: Part, info: ObjectInfo) -> None:

@@ -147,11 +147,20 @@ class SQLite(Provider):
             return etag
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         with self._transaction(source, writes=True):
             self._upload(key, upload)
             info = self._info(source)
+            if etag is not None and info.etag != etag:
+                raise Replaced(f"{self.name}: copy_part {source!r}: another version", key=source)
             etag = self._part(upload, number, max(0, min(stop, info.size) - start))
             for at in range(start, min(stop, info.size), CHUNK):
                 data = self._bytes(info.etag, at, min(at + CHUNK, stop, info.size))

@@ -120,7 +120,14 @@ class Azure(Provider):
         return etag
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         raise Unsupported(f"{self.name}: copy_part {key!r}: the store is not asked to", key=key)
 

@@ -112,7 +112,14 @@ class Gcs(Provider):
         return self._objects.put(part, body, NO_METADATA, if_absent=False).etag
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         raise Unsupported(f"{self.name}: copy_part {key!r}: Google copies whole objects", key=key)
 

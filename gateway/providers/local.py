@@ -167,10 +167,20 @@ class Local(Provider):
             return self._uploads.put(top, key, upload, number, body)
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         with self._opened("copy_part", key) as top, self._found(top, source) as file:
-            return self._uploads.copy(top, key, upload, number, file, (start, stop))
+            copied = self._uploads.copy(top, key, upload, number, file, (start, stop))
+            if etag is not None and etag != etag_of(os.fstat(file.descriptor)):
+                raise Replaced(f"{self.name}: copy_part {source!r}: another version", key=source)
+            return copied
 
     def commit_upload(
         self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False

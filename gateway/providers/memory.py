@@ -175,12 +175,22 @@ class Memory(Provider):
             return _md5(data)
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         with self._request("copy_part", key):
             if not self.abilities.copies_parts:
                 raise Unsupported(f"{self.name}: cannot copy parts", key=key)
-            data = self._stored(source).data[start:stop]
+            found = self._stored(source)
+            if etag is not None and found.info.etag != etag:
+                raise Replaced(f"{self.name}: {source!r} is another version now", key=source)
+            data = found.data[start:stop]
             self._upload(key, upload).parts[number] = data
             return _md5(data)
 

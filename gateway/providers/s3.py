@@ -21,6 +21,7 @@ from backgate.gateway.errors import (
     ConfigError,
     NotFound,
     Refused,
+    Replaced,
     StoreError,
     Unreachable,
     Unsupported,
@@ -46,6 +47,7 @@ from backgate.gateway.providers.s3_errors import (
     translated,
     translation,
 )
+from backgate.gateway.providers.s3_listing import etag_from
 from backgate.gateway.providers.s3_metadata import to_headers
 from backgate.gateway.providers.s3_read import S3Reader, http_date_ns
 from backgate.gateway.providers.s3_requests import Requests
@@ -169,12 +171,23 @@ class S3(Provider):
             return self._writer.put_part(key, upload, number, body)
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         if not self.abilities.copies_parts:
             raise Unsupported(f"{self.name}: copy_part {key!r}: the store cannot", key=key)
+        is_exact = etag is not None and not self._reader.has_weak_etags
+        condition = {"CopySourceIfMatch": f'"{etag}"'} if is_exact else {}
         try:
-            with self._translated("copy_part", source):
+            with translated(
+                self.name, "copy_part", source, precondition=Replaced, passing=self._passing
+            ):
                 answer = self._clients.moving.upload_part_copy(
                     Bucket=self._bucket,
                     Key=key,
@@ -182,11 +195,18 @@ class S3(Provider):
                     PartNumber=number,
                     CopySource=self._source(source),
                     CopySourceRange=f"bytes={start}-{stop - 1}",
+                    **condition,
                 )
+        except Replaced:
+            if not is_exact or not self._reader.matches_weakly(source, etag):
+                raise
+            return self.copy_part(key, upload, number, source, start, stop, etag)
         except Unreachable as error:
             if isinstance(error.__cause__, ClientError) and status_of(error.__cause__) == 404:
                 self.head(source)  # whose words tell whether it is not there
             raise
+        if etag is not None and self.head(source).etag != etag:  # stores ignore conditions
+            raise Replaced(f"{self.name}: copy_part {source!r}: another version now", key=source)
         return self._etag(answer.get("CopyPartResult", {}), key)
 
     def commit_upload(
@@ -271,9 +291,10 @@ class S3(Provider):
             self.clock_skew = told_ns / SECOND_NS - time.time()
 
     def _etag(self, answer: Mapping[str, Any], key: str) -> str:
-        if not answer.get("ETag"):
+        etag = etag_from(str(answer.get("ETag", "")))
+        if not etag:
             raise StoreError(f"{self.name}: {key!r}: the answer has no etag", key=key)
-        return str(answer["ETag"]).strip('"')
+        return etag
 
     def _source(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": key}

@@ -15,6 +15,7 @@ from backgate.gateway.provider import ObjectInfo, Page
 from backgate.gateway.units import SECOND_NS
 
 SIZE = re.compile(r"[0-9]{1,18}", re.ASCII)  # less than 2 to the power of 63
+WEAK = "W/"  # before an etag that names a version but holds no condition (RFC 9110, 8.8.1)
 
 _ECHO = re.compile(rb"<(Prefix|Marker|StartAfter)>[^<]*</\1>")
 _TIME_MAX_NS = 1 << 63
@@ -93,7 +94,7 @@ def _objects(root: ElementTree.Element, space: str) -> list[ObjectInfo]:
                 decode(field["Key"]) if "Key" in field else _missing("Key"),
                 _size(field["Size"]) if "Size" in field else int(_missing("Size")),
                 _iso_date_ns(field.get("LastModified", "")),
-                field.get("ETag", "").strip('"'),
+                etag_from(field.get("ETag", "")),
             )
         )
     return objects
@@ -133,3 +134,11 @@ def _iso_date_ns(text: str) -> int:
     since = (date if date.tzinfo else date.replace(tzinfo=UTC)) - _EPOCH
     seconds = since.days * 86400 + since.seconds
     return storable(seconds * SECOND_NS + since.microseconds * _MICROSECOND_NS)
+
+
+def etag_from(text: str) -> str:
+    """Return what names a version in a store's text of an etag, be it strong, weak or bare.
+
+    A proxy on the way makes an etag weak in some answers and leaves it in others.
+    """
+    return text.removeprefix(WEAK).strip('"')

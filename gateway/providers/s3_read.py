@@ -14,7 +14,7 @@ from backgate.gateway.errors import NotFound, Replaced, StoreError, Unreachable
 from backgate.gateway.provider import ObjectInfo, Page
 from backgate.gateway.providers.s3_client import Connection
 from backgate.gateway.providers.s3_errors import headers_of, status_of
-from backgate.gateway.providers.s3_listing import SIZE, Dialect, storable
+from backgate.gateway.providers.s3_listing import SIZE, WEAK, Dialect, etag_from, storable
 from backgate.gateway.providers.s3_metadata import from_headers
 from backgate.gateway.providers.s3_requests import Question, Requests, bounded
 from backgate.gateway.units import MIB, SECOND_NS
@@ -32,6 +32,7 @@ class S3Reader:
     def __init__(self, connection: Connection, requests: Requests) -> None:
         self._requests, self._name = requests, requests.name
         self._dialect = Dialect.of(connection.profile)
+        self.has_weak_etags = False  # so that conditions on them never hold
         is_path = connection.addressing == "path"
         self._bucket_url = requests.url.rstrip("/") if is_path else requests.url
 
@@ -54,14 +55,21 @@ class S3Reader:
         if stop <= start:
             return b""
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        if etag is not None:
+        is_exact = etag is not None and not self.has_weak_etags
+        if is_exact:
             headers["If-Match"] = f'"{etag}"'
         url = self._requests.url_of(key)
         size = stop - start
         question = Question("get", "GET", url, key, headers, b"", Replaced, size)
         try:
             with self._requests.asked(question) as response:
+                if etag is not None and not is_exact:
+                    self._compare(response, key, etag)
                 return self._range(response, key, start, stop)
+        except Replaced:
+            if not is_exact or not self.matches_weakly(key, etag):
+                raise
+            return self.get(key, start, stop, etag)
         except StoreError as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and status_of(cause) == _BEHIND_THE_END:
@@ -81,6 +89,20 @@ class S3Reader:
             return self._dialect.page(body)
         except (ValueError, TypeError, OverflowError) as error:
             raise Unreachable(f"{self._name}: page {prefix!r}: {error}") from error
+
+    def matches_weakly(self, key: str, etag: str | None) -> bool:
+        """True if the object is this version all the same; its etag is weak, and no condition."""
+        with self._requests.asked(
+            Question("head", "HEAD", self._requests.url_of(key), key)
+        ) as response:
+            told = str(response.headers.get("etag", ""))
+        is_same = told.startswith(WEAK) and etag_from(told) == etag
+        self.has_weak_etags = self.has_weak_etags or is_same
+        return is_same
+
+    def _compare(self, response: Any, key: str, etag: str) -> None:
+        if etag_from(str(response.headers.get("etag", ""))) != etag:
+            raise Replaced(f"{self._name}: get {key!r}: another version now", key=key)
 
     def _range(self, response: Any, key: str, start: int, stop: int) -> bytes:
         """Read the body, into one piece of memory and not beyond what was asked for."""
@@ -149,7 +171,7 @@ def info_of(key: str, headers: Mapping[str, str], what: str) -> ObjectInfo:
         key,
         int(length),
         http_date_ns(lower.get("last-modified", "")),
-        lower.get("etag", "").strip('"'),
+        etag_from(lower.get("etag", "")),
         from_headers(metadata),
     )
 

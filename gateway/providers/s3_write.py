@@ -12,6 +12,7 @@ from urllib.parse import quote
 from backgate.gateway.errors import StoreError
 from backgate.gateway.provider import NO_METADATA, Body
 from backgate.gateway.providers.s3_client import content_md5
+from backgate.gateway.providers.s3_listing import etag_from
 from backgate.gateway.providers.s3_read import USER_METADATA, http_date_ns
 from backgate.gateway.providers.s3_requests import ERROR_MAX, Question, Requests, bounded
 from backgate.gateway.units import SECOND_NS
@@ -55,7 +56,7 @@ class S3Writer:
             return {name.lower(): text for name, text in response.headers.items()}
 
     def _etag(self, answer: Mapping[str, Any], key: str) -> str:
-        etag = str(answer.get("etag", "")).strip('"')
+        etag = etag_from(str(answer.get("etag", "")))
         if not etag:
             raise StoreError(f"{self._name}: {key!r}: the answer has no etag", key=key)
         return etag

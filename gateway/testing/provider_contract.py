@@ -584,6 +584,21 @@ class ProviderContract:
 
         assert provider.get("a", 0, size + 9) == source[1 : size + 1] + b"end"
 
+    def test_a_part_of_another_version_is_not_copied(self, provider: Provider) -> None:
+        size = max(1024, provider.abilities.limits.part_min)
+        if not provider.abilities.copies_parts:
+            return
+        old = provider.put("source", b"1" * size)
+        new = provider.put("source", b"2" * size)
+        upload = provider.begin_upload("a")
+
+        with pytest.raises(Replaced):
+            provider.copy_part("a", upload, 1, "source", 0, size, old.etag)
+        part = provider.copy_part("a", upload, 1, "source", 0, size, new.etag)
+
+        provider.commit_upload("a", upload, [(1, part)])
+        assert provider.get("a", 0, size) == b"2" * size
+
     def test_a_part_of_an_absent_object_is_not_found(self, provider: Provider) -> None:
         upload = provider.begin_upload("a")
 

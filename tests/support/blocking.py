@@ -105,9 +105,16 @@ class _Blocking(Provider):
         return self._run(partial(self._store.put_part, key, upload, number, body))
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
-        ask = partial(self._store.copy_part, key, upload, number, source, start, stop)
+        ask = partial(self._store.copy_part, key, upload, number, source, start, stop, etag)
         return self._run(ask)
 
     def commit_upload(

@@ -9,7 +9,7 @@ from servers.faultproxy import FaultProxy, Rule, certificate_for, fault_proxy
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
-from backgate.gateway.errors import NotFound, StoreError, Unreachable
+from backgate.gateway.errors import NotFound, Replaced, StoreError, Unreachable
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider
 from backgate.gateway.providers.s3_read import info_of
@@ -220,3 +220,38 @@ def test_requests_one_after_another_need_one_connection(
         provider.delete(["a"])
 
     assert proxy.connections == before
+
+
+def weak(etag: str, body: bytes = b"") -> Rule:
+    """A proxy's answer: it has made the etag weak."""
+    headers = {"ETag": f'W/"{etag}"', "Content-Range": "bytes 0-2/3", **OURS}
+    return Rule(match="GET", status=206, headers=headers, body=body)
+
+
+def test_a_version_with_a_weak_etag_is_read_without_a_condition(
+    provider: Provider, proxy: FaultProxy
+) -> None:
+    head = {"ETag": 'W/"1"', "Last-Modified": "Sun, 22 Nov 2026 14:05:28 GMT", **OURS}
+    proxy.rules.append(Rule(header="if-match", status=412))
+    proxy.rules.append(Rule(match="HEAD", status=200, headers=head))
+    proxy.rules.append(weak("1", b"abc"))
+    etag = provider.head("a").etag
+
+    assert etag == "1"
+    assert provider.get("a", 0, 3, etag) == b"abc"
+    asked = len(proxy.requests)
+    assert provider.get("a", 0, 3, etag) == b"abc"
+    assert len(proxy.requests) == asked + 1
+    with pytest.raises(Replaced):
+        provider.get("a", 0, 3, "2")
+
+
+def test_a_condition_that_does_not_hold_is_another_version_though_the_etag_is_weak(
+    provider: Provider, proxy: FaultProxy
+) -> None:
+    head = {"ETag": 'W/"2"', "Last-Modified": "Sun, 22 Nov 2026 14:05:28 GMT", **OURS}
+    proxy.rules.append(Rule(header="if-match", status=412))
+    proxy.rules.append(Rule(match="HEAD", status=200, headers=head))
+
+    with pytest.raises(Replaced):
+        provider.get("a", 0, 3, "1")

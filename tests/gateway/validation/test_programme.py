@@ -80,7 +80,14 @@ class Refusing(Memory):
         raise Unsupported("501")
 
     def copy_part(
-        self, key: str, upload: str, number: int, source: str, start: int, stop: int
+        self,
+        key: str,
+        upload: str,
+        number: int,
+        source: str,
+        start: int,
+        stop: int,
+        etag: str | None = None,
     ) -> str:
         raise Unsupported("501")
 
