@@ -1,6 +1,6 @@
 """The contract, through a proxy that has the weaknesses of each provider: what the gateway sees."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -64,6 +64,8 @@ def emulated(
 
 
 class TestEmulated(ProviderContract):
+    """The whole suite; of what differs only in the data, a few that tell most."""
+
     @pytest.fixture
     def provider(self, emulated: Provider, seaweedfs_server: SeaweedFS) -> Provider:
         seaweedfs_server.empty(BUCKET)
@@ -72,6 +74,16 @@ class TestEmulated(ProviderContract):
     @pytest.mark.parametrize("name", TELLING)
     def test_a_key_is_kept_exactly_or_refused(self, name: str, provider: Provider) -> None:
         super().test_a_key_is_kept_exactly_or_refused(ODD_KEYS[name], provider)
+
+    @pytest.mark.parametrize(("start", "stop"), [(3, 7), (5, 100), (10, 11)])
+    def test_a_range_is_a_slice(self, start: int, stop: int, provider: Provider) -> None:
+        super().test_a_range_is_a_slice(start, stop, provider)
+
+    @pytest.mark.parametrize("kind", [bytes])
+    def test_any_kind_of_body_is_stored(
+        self, kind: Callable[[bytes], bytes], provider: Provider
+    ) -> None:
+        super().test_any_kind_of_body_is_stored(kind, provider)
 
     @pytest.mark.parametrize("text", ["é", " blanks "])
     def test_metadata_reads_back(self, text: str, provider: Provider) -> None:

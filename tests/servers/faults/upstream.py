@@ -58,7 +58,8 @@ async def items_below(address: tuple[str, int], path: str, prefix: str) -> list[
     items: list[Item] = []
     query = {"list-type": "2", "encoding-type": "url", "prefix": prefix}
     while True:
-        root = ElementTree.fromstring(await _got(address, f"{path}?{urlencode(query, quote_via=quote)}"))
+        target = f"{path}?{urlencode(query, quote_via=quote)}"
+        root = ElementTree.fromstring(await _got(address, target))
         space = root.tag.removesuffix("ListBucketResult")
         for one in root.iterfind(f"{space}Contents"):
             field = {child.tag.removeprefix(space): child.text or "" for child in one}
