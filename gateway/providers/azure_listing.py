@@ -50,9 +50,14 @@ def page(body: bytes, behind: str, what: str) -> Page:
     except (ElementTree.ParseError, ValueError, TypeError) as error:
         raise Unreachable(f"{what}: {error}") from error
     if behind:
-        objects = [info for info in objects if info.key > behind]
-        prefixes = [one for one in prefixes if one + LAST > behind]
+        objects = [info for info in objects if _may_be_behind(info.key, behind)]
+        prefixes = [one for one in prefixes if _may_be_behind(one + LAST, behind)]
     return Page(objects, prefixes, f"{marker}{_SEPARATOR}{behind}" if marker else None)
+
+
+def _may_be_behind(text: str, other: str) -> bool:
+    """True unless `text` comes before `other` whether UTF-8 or UTF-16 is what Azure sorts by."""
+    return text > other or text.encode("utf-16-be") > other.encode("utf-16-be")
 
 
 def _info(blob: ElementTree.Element) -> ObjectInfo:

@@ -196,3 +196,14 @@ def test_a_connection_that_breaks_shows_no_signature(provider: Provider, proxy: 
         provider.get("a", 0, 9)
 
     assert "sig=" not in str(caught.value)
+
+
+def test_nothing_behind_a_key_is_left_out_whatever_order_the_service_has(
+    provider: Provider,
+) -> None:
+    fill(provider, ["b", "😀", "～"])  # in the order of UTF-16; in UTF-8 the last two are swapped
+
+    assert keys_of(provider) == ["a", "b", "😀", "～"]
+    assert keys_of(provider, after="b") == ["😀", "～"]
+    assert keys_of(provider, after="😀") == ["～"]
+    assert "😀" in keys_of(provider, after="～")  # rather once too often than never
