@@ -32,6 +32,7 @@ from backgate.gateway.units import size_to_text
 
 REQUESTS_MAX = 200  # handled at once; each may wait for a store, and the next ones for it
 ANSWERS_WITHIN = 30.0  # seconds until a mount that answers nothing is given up
+LOOK_EVERY = 1.0  # seconds between two looks at whether the mount is gone
 REPORT_EVERY = 0.5  # seconds between two lines of progress
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class Session:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with open_nursery() as nursery:
                 nursery.start_soon(self._requests)
+                nursery.start_soon(self._notice_umount)
                 await self._first_answer()
                 async with control:
                     nursery.start_soon(self._obey, signals, nursery)
@@ -130,6 +132,15 @@ class Session:
     async def _requests(self) -> None:
         await pyfuse3.main(max_tasks=REQUESTS_MAX)
         self._over.set()
+
+    async def _notice_umount(self) -> None:
+        """Answer what is left once somebody else has unmounted: nobody reads it any more."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            if self._replies.waiting and is_cut_off():
+                await self._replies.changes_answered()
+                self._replies.close()
+                return
 
     async def _first_answer(self) -> None:
         """Return once the kernel has had an answer to a stat of the mount point."""

@@ -176,6 +176,17 @@ def test_an_umount_does_not_wait_for_what_nobody_reads_any_more(tmp_path: Path, 
         assert mount.ended() == 0
 
 
+def test_an_umount_from_outside_does_not_wait_for_what_nobody_reads(tmp_path: Path) -> None:
+    with mounted(never_read, tmp_path) as mount:
+        with open(mount.path / "file", "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 1 << 20, os.POSIX_FADV_WILLNEED)
+        mount.wait_for(lambda: "read file" in mount.happened())
+
+        subprocess.run(["fusermount3", "-u", mount.path], check=True)
+
+        assert mount.ended() == 0
+
+
 def test_flush_reports_progress_until_all_is_stored(mount: Mounted, control: RunningMount) -> None:
     told: list[object] = []
 
