@@ -49,6 +49,10 @@ class Refused(StoreError):
     """Credentials or permissions do not suffice."""
 
 
+class Denied(Refused):
+    """The store knows who asks, and does not let him do this."""
+
+
 class Unsupported(StoreError):
     """The provider does not implement the request (501 and the like)."""
 

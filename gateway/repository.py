@@ -17,7 +17,7 @@ import trio
 from backgate.gateway.blocks import BlockCache, open_blocks
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import AnyCredentials
-from backgate.gateway.errors import StoreError, Unreachable
+from backgate.gateway.errors import Denied, StoreError, Unreachable
 from backgate.gateway.heap import share_one_heap
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.local import has_index
@@ -126,7 +126,7 @@ async def open_repository(
         place = place_of(config, places.cache / METADATA)
         is_cached = isinstance(place, Path) and has_index(place)
         with trio.move_on_after(CACHED_PATIENCE if is_cached else math.inf) as checking:
-            await _check(store.patient(0 if is_cached else CHECK_PATIENCE))
+            await _check(store.patient(0 if is_cached else CHECK_PATIENCE), is_cached=is_cached)
         blocks = stack.enter_context(open_blocks(places.cache / "blocks", config.block_cache))
         metadata = await stack.enter_async_context(
             open_metadata(
@@ -164,15 +164,20 @@ def _source(store: ObjectStore, blocks: BlockCache, info: ObjectInfo) -> Source:
     return ObjectReader(store, info, blocks)
 
 
-async def _check(store: ObjectStore) -> None:
+async def _check(store: ObjectStore, *, is_cached: bool) -> None:
+    """Ask the store whether it is there; where nobody may list, an index may do."""
     try:
         await store.check()
+    except Denied as error:
+        if not is_cached:
+            raise
+        log.warning("going on with what is known: %s", error)
     except Unreachable as error:
         log.warning("the store does not answer, going on with what is known: %s", error)
 
 
 async def _check_late(store: ObjectStore) -> None:
     try:
-        await _check(store.patient(CHECK_PATIENCE))
+        await _check(store.patient(CHECK_PATIENCE), is_cached=True)
     except StoreError as error:
         log.warning("the store refuses, going on with what is known: %s", error)

@@ -19,6 +19,7 @@ from backgate.gateway.credentials import Credentials
 from backgate.gateway.endpoints import endpoint_of
 from backgate.gateway.errors import (
     ConfigError,
+    Denied,
     NotFound,
     Refused,
     Replaced,
@@ -81,7 +82,10 @@ class S3(Provider):
         except StoreError as error:
             if isinstance(error.__cause__, ClientError):
                 self._compare_clocks(headers_of(error.__cause__))
-            raise
+            if not isinstance(error, Refused):
+                raise
+            self._ask_why()
+            return
         self._compare_clocks(headers)
 
     def head(self, key: str) -> ObjectInfo:
@@ -281,6 +285,14 @@ class S3(Provider):
                         Bucket=self._bucket, Key=key, UploadId=upload, MaxParts=1
                     )
             raise
+
+    def _ask_why(self) -> None:
+        """Raise for a bucket that refuses a HEAD, whose answer has no words, what it says then."""
+        try:
+            self._reader.page("", "", after="", token=None, limit=1)
+        except Denied as error:
+            why = "these credentials may not list the bucket: allow s3:ListBucket"
+            raise Denied(f"{self.name}: check: {why} ({error})") from error
 
     def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
         return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)

@@ -13,6 +13,7 @@ from botocore.parsers import ResponseParserError
 
 from backgate.gateway.errors import (
     AlreadyThere,
+    Denied,
     InvalidKey,
     NotFound,
     Refused,
@@ -163,7 +164,9 @@ def _from_answer(
         why = "this machine's clock differs too much from the store's: set the clock"
         return Refused(f"{what}: {why}", key=key)
     if code in _REFUSED or status in (401, 403):
-        return Refused(f"{what}: {_refusal(code, said)}", key=key)
+        return (Denied if code == "AccessDenied" else Refused)(
+            f"{what}: {_refusal(code, said)}", key=key
+        )
     if code in _INVALID_KEY:
         return InvalidKey(f"{what}: {said}", key=key)
     if status in (405, 501) or code == "NotImplemented":

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from backgate.gateway.config import RepositoryConfig
-from backgate.gateway.errors import NotFound, Refused, Unreachable
+from backgate.gateway.errors import Denied, NotFound, Refused, Unreachable
 from backgate.gateway.places import Places, places_of
 from backgate.gateway.providers.memory import Fault, Memory, open_url
 from backgate.gateway.repository import open_repository
@@ -67,6 +67,26 @@ async def test_a_no_that_comes_at_once_is_an_error_with_a_cache_too(
     with pytest.raises(Refused):
         async with open_repository(config, places, None, writable=False):
             pass
+
+
+async def test_credentials_that_may_not_list_suffice_where_there_is_an_index(
+    config: RepositoryConfig, places: Places, store: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    denied = Fault(verb="check", error=lambda: Denied("allow s3:ListBucket"))
+    store.faults = [denied]
+    with pytest.raises(Denied):
+        async with open_repository(config, places, None, writable=False):
+            pass
+    store.faults = []
+    async with open_repository(config, places, None, writable=False) as repository:
+        await repository.metadata.complete()
+    store.faults = [denied]
+
+    async with open_repository(config, places, None, writable=False) as repository:
+        info = await repository.objects.info("a")
+        assert bytes(await repository.source(info).read_at(0, 9)) == b"content"
+
+    assert "allow s3:ListBucket" in caplog.text
 
 
 async def test_with_a_cache_a_store_that_is_slow_to_answer_is_not_waited_for(

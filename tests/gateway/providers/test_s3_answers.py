@@ -9,7 +9,7 @@ from servers.faultproxy import FaultProxy, Rule, certificate_for, fault_proxy
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
-from backgate.gateway.errors import NotFound, Replaced, StoreError, Unreachable
+from backgate.gateway.errors import Denied, NotFound, Refused, Replaced, StoreError, Unreachable
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider
 from backgate.gateway.providers.s3_read import info_of
@@ -255,3 +255,26 @@ def test_a_condition_that_does_not_hold_is_another_version_though_the_etag_is_we
 
     with pytest.raises(Replaced):
         provider.get("a", 0, 3, "1")
+
+
+def test_a_bucket_that_lets_nobody_ask_for_it_says_what_is_missing(
+    provider: Provider, proxy: FaultProxy
+) -> None:
+    proxy.rules.append(Rule(match="HEAD", status=403, times=2))
+    proxy.rules.append(Rule(status=403, code="AccessDenied", times=1))
+    proxy.rules.append(Rule(status=403, code="InvalidAccessKeyId"))
+
+    with pytest.raises(Denied, match="allow s3:ListBucket"):
+        provider.check()
+    with pytest.raises(Refused, match="does not know the access key"):
+        provider.check()
+
+
+def test_a_bucket_that_can_be_listed_is_there_though_it_refuses_a_head(
+    provider: Provider, proxy: FaultProxy
+) -> None:
+    date = "2026-11-22T14:05:28Z"
+    proxy.rules.append(Rule(match="HEAD", status=403))
+    proxy.rules.append(Rule(status=200, body=LISTING.format(size=1, date=date).encode()))
+
+    provider.check()
