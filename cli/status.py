@@ -84,6 +84,8 @@ def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
 def _state(one: Mapping[str, Any]) -> str:
     if one["is_stopping"]:
         return "stopping"
+    if source := one.get("waiting_for_credentials"):  # a mount of an older version says nothing
+        return f"credentials expired, waiting for new ones in {source}"
     if one["waiting_for_store"]:
         return f"waiting for the store ({one['waiting_for_store']} calls)"
     troubles = [what for what, _ in _troubles(one)]
@@ -96,4 +98,4 @@ def _troubles(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if metadata.get("last_error"):
         yield "listing fails", metadata["last_error"]
     if metadata.get("index_trouble"):
-        yield "no room for the index", metadata["index_trouble"]
+        yield "the index cannot be used", metadata["index_trouble"]

@@ -1,16 +1,19 @@
 """Two gateways over one bucket that share their index in PostgreSQL."""
 
+import math
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from servers.faultproxy import FaultProxy, Rule, fault_proxy
 from servers.postgresql import PostgreSQL, postgresql
 from servers.seaweedfs import SeaweedFS
-from support.gateway import Gateway, gateway
+from support.gateway import COMMAND, Gateway, gateway
 
 pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -25,9 +28,16 @@ def database() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture
+def proxy(seaweedfs_server: SeaweedFS) -> Iterator[FaultProxy]:
+    with fault_proxy(seaweedfs_server.endpoint_url) as running:
+        yield running
+
+
+@pytest.fixture
 def two(
     tmp_path: Path,
     seaweedfs_server: SeaweedFS,
+    proxy: FaultProxy,
     database: PostgreSQL,
     request: pytest.FixtureRequest,
 ) -> Iterator[tuple[Gateway, Gateway]]:
@@ -36,7 +46,7 @@ def two(
     table = {
         "url": f"s3://{bucket}",
         "provider": "seaweedfs",
-        "endpoint_url": seaweedfs_server.endpoint_url,
+        "endpoint_url": proxy.url,
         "metadata": database.url(),
         "metadata_password": f"file:{database.password_file}",
     }
@@ -59,8 +69,10 @@ def until(is_so: Callable[[], bool], within: float = SOON) -> float:
     return time.monotonic() - began
 
 
-def is_complete(one: Gateway) -> bool:
-    return bool(one.json("cache", "status", "store")["is_complete"])  # type: ignore[index, call-overload]
+def told(one: Gateway) -> Mapping[str, Any]:
+    """Return what the mount says of its metadata."""
+    found: Any = one.json("status", "store")
+    return found[0]["metadata"]  # type: ignore[no-any-return]
 
 
 def test_what_one_gateway_does_the_other_shows_at_once(two: tuple[Gateway, Gateway]) -> None:
@@ -100,17 +112,29 @@ def test_a_password_is_in_no_log_and_no_status(
 
 
 def test_the_other_takes_over_when_the_gateway_that_crawls_is_killed(
-    two: tuple[Gateway, Gateway], database: PostgreSQL
+    two: tuple[Gateway, Gateway], proxy: FaultProxy
 ) -> None:
     one, other = two
     (one.repository / "kept").write_text("1")
-    until(lambda: is_complete(other))
-    one.kill()
-    (other.repository / "later").write_text("2")
+    until(lambda: told(other)["is_complete"] and not told(other)["is_due"])
+    slow = Rule(match="list-type=2", delay=math.inf)
+    proxy.rules.append(slow)
+    refreshing = subprocess.Popen(
+        [COMMAND, "cache", "rebuild", "store"], env=one.environment, stdout=-3, stderr=-3
+    )
+    until(lambda: told(other)["is_due"])
+    refreshing.kill()
+    refreshing.wait()
+    until(lambda: any(told(each)["is_crawling"] for each in two))
+    crawling, left = (one, other) if told(one)["is_crawling"] else (other, one)
+    assert not told(left)["is_crawling"]
 
-    assert sorted(os.listdir(other.repository)) == ["kept", "later"]
-    took = until(lambda: "gone" in other.log.read_text())
-    until(lambda: "the index is complete" in other.log.read_text().partition("gone")[2])
+    crawling.kill()
+    proxy.rules.remove(slow)
+    (left.repository / "later").write_text("2")
+
+    assert sorted(os.listdir(left.repository)) == ["kept", "later"]
+    took = until(lambda: told(left)["is_complete"] and not told(left)["is_due"])
     assert took < 30
 
 
@@ -133,13 +157,13 @@ def test_while_the_database_is_away_everybody_waits_and_then_goes_on(
     time.sleep(3)  # what would answer wrongly would have answered
     still = [process.poll() for process in running]
     database.start()
-    told = [process.communicate(timeout=SOON) for process in running]
+    printed = [process.communicate(timeout=SOON) for process in running]
 
     assert still == [None] * len(running)
     assert [process.returncode for process in running] == [0, 0, 1, 0, 0]
-    assert set(told[0][0].decode().split()) | {"000", "new"} == {*names, "new"}
-    assert told[1][0] == b"007"
-    assert b"No such file" in told[2][1]
+    assert set(printed[0][0].decode().split()) | {"000", "new"} == {*names, "new"}
+    assert printed[1][0] == b"007"
+    assert b"No such file" in printed[2][1]
     assert sorted(os.listdir(other.repository)) == [*names[1:], "new"]
     assert (other.repository / "new").read_text() == "written"
 
@@ -148,14 +172,15 @@ def test_status_is_told_while_the_database_is_away(
     two: tuple[Gateway, Gateway], database: PostgreSQL
 ) -> None:
     one, _ = two
-    one.json("status", "store")
+    assert told(one)["index_trouble"] is None
     database.stop()
+    began = time.monotonic()
     try:
-        took = time.monotonic()
-        told = one.run("status", "store").stdout
-        took = time.monotonic() - took
+        trouble = told(one)["index_trouble"]
     finally:
+        took = time.monotonic() - began
         database.start()
+    until(lambda: told(one)["index_trouble"] is None)
 
-    assert "127.0.0.1" in told
+    assert "postgresql://" in trouble
     assert took < 20
