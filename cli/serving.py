@@ -149,4 +149,5 @@ async def repository_status(repository: Repository) -> Mapping[str, Any]:
         "last_fault": counters.last_error,
         "last_fault_time": counters.last_error_time,
         "waiting_for_store": counters.waiting,
+        "waiting_for_credentials": counters.expired,
     }

@@ -26,6 +26,7 @@ class Counters:
     errors: int = 0  # attempts that failed with a fault of the store
     last_error: str = ""
     last_error_time: float | None = None  # seconds since 1970
+    expired: str = ""  # where new credentials are waited for; empty: those there are do
     waiting: int = 0  # calls that wait out a fault at this moment
     _waiting_since: float = 0.0  # monotonic seconds
     _is_reported: bool = False  # the log knows that somebody waits

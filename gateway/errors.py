@@ -49,6 +49,10 @@ class Refused(StoreError):
     """Credentials or permissions do not suffice."""
 
 
+class WrongCredentials(Refused):
+    """The credentials themselves are no longer, or not yet, known: expired, replaced, mistyped."""
+
+
 class Denied(Refused):
     """The store knows who asks, and does not let him do this."""
 

@@ -293,6 +293,12 @@ class Provider(ABC):
     def close(self) -> None:
         """Free sockets and threads; nothing is asked of this provider afterwards."""
 
+    def renew(self, credentials: Any) -> None:  # noqa: B027
+        """Ask with other `credentials` from now on; they are of the kind that opened the store.
+
+        A provider whose credentials cannot change does nothing.
+        """
+
     def unguarded(self) -> "Provider":
         """Return this store, asked even where `abilities` would have it refused: for validation.
 

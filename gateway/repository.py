@@ -28,6 +28,7 @@ from backgate.gateway.providers import open_provider
 from backgate.gateway.readahead import Budget, ReadAhead
 from backgate.gateway.reader import ObjectReader
 from backgate.gateway.recovery import open_spool
+from backgate.gateway.renewal import Renewal
 from backgate.gateway.source import Source
 from backgate.gateway.spool import Spool
 from backgate.gateway.store import ObjectStore
@@ -120,7 +121,8 @@ async def open_repository(
     """
     share_one_heap()
     provider, prefix = await trio.to_thread.run_sync(open_provider, config, credentials)
-    store = ObjectStore(provider, prefix=prefix, patience=config.patience)
+    renewal = Renewal(config, credentials, provider)
+    store = ObjectStore(provider, prefix=prefix, patience=config.patience, renewal=renewal)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.aclose)
         place = place_of(config, places.cache / METADATA)

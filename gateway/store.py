@@ -17,7 +17,13 @@ from msgspec.structs import replace
 
 from backgate.gateway import threads
 from backgate.gateway.counters import Counters
-from backgate.gateway.errors import AlreadyThere, NotFound, StoreError, Unreachable
+from backgate.gateway.errors import (
+    AlreadyThere,
+    NotFound,
+    StoreError,
+    Unreachable,
+    WrongCredentials,
+)
 from backgate.gateway.pacing import Pacing
 from backgate.gateway.provider import (
     NO_METADATA,
@@ -28,6 +34,7 @@ from backgate.gateway.provider import (
     PendingUpload,
     Provider,
 )
+from backgate.gateway.renewal import Renewal
 from backgate.gateway.retry import retried
 from backgate.gateway.units import KIB
 
@@ -53,12 +60,14 @@ class ObjectStore:
         prefix: str = "",
         patience: float = 3600.0,
         limit: float = LIMIT,
+        renewal: Renewal | None = None,
     ) -> None:
         self.name = f"{provider.name}/{prefix}".rstrip("/")
         self.abilities: Abilities = provider.abilities
         self.counters = Counters(self.name)
         self._provider, self._prefix = provider, prefix
         self._patience, self._limit = patience, limit
+        self._renewal = renewal
         self._pacing = Pacing(provider.abilities.rates)
         self._metadata_calls = trio.CapacityLimiter(threads.METADATA_THREADS)
         self._get_calls = trio.CapacityLimiter(threads.GET_THREADS)
@@ -240,9 +249,19 @@ class ObjectStore:
                 await trio.lowlevel.checkpoint()
                 return function()
             wait = max(self._patience, self._limit)
-            return await threads.call(function, limiter, limit or self._limit, wait)
+            answer = await threads.call(function, limiter, limit or self._limit, wait)
+            if self._renewal is not None:
+                self._renewal.is_admitted, self.counters.expired = True, ""
+            return answer
         except TimeoutError as error:
             raise Unreachable(f"{self.name}: {verb}: {error}") from error
+        except WrongCredentials as error:
+            if self._renewal is None or not self._renewal.is_admitted:
+                raise
+            await self._renewal.look()
+            self.counters.expired = self._renewal.source
+            where = f"waiting for new ones in {self._renewal.source}"
+            raise Unreachable(f"credentials expired, {where}: {error}") from error
         except StoreError as error:
             if isinstance(error, Unreachable) and error.retry_after:
                 self._pacing.hold(verb, error.retry_after)

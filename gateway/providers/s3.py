@@ -261,6 +261,12 @@ class S3(Provider):
     def _translated(self, verb: str, key: str | None = None) -> AbstractContextManager[None]:
         return translated(self.name, verb, key, passing=self._passing)
 
+    def renew(self, credentials: Any) -> None:
+        keys = keys_of(credentials)
+        self._connection = replace(self._connection, credentials=credentials)
+        self._clients = Clients(self._connection)  # requests under way keep the old ones
+        self._requests.renew(keys)
+
     def unguarded(self) -> "S3":
         return S3(replace(self._connection, profile=self._connection.profile.presuming_all()))
 

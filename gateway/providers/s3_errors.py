@@ -21,6 +21,7 @@ from backgate.gateway.errors import (
     StoreFull,
     Unreachable,
     Unsupported,
+    WrongCredentials,
 )
 
 LONGEST = 300  # characters of a store's own words in a message
@@ -28,14 +29,18 @@ BODILESS = {"head", "check", "HeadObject", "HeadBucket"}  # verbs whose answers 
 
 _NOT_FOUND = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "NoSuchUpload", "NotFound", "404"}
 _REFUSED = {
-    "ExpiredToken",
-    "InvalidToken",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
     "AccessDenied",
     "AccountProblem",
     "AllAccessDisabled",
     "AuthorizationHeaderMalformed",
+}
+_WRONG_CREDENTIALS = {
+    "AuthFailure",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
 }
 _FULL = {
     "QuotaExceeded",
@@ -163,8 +168,9 @@ def _from_answer(
     if code == "RequestTimeTooSkewed":
         why = "this machine's clock differs too much from the store's: set the clock"
         return Refused(f"{what}: {why}", key=key)
-    if code in _REFUSED or status in (401, 403):
-        return (Denied if code == "AccessDenied" else Refused)(
+    if code in _REFUSED | _WRONG_CREDENTIALS or status in (401, 403):
+        kind = WrongCredentials if code in _WRONG_CREDENTIALS else Refused
+        return (Denied if code == "AccessDenied" else kind)(
             f"{what}: {_refusal(code, said)}", key=key
         )
     if code in _INVALID_KEY:
@@ -203,7 +209,7 @@ def _refusal(code: str, said: str) -> str:
         return "the store does not know the access key"
     if code == "SignatureDoesNotMatch":
         return "the secret key is wrong"
-    if code in ("ExpiredToken", "InvalidToken"):
+    if code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired"):
         return "the session token has expired or is wrong"
     return f"access denied: wrong credentials, or they do not suffice ({said})"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from backgate.gateway.errors import NotFound, Replaced, StoreError, Unreachable
+from backgate.gateway.errors import NotFound, Refused, Replaced, StoreError, Unreachable
 from backgate.gateway.provider import ObjectInfo, Page
 from backgate.gateway.providers.s3_client import Connection
 from backgate.gateway.providers.s3_errors import headers_of, status_of
@@ -49,6 +49,9 @@ class S3Reader:
         except NotFound as error:
             if isinstance(error.__cause__, ClientError) and _is_nobodys(error.__cause__):
                 self._confirm_absent(key)
+            raise
+        except Refused:
+            self.get(key, 0, 1, None)  # whose answer has words for why
             raise
 
     def get(self, key: str, start: int, stop: int, etag: str | None) -> bytes:

@@ -106,6 +106,10 @@ class Requests:
             finally:
                 _release(response.raw)
 
+    def renew(self, keys: Any) -> None:
+        """Sign with other keys from now on."""
+        self._keys = keys
+
     def close(self) -> None:
         self._objects.close()
         self._listings.close()
