@@ -12,7 +12,15 @@ from trio.testing import MockClock
 
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import Credentials
-from backgate.gateway.errors import AlreadyThere, Refused, StoreError, StoreFull, Unreachable
+from backgate.gateway.errors import (
+    AlreadyThere,
+    Denied,
+    Refused,
+    StoreError,
+    StoreFull,
+    Unreachable,
+    WrongCredentials,
+)
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider, s3_client, s3_requests
 from backgate.gateway.store import ObjectStore
@@ -209,11 +217,11 @@ async def test_an_outage_ends_with_patience(
 @pytest.mark.parametrize(
     ("status", "code", "expected", "words"),
     [
-        (403, "AccessDenied", Refused, "access denied"),
-        (403, "InvalidAccessKeyId", Refused, "does not know the access key"),
-        (403, "SignatureDoesNotMatch", Refused, "secret key is wrong"),
+        (403, "AccessDenied", Denied, "access denied"),
+        (403, "InvalidAccessKeyId", WrongCredentials, "does not know the access key"),
+        (403, "SignatureDoesNotMatch", WrongCredentials, "secret key is wrong"),
         (403, "RequestTimeTooSkewed", Refused, "clock"),
-        (400, "ExpiredToken", Refused, "session token"),
+        (400, "ExpiredToken", WrongCredentials, "session token"),
         (403, "QuotaExceeded", StoreFull, "QuotaExceeded"),
         (507, "XMinioStorageFull", StoreFull, "StorageFull"),
         (400, "SomethingNew", StoreError, "SomethingNew"),
