@@ -14,6 +14,8 @@ from backgate.fs.mountpoint import allows_other_users
 from backgate.gateway.config import Configuration, RepositoryConfig, usual_paths
 from backgate.gateway.credentials import credentials_of, secret_of
 from backgate.gateway.errors import BackgateError
+from backgate.gateway.metadata.place import server_of
+from backgate.gateway.metadata.postgresql import Connection
 from backgate.gateway.places import places_of
 from backgate.gateway.units import size_to_text
 
@@ -73,6 +75,8 @@ def repository(config: RepositoryConfig) -> Iterator[Finding]:
     yield _credentials(config)
     for consumer in config.secrets:
         yield _secret(config, consumer)
+    if config.metadata is not None:
+        yield _database(config)
     yield _places(config)
 
 
@@ -141,6 +145,15 @@ def _credentials(config: RepositoryConfig) -> Finding:
         says, mend = _NO_KEYS.get(config.url.partition(":")[0].lower(), _NO_S3_KEYS)
         return Finding(subject, "warning", says, f"{mend}, or set credentials")
     return Finding(subject, "ok", config.credentials if found else "none needed")
+
+
+def _database(config: RepositoryConfig) -> Finding:
+    subject = f"{config.name}: metadata"
+    try:
+        Connection(server_of(config)).close()
+    except BackgateError as error:
+        return Finding(subject, "wrong", str(error), "docs/shared-index.md says how to set it up")
+    return Finding(subject, "ok", "the database answers")
 
 
 def _secret(config: RepositoryConfig, consumer: str) -> Finding:

@@ -98,4 +98,6 @@ def _troubles(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if metadata.get("last_error"):
         yield "listing fails", metadata["last_error"]
     if metadata.get("index_trouble"):
-        yield "the index cannot be used", metadata["index_trouble"]
+        is_file = metadata["index_size"] is not None
+        what = "no room for the index" if is_file else "the index does not answer"
+        yield what, metadata["index_trouble"]

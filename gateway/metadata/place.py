@@ -35,7 +35,12 @@ def place_of(
     """Return where the index is: in a database, or else in `directory`. Raises `ConfigError`."""
     if config.metadata is None:
         return directory
-    base, _, query = config.metadata.partition("?")
+    return Shared(server_of(config, environment), folder_name(config))
+
+
+def server_of(config: RepositoryConfig, environment: Mapping[str, str] = environ) -> Server:
+    """Return the database that `config` names, with what opens it. Raises `ConfigError`."""
+    base, _, query = (config.metadata or "").partition("?")
     parameters = parse_qsl(query, keep_blank_values=True)
     schema = dict(parameters).get(PARAMETER, USUAL)
     if not _SCHEMA.fullmatch(schema):
@@ -44,8 +49,7 @@ def place_of(
         )
     left = urlencode([(name, value) for name, value in parameters if name != PARAMETER])
     url = f"{base}?{left}" if left else base
-    server = Server(url, schema, metadata_password_of(config, environment))
-    return Shared(server, folder_name(config))
+    return Server(url, schema, metadata_password_of(config, environment))
 
 
 async def opened_index(place: Path | Shared) -> Index:

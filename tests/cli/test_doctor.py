@@ -177,3 +177,12 @@ def test_a_doctors_findings_name_the_file_of_a_secret_and_never_the_secret(tmp_p
 
     assert str(secret) in said
     assert "hunter2" not in said
+
+
+def test_a_database_that_does_not_answer_is_wrong() -> None:
+    config = repository(metadata="postgresql://127.0.0.1:1/db?schema=offsite")
+
+    found = {finding.subject: finding for finding in checks.repository(config)}["a: metadata"]
+
+    assert found.state == "wrong"
+    assert "postgresql://127.0.0.1:1/db (offsite): connection" in found.says
