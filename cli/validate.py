@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,16 +115,24 @@ def _run(choice: Choice, plan: "Plan", *, is_agreed: bool) -> "Report | None":
         if not is_agreed and config.url.partition(":")[0] not in FREE and config.url[0] != "/":
             _ask(estimate(plan, provider.abilities.limits, price, days), choice)
         with _progress() as watch:
-            return _measured(choice, provider, prefix, plan, watch)
+            return _measured(Subject(provider, prefix, profile, config.name), plan, watch)
     finally:
         provider.close()
         if provider is not guarded:
             guarded.close()
 
 
-def _measured(
-    choice: Choice, provider: "Provider", prefix: str, plan: "Plan", watch: "Watch"
-) -> "Report | None":
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured."""
+
+    provider: "Provider"
+    prefix: str
+    profile: "Profile | None"
+    name: str  # of the repository
+
+
+def _measured(subject: Subject, plan: "Plan", watch: "Watch") -> "Report | None":
     import trio
 
     from backgate.gateway.validation.programme import validate
@@ -132,9 +141,14 @@ def _measured(
         report = None
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal, nursery.cancel_scope)
-            name = f"{choice.config.name}-measured"
-            profile = _profile(choice)
-            report = await validate(provider, prefix, profile, plan, name=name, watch=watch)
+            report = await validate(
+                subject.provider,
+                subject.prefix,
+                subject.profile,
+                plan,
+                name=f"{subject.name}-measured",
+                watch=watch,
+            )
             nursery.cancel_scope.cancel()
         return report
 

@@ -84,9 +84,9 @@ class Area:
 
     async def clean(self) -> list[str]:
         """Delete everything, and return what could not be; the record goes last."""
-        provider = self.asker.provider
-        for upload, key in self._uploads.items():
-            abort = partial(provider.abort_upload, key, upload)
+        await self.asker.settle()
+        for upload, key in (await self._pending()).items():
+            abort = partial(self.asker.provider.abort_upload, key, upload)
             with suppress(StoreError):  # committed ones are gone
                 await self.asker.surely("abort_upload", abort)
         record = self.prefix + RECORD
@@ -95,6 +95,15 @@ class Area:
         left += await self._remainder(record)
         left += await delete_all(self.asker, [record])
         return sorted(set(left))
+
+    async def _pending(self) -> dict[str, str]:
+        """Return the uploads that we know of, and those whose beginning was cancelled."""
+        ask = partial(self.asker.provider.uploads, self.prefix)
+        try:
+            told = await self.asker.surely("uploads", ask)
+        except StoreError:
+            return self._uploads
+        return self._uploads | {one.upload: one.key for one in told}
 
     async def _remainder(self, record: str) -> list[str]:
         """Delete what is listed all the same: names that the store has changed."""

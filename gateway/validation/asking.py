@@ -1,5 +1,6 @@
 """One request at a time, timed and counted; what is measured is never retried behind its back."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,9 @@ from backgate.gateway.retry import retried
 
 CONNECTIONS = 32  # requests at once, at most
 PATIENCE = 120.0  # seconds that a fault is waited out where the answer matters and not the time
+
+WRITES = {"put", "put_part", "copy", "copy_part", "begin_upload", "commit_upload"}
+BEGUN = 0.1  # seconds within which a thread that was given a call has begun it
 
 T = TypeVar("T")
 
@@ -47,6 +51,8 @@ class Asker:
         self.requests: Counter[str] = Counter()
         self.counters = Counters(provider.name)
         self._limiter = trio.CapacityLimiter(CONNECTIONS)
+        self._changed = threading.Condition()
+        self._writing = 0  # writes under way, those that nobody waits for any more included
 
     async def once(self, verb: str, call: Callable[[], T]) -> Answer[T]:
         """Return what one attempt comes to; an error is part of it."""
@@ -108,6 +114,29 @@ class Asker:
             raise failed[0]
         return [results[number] for number in range(len(calls))]
 
+    async def settle(self) -> None:
+        """Wait for writes that were cancelled or overdue, which may still take effect.
+
+        Not for longer than the deadline: one that takes longer is found by a later run.
+        """
+        if not self.provider.is_instant:
+            await trio.sleep(BEGUN)
+        await trio.to_thread.run_sync(self._wait_for_writes)
+
+    def _wait_for_writes(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._writing == 0, self.deadline)
+
+    def _noted(self, call: Callable[[], T]) -> T:
+        with self._changed:
+            self._writing += 1
+        try:
+            return call()
+        finally:
+            with self._changed:
+                self._writing -= 1
+                self._changed.notify_all()
+
     async def _page(self, call: Callable[[], T]) -> T:
         try:
             return await self._attempt("page", call)
@@ -120,7 +149,8 @@ class Asker:
             await trio.lowlevel.checkpoint()
             return call()
         try:
-            return await threads.call(call, self._limiter, self.deadline)
+            noted = partial(self._noted, call) if verb in WRITES else call
+            return await threads.call(noted, self._limiter, self.deadline)
         except TimeoutError as error:
             self._limiter.total_tokens += 1  # its thread goes on alone, until its socket gives up
             raise Overdue(f"{self.provider.name}: {verb}: {error}") from error

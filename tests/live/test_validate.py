@@ -98,6 +98,7 @@ async def test_seaweedfs_is_tier_2_and_its_profile_is_taken(
 
 async def test_a_slow_listing_makes_tier_3(proxy: FaultProxy, server: SeaweedFS) -> None:
     proxy.listings = Listings(scans_above=100)  # as Backblaze B2, in small
+    proxy.rules.append(Rule(match=r"POST .*\?delete", status=501, code="NotImplemented"))
 
     report = await report_through(proxy, server)
 
@@ -108,6 +109,8 @@ async def test_a_slow_listing_makes_tier_3(proxy: FaultProxy, server: SeaweedFS)
     assert "listed flat" in first.remedy
     assert outcomes(report)["pages"] in ("in time", "slow")
     assert "list_delimiter_scans = true" in report.snippet
+    assert outcomes(report)["batch delete"] == "one by one"
+    assert 'delete_integrity = "single"' in report.snippet
 
 
 async def test_large_pages_that_hang_make_tier_3(proxy: FaultProxy, server: SeaweedFS) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
@@ -317,6 +318,49 @@ async def test_a_validation_that_is_cancelled_cleans_up() -> None:
         await validate(store, "", None, PLAN, watch=watch)
 
     assert scope.cancelled_caught
+    assert store._objects == {}
+    assert list(store.uploads()) == []
+
+
+class Late(Memory):
+    """Holds one request up, and tells when it has come and when it is over."""
+
+    def __init__(self, verb: str) -> None:
+        super().__init__(abilities=SMALL)
+        self.come, self.gate, self.over = threading.Event(), threading.Event(), threading.Event()
+        held = getattr(self, verb)
+
+        def hold(*arguments: object, **named: object) -> object:
+            setattr(self, verb, held)
+            self.come.set()
+            self.gate.wait()
+            try:
+                return held(*arguments, **named)
+            finally:
+                self.over.set()
+
+        setattr(self, verb, hold)
+
+    @property
+    def is_instant(self) -> bool:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["put", "begin_upload"])
+async def test_what_lands_after_the_cancellation_is_deleted_too(verb: str) -> None:
+    store = Late(verb)
+
+    def watch(subject: str, number: int, of: int) -> None:
+        if subject == "cleaning up":
+            threading.Timer(0.3, store.gate.set).start()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(validate, store, "", None, PLAN, watch=watch))
+        await trio.to_thread.run_sync(store.come.wait)
+        nursery.cancel_scope.cancel()
+    await trio.to_thread.run_sync(store.over.wait)
+
     assert store._objects == {}
     assert list(store.uploads()) == []
 
