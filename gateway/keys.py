@@ -18,9 +18,12 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from backgate.gateway.errors import InvalidKey
-from backgate.gateway.provider import Abilities
+
+if TYPE_CHECKING:  # every command looks at names, and not every one at a store
+    from backgate.gateway.provider import Abilities
 
 MARK = "%="
 NAME_MAX = 255  # bytes; POSIX, and every file system that a backup might be restored to
@@ -103,7 +106,7 @@ def key_of(path: Iterable[str]) -> str:
     return "/".join(component.text for component in components)
 
 
-def new_key(prefix: str, name: bytes, abilities: Abilities) -> str:
+def new_key(prefix: str, name: bytes, abilities: "Abilities") -> str:
     """Return the key of a file that a tool creates as `name` in the directory `prefix`.
 
     A directory's key is the same with "/" behind. Raises `InvalidKey` with the reason when no
