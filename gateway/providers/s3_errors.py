@@ -208,7 +208,7 @@ def _refusal(code: str, said: str) -> str:
     if code == "InvalidAccessKeyId":
         return "the store does not know the access key"
     if code == "SignatureDoesNotMatch":
-        return "the secret key is wrong"
+        return "wrong credentials: the secret key is wrong"
     if code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired"):
         return "the session token has expired or is wrong"
     return f"access denied: wrong credentials, or they do not suffice ({said})"

@@ -231,7 +231,7 @@ async def test_deep_queues_of_reads_wait_for_segments(
             nursery.start_soon(one_of_eight, number * MIB)
 
     assert source.fetched <= 256 * MIB + WINDOW
-    assert len(source.reads) < 64  # of the 256 that came
+    assert len(source.reads) <= 256 // 4  # of those that came
 
 
 async def test_a_kernel_that_comes_back_for_what_it_left_out_ends_no_run(

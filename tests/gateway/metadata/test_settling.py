@@ -52,20 +52,20 @@ async def shown(metadata: Metadata, prefix: str = "d/") -> list[str]:
 
 @pytest.mark.parametrize("pause", [0.0, GRACE / 2])
 async def test_own_writes_and_deletions_are_believed_over_a_listing_that_is_late(
-    open_cache: OpenCache, memory: Late, autojump_clock: trio.abc.Clock, pause: float
+    open_cache: OpenCache, memory: Late, mock_clock: trio.testing.MockClock, pause: float
 ) -> None:
     for key in ("d/gone", "d/kept", "e/gone"):
         memory.put(key, b"1")
     memory.agree()
     async with open_cache() as metadata:
         await metadata.complete()
-        await trio.sleep(2 * GRACE)
+        mock_clock.jump(2 * GRACE)
         await metadata.stored(memory.put("d/new", b"1"), None)
         await metadata.stored(memory.put("d/kept", b"22"), None)
         memory.delete(["d/gone", "e/gone"])
         await metadata.removed(["d/gone", "e/gone"])
         await metadata.directory_removed("e/")
-        await trio.sleep(pause)
+        mock_clock.jump(pause)
         await metadata.refresh()
         flat = await shown(metadata)
         await metadata._parts.crawler.level("d/", 10, is_refresh=True)
