@@ -82,8 +82,10 @@ def names_alone(directories: int, files: int) -> Iterator[str]:
         [str(part) for part in command], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.kill()
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -149,9 +151,9 @@ def check(home: Path, store: Store, within: float) -> None:
     with gateway(home, store.table, store.environment) as made:
         crawl(made, store, within)
         keys, _ = told(made)
+        memory = made.resident()
         found = find(made)
         status = made.json("cache", "status", "store")
-        memory = made.resident()
 
     assert found == [
         f"tree/d{number // store.files:04}/f{number % store.files:04}"
