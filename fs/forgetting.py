@@ -11,7 +11,7 @@ import trio
 
 from backgate.fs.inodes import Inodes
 
-MANY = 150_000  # inodes from which on some are forgotten; each takes some 500 bytes
+MANY = 110_000  # inodes from which on some are forgotten; each takes some 500 bytes
 ENOUGH = MANY // 2  # inodes that are kept then
 TOO_MANY = MANY + MANY // 5  # inodes, beyond which opening a directory waits for some to go
 BATCH = 1_000  # names the kernel is asked to forget at a time
