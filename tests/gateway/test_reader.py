@@ -229,7 +229,7 @@ async def test_waiters_ask_themselves_after_a_cancelled_request(
         nursery.start_soon(take, trio.CancelScope())
         await trio.testing.wait_all_tasks_blocked()
         first.cancel()
-    gate.set()
+        gate.set()
 
     assert answers == [DATA[:10]]
     assert cache.flights == {}
