@@ -151,9 +151,9 @@ def check(home: Path, store: Store, within: float) -> None:
     with gateway(home, store.table, store.environment) as made:
         crawl(made, store, within)
         keys, _ = told(made)
-        memory = made.resident()
         found = find(made)
         status = made.json("cache", "status", "store")
+        memory = made.resident()
 
     assert found == [
         f"tree/d{number // store.files:04}/f{number % store.files:04}"
