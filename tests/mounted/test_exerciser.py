@@ -1,0 +1,68 @@
+"""A file that is exercised at random on a real mount equals a byte array."""
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.exerciser import Different, Exerciser, Operation, exercise, parsed
+from support.gateway import gateway
+from support.mounting import mounted
+from support.writing import CONFIG, memory, opened
+
+from backgate.fs.tree import Tree
+from backgate.gateway.config import RepositoryConfig
+
+pytestmark = [pytest.mark.mounted, pytest.mark.slow]
+
+PRESSED = msgspec.structs.replace(CONFIG, spool=100_000)  # bytes; less than most files have
+LAZY = msgspec.structs.replace(CONFIG, durability="journal")
+
+
+@asynccontextmanager
+async def small_parts(
+    home: Path, config: RepositoryConfig, _happened: Callable[[str, bytes], None]
+) -> AsyncIterator[Tree]:
+    """A repository in memory in which each file has many parts."""
+    async with opened(home / "gateway", memory(), config) as repository:
+        yield repository.tree
+
+
+@pytest.mark.parametrize("config", [CONFIG, PRESSED, LAZY], ids=["roomy", "pressed", "lazy"])
+@pytest.mark.parametrize("writeback", [False, True], ids=["as-it-comes", "writeback"])
+def test_a_file_equals_a_byte_array(
+    tmp_path: Path, config: RepositoryConfig, writeback: bool
+) -> None:
+    make = partial(small_parts, tmp_path, config)
+    with mounted(make, tmp_path, writeback=writeback) as mount:
+        exercise(mount.path, seed=1, count=600, log=tmp_path / "exerciser.log")
+
+
+def test_a_failure_tells_how_to_repeat_it(tmp_path: Path) -> None:
+    class Forgetful(Exerciser):
+        def _append(self, one: int, two: int, three: int) -> None:
+            """Leave the model as it was."""
+            with self._path.open("ab") as file:
+                file.write(b"x")
+
+    steps = [Operation("write", 5, 3, 1), Operation("append", 0, 0, 0), Operation("stat", 0, 0, 0)]
+    log = "".join(f"{step}\n" for step in steps)
+
+    with pytest.raises(Different, match="its size is 10, and should be 9"):
+        Forgetful(tmp_path).run(steps)
+    assert list(parsed(log.splitlines())) == steps
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_a_hundred_thousand_operations_equal_a_byte_array(tmp_path: Path, seed: int) -> None:
+    with gateway(tmp_path / "gateway", {"url": f"file://{tmp_path}/store"}) as made:
+        made.mount()
+        (made.repository / "top").mkdir()
+        exercise(made.repository / "top", seed, 100_000, Path(f"exerciser-{seed}.log"))
+        made.umount()
+    shutil.rmtree(tmp_path / "store")
