@@ -1,0 +1,41 @@
+"""What a file system's journal says of the device it lies on.
+
+The backup of a running machine is a crashed disk: what was written last is in the journal only.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from backgate.fs.volume import Device
+
+STATE, JOURNAL = "state", "journal"  # of the notes of a file system
+CLEAN = "clean"
+DIRTY = "in use when it was copied"
+NOT_REPLAYED = "not replayed, so what was written last may be missing or wrong"
+
+
+class Replay(NamedTuple):
+    """A device as it would be once its journal had been written back, and what was done."""
+
+    device: Device
+    notes: Mapping[str, str]
+
+
+def clean(device: Device) -> Replay:
+    """Return the answer for a journal with nothing to write back."""
+    return Replay(device, {STATE: CLEAN})
+
+
+def replayed(device: Device, *what: str) -> Replay:
+    """Return the answer for a journal that was written back, with `what` to say of it."""
+    return Replay(device, {STATE: DIRTY, JOURNAL: "replayed: " + ", ".join(what)})
+
+
+def unreplayed(device: Device, reason: str) -> Replay:
+    """Return the answer for a journal that cannot be written back: the device as it is."""
+    return Replay(device, {STATE: DIRTY, JOURNAL: f"{NOT_REPLAYED}: {reason}"})
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return `number` with the word for so many: "1 block", "2 blocks"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
