@@ -49,6 +49,7 @@ class Volume(Struct, frozen=True, kw_only=True):
     label: str = ""  # what the layer calls it: a partition's name or type, a volume's name
     notes: Mapping[str, str] = {}  # for the administrator: UUIDs, state, what was left out
     problem: str = ""  # why it cannot be used: a member is missing, a passphrase is needed
+    members: Sequence[int] = (0,)  # which of the members that its layer was given it lies on
 
 
 class Layer(ABC):
@@ -56,6 +57,9 @@ class Layer(ABC):
 
     name: ClassVar[str]
     gathers: ClassVar[bool] = False  # True: it wants all of its members on all disks at once
+    certain: ClassVar[bool] = False  # True: its mark outweighs that of a file system beside it
+    divides: ClassVar[bool] = False  # True: a partition table, not looked for inside a partition
+    replaces: ClassVar[bool] = False  # True: its one volume stands for its member: an opened LUKS
 
     @abstractmethod
     def claims(self, device: Device) -> bool:

@@ -3,10 +3,11 @@
 # usage: tests/packages.sh run|demo|test|bench
 set -euo pipefail
 run="libfuse3-dev fuse3 gcc pkg-config libc6-dev python3-dev python3-venv ca-certificates"
+disks="e2fsprogs xfsprogs fdisk gdisk dosfstools" # what makes images of disks
 case $1 in
   run) want=$run ;;
   demo) want="restic tar" ;;
-  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl sqlite3 e2fsprogs xfsprogs radosgw ceph-mon ceph-osd postgresql" ;;
+  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl sqlite3 radosgw ceph-mon ceph-osd postgresql $disks" ;;
   bench) want="restic s3fs" ;;
   *) echo "usage: $0 run|demo|test|bench" >&2; exit 2 ;;
 esac

@@ -5,4 +5,7 @@ partition table.
 """
 
 FILE_SYSTEMS: dict[str, str] = {}  # name -> "module:Class", a `backgate.fs.volume.FileSystem`
-LAYERS: dict[str, str] = {}  # name -> "module:Class", a `backgate.fs.volume.Layer`
+LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Layer`
+    "gpt": "backgate.fs.volumes.gpt:Gpt",
+    "mbr": "backgate.fs.volumes.mbr:Mbr",
+}

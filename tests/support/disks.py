@@ -1,0 +1,74 @@
+"""Disks for tests of what lies on them: files and bytes as devices."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from backgate.fs.volume import Device, Extent, Volume
+from backgate.fs.volumes.discovery import Found, discover
+
+
+class FileDevice:
+    """A file as disk `number`; counts the reads that it answers."""
+
+    def __init__(self, path: Path, number: int = 0) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._number = number
+        self.size = os.fstat(self._descriptor).st_size
+        self.reads = 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        assert offset >= 0
+        self.reads += 1
+        return os.pread(self._descriptor, max(0, min(length, self.size - offset)), offset)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        length = min(length, self.size - offset)
+        if length > 0:
+            yield Extent(length, self._number, offset)
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+
+class BytesDevice:
+    """Bytes as disk `number`, for images that a test bends."""
+
+    def __init__(self, data: bytes | bytearray, number: int = 0) -> None:
+        self.data, self._number = data, number
+        self.size = len(data)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        assert offset >= 0
+        return bytes(self.data[offset : offset + max(0, length)])
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        length = min(length, self.size - offset)
+        if length > 0:
+            yield Extent(length, self._number, offset)
+
+
+def disk(device: Device, name: str = "xvda") -> Volume:
+    """Return `device` as a whole disk."""
+    return Volume(name=name, device=device, kind="disk")
+
+
+def found_in(*devices: Device, secrets: Sequence[bytes] = ()) -> dict[str, Found]:
+    """Return what is found on disks that are called xvda, xvdb, ..., by path."""
+    disks = [disk(device, f"xvd{chr(97 + at)}") for at, device in enumerate(devices)]
+    places = discover(disks, secrets)
+    answer = {"/".join(found.path): found for found in places}
+    assert len(answer) == len(places)  # no path twice
+    return answer
+
+
+def by_extents(device: Device, disks: Sequence[Device]) -> bytes:
+    """Return the whole of `device`, read from `disks` by the extents that it tells."""
+    pieces = []
+    for extent in device.extents(0, device.size):
+        assert extent.length > 0
+        if extent.disk < 0:
+            pieces.append(device.read_at(sum(map(len, pieces)), extent.length))
+        else:
+            pieces.append(disks[extent.disk].read_at(extent.offset, extent.length))
+    return b"".join(pieces)
