@@ -6,6 +6,8 @@ export AWS_EC2_METADATA_DISABLED := true
 # The system's own Python when it is new enough: an environment made from it works for every user.
 PYTHON ?= $(shell for p in /usr/bin/python3 python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Test files that run side by side; each job starts servers of its own.
+JOBS ?= 2
 PIP := .venv/bin/pip --disable-pip-version-check -q install -c constraints.txt
 
 .PHONY: help setup setup-test demo test soak bench lint clean
@@ -39,8 +41,8 @@ lint: setup-test ## ruff, mypy --strict, import contracts
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: setup-test lint ## lint and all tests but the soak tests
-	.venv/bin/pytest -m 'not soak' $(ARGS)
+test: setup-test lint ## lint and all tests but the soak tests, JOBS at a time (2)
+	.venv/bin/pytest -m 'not soak' -n $(JOBS) --dist loadfile $(ARGS)
 
 soak: setup-test ## the tests that take minutes
 	.venv/bin/pytest -m soak $(ARGS)

@@ -231,7 +231,7 @@ async def test_deep_queues_of_reads_wait_for_segments(
             nursery.start_soon(one_of_eight, number * MIB)
 
     assert source.fetched <= 256 * MIB + WINDOW
-    assert len(source.reads) <= 256 // 4  # of those that came
+    assert len(source.reads) < 256 // 3  # of those that came, in whatever order they run
 
 
 async def test_a_kernel_that_comes_back_for_what_it_left_out_ends_no_run(
@@ -417,7 +417,9 @@ async def test_what_arrives_is_pushed_but_for_a_gap(source: Numbers, tasks: trio
         assert stop == fetched[begin]
 
 
-async def test_pages_that_were_read_are_not_pushed(source: Numbers, tasks: trio.Nursery) -> None:
+async def test_pages_that_were_read_are_not_pushed(
+    source: Numbers, tasks: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
     kernel, budget = Kernel(), Budget()
     ahead = ReadAhead(source, tasks, budget, kernel.push)
 
