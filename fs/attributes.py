@@ -28,7 +28,8 @@ def attributes(number: int, entry: Entry, seconds: float) -> pyfuse3.EntryAttrib
     told.st_uid, told.st_gid = entry.uid, entry.gid
     told.st_rdev = entry.rdev
     told.st_size = entry.size
-    told.st_blocks = -(-entry.size // SECTOR)
+    stored = entry.size if entry.allocated is None else entry.allocated
+    told.st_blocks = -(-stored // SECTOR)
     told.st_blksize = BLOCK_SIZE
     told.st_mtime_ns = entry.mtime_ns
     told.st_atime_ns = entry.mtime_ns if entry.atime_ns is None else entry.atime_ns

@@ -63,6 +63,7 @@ class Surroundings:
     nursery: trio.Nursery  # for prefetching; cancelled when the repository closes
     workers: trio.CapacityLimiter  # for `trio.to_thread.run_sync`: decompression, MACs, hashes
     memory_limit: int  # bytes that all of this format's caches together may hold in memory
+    passphrases: Sequence[bytes] = ()  # that may open encrypted volumes inside of disks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from backgate.gateway.units import MIB
 View: TypeAlias = Literal["all", "repository", "backups"]
 
 FORMAT_MEMORY = 32 * MIB  # bytes that the caches of one format may hold
+PASSPHRASES = "image"  # the secret whose lines open encrypted volumes, whichever format finds them
 WORKERS = 2 * (os.cpu_count() or 1)  # threads that decompress and decrypt
 
 
@@ -88,6 +89,7 @@ class _Landmarks:
 
 def _formats(repository: Repository, nursery: trio.Nursery) -> dict[str, BackupFormat]:
     workers = trio.CapacityLimiter(WORKERS)
+    passphrases = (secret_of(repository.config, PASSPHRASES) or b"").splitlines()
     formats: dict[str, BackupFormat] = {}
     for name, plugin in installed_formats().items():
         directory = repository.places.cache / "formats" / name
@@ -100,6 +102,7 @@ def _formats(repository: Repository, nursery: trio.Nursery) -> dict[str, BackupF
                 nursery=nursery,
                 workers=workers,
                 memory_limit=FORMAT_MEMORY,
+                passphrases=passphrases,
             )
         )
     return formats

@@ -24,6 +24,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     name: bytes
     mode: int  # type and permission bits, as st_mode
     size: int = 0  # bytes
+    allocated: int | None = None  # bytes stored, for st_blocks; None: as `size`
     uid: int = 0
     gid: int = 0
     mtime_ns: int = 0  # nanoseconds since 1970; may be negative

@@ -73,7 +73,7 @@ class Layer(ABC):
         """
 
 
-class Node(Struct, frozen=True, kw_only=True):
+class Node(Struct, frozen=True, kw_only=True, array_like=True):
     """One name in a file system, with what stat(2) tells of it."""
 
     name: bytes
@@ -91,6 +91,7 @@ class Node(Struct, frozen=True, kw_only=True):
     target: bytes | None = None  # of a symlink
     has_xattrs: bool = False
     allocated: int | None = None  # bytes stored, as st_blocks * 512; None: as `size`
+    problem: str = ""  # why nothing but the name can be told: `child` raises it as `Damaged`
 
 
 HANDLE_MAX = 4096  # bytes; a handle travels with every request

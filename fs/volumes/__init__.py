@@ -4,8 +4,19 @@ A file system comes before the layers that could be mistaken for it: a FAT boot 
 partition table.
 """
 
-FILE_SYSTEMS: dict[str, str] = {}  # name -> "module:Class", a `backgate.fs.volume.FileSystem`
+from importlib import import_module
+from typing import Any
+
+FILE_SYSTEMS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.FileSystem`
+    "ext4": "backgate.fs.volumes.ext:ExtFileSystem",
+}
 LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Layer`
     "gpt": "backgate.fs.volumes.gpt:Gpt",
     "mbr": "backgate.fs.volumes.mbr:Mbr",
 }
+
+
+def load(place: str) -> Any:
+    """Return the class that `place` ("module:Class") names; its module is only imported now."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -4,7 +4,6 @@ Each device is looked at once. A layer that gathers (LVM, RAID) waits until noth
 new volume, because its members may lie on any disk, and inside any other layer.
 """
 
-import importlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from backgate.fs.volume import Device, Layer, Volume
-from backgate.fs.volumes import FILE_SYSTEMS, LAYERS
+from backgate.fs.volumes import FILE_SYSTEMS, LAYERS, load
 from backgate.fs.volumes.marks import is_blank, meaning
 from backgate.fs.volumes.names import file_name, unique_names
 from backgate.gateway.errors import Damaged
@@ -63,8 +62,8 @@ class _Search:
 
     def __init__(self, disks: Sequence[Volume], secrets: Sequence[bytes]) -> None:
         self._secrets = secrets
-        self._layers: list[Layer] = [_load(value)() for value in LAYERS.values()]
-        self._file_systems = {name: _load(value) for name, value in FILE_SYSTEMS.items()}
+        self._layers: list[Layer] = [load(value)() for value in LAYERS.values()]
+        self._file_systems = {name: load(value) for name, value in FILE_SYSTEMS.items()}
         self._found: list[tuple[tuple[int, ...], Found]] = []  # with the place's order
         self._members: dict[str, list[_Place]] = {}  # by the gathering layer that waits for them
         self._gathered: list[str] = []  # names given to what was gathered, which is all siblings
@@ -182,11 +181,6 @@ class _Search:
         if self._room < 0:
             raise Damaged(layer.name, None, f"more than {FOUND_MAX} volumes in one backup")
         return volumes
-
-
-def _load(value: str) -> Any:
-    module, _, name = value.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _what_else(volume: Volume) -> str:

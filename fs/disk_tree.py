@@ -1,0 +1,333 @@
+"""The tree of a backup that consists of disks: each as one file, and what lies on them as files.
+
+`disks/<name>/disk.raw`, `disks/<name>/partitions/<n>-<label>/<files>`, and what a volume manager
+makes of them all in `volumes/<name>/<files>`. Where no files can be shown there is `volume.raw`
+with a `README.txt` that says why. Everything is found again by name, so entries outlive the parser
+that told of them.
+"""
+
+import errno
+import logging
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import trio
+from msgspec import Struct
+
+from backgate.fs.disk_layout import (
+    DISK_RAW,
+    DISKS,
+    PARTITIONS,
+    README,
+    VOLUME_RAW,
+    VOLUMES,
+    Layout,
+    Place,
+    VolumeReport,
+    about_disk,
+    about_volume,
+    is_below_disks,
+)
+from backgate.fs.format import Surroundings
+from backgate.fs.parser.file import ParsedFile
+from backgate.fs.parser.messages import Disk, VolumeFacts
+from backgate.fs.parser.parser import Parser
+from backgate.fs.tree import Children, Entry
+from backgate.fs.volume import Node
+from backgate.gateway.errors import Damaged, FileError
+from backgate.gateway.source import Bytes, Source
+from backgate.gateway.units import MIB
+
+DIRECTORY, FILE = stat.S_IFDIR | 0o555, stat.S_IFREG | 0o444
+RAW = "raw"  # the kind of a disk whose source has its bytes as they are
+BLOCKS = 16 * MIB  # bytes of the disks that a backup in use keeps in memory
+
+Sibling: TypeAlias = Callable[[str], Awaitable[Source | None]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedDisk:
+    """One disk of a backup. `source` has its bytes, or those of the container it comes in."""
+
+    name: str  # unique among them, and can be a file's name
+    source: Source
+    mtime_ns: int
+    kind: str = RAW  # "raw", or the container: "qcow2", "vmdk", "vhdx", "vhd"
+    sibling: Sibling | None = None  # finds a file beside the container by the name it gives
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def open_disks(
+    disks: Sequence[NamedDisk],
+    surroundings: Surroundings,
+    *,
+    where: str,
+    passphrases: Sequence[bytes],
+    is_single: bool = False,
+) -> AsyncIterator["DiskTree"]:
+    """Open `disks` as an immutable tree; a parser of what is on them starts when it is needed.
+
+    `where` names the backup in messages. With `is_single` there is one disk, shown at the top.
+    """
+
+    async def sibling(number: int, name: str) -> Source | None:
+        find = disks[number].sibling
+        return None if find is None else await find(name)
+
+    parser = Parser(
+        where,
+        [Disk(disk.name, disk.kind, number) for number, disk in enumerate(disks)],
+        [disk.source for disk in disks],
+        passphrases=passphrases,
+        siblings=sibling,
+        memory=min(BLOCKS, surroundings.memory_limit),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parser.run)
+        try:
+            yield DiskTree(disks, parser, is_single=is_single)
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+class _Inside(Struct, frozen=True, array_like=True):
+    """A node of the file system on the volume at `place`."""
+
+    place: "Place"
+    node: Node
+
+
+class DiskTree:
+    """The tree; `open_disks` makes one."""
+
+    is_immutable = True
+
+    def __init__(self, disks: Sequence[NamedDisk], parser: Parser, *, is_single: bool) -> None:
+        self._disks, self._parser, self._is_single = disks, parser, is_single
+        self._layout: Layout | None = None
+        self._failed: dict[Place, str] = {}  # file systems that cannot be opened, and why
+        self._mtime_ns = max((disk.mtime_ns for disk in disks), default=0)
+
+    async def root(self) -> Entry:
+        await trio.lowlevel.checkpoint()
+        return self._directory(b"", ())
+
+    async def child(self, directory: Entry, name: bytes) -> Entry:
+        await trio.lowlevel.checkpoint()
+        _require_directory(directory)
+        inside = await self._inside(directory)
+        if inside is not None:
+            number, _ = await self._volume(inside.place)
+            node = await self._parser.child(number, inside.node.handle, name)
+            return _entry(inside.place, node)
+        for entry in await self._entries(directory.node):
+            if entry.name == name:
+                root = await self._inside(entry) if entry.is_directory else None
+                return entry if root is None else _entry(root.place, root.node).named(name)
+        raise FileError(errno.ENOENT, name)
+
+    async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
+        await trio.lowlevel.checkpoint()
+        _require_directory(directory)
+        inside = await self._inside(directory)
+        if inside is None:
+            return Children(await self._entries(directory.node), None)
+        number, _ = await self._volume(inside.place)
+        page = await self._parser.children(number, inside.node.handle, cursor)
+        return Children([_entry(inside.place, node) for node in page.nodes], page.cursor)
+
+    @asynccontextmanager
+    async def open(self, file: Entry) -> AsyncIterator[Source]:
+        await trio.lowlevel.checkpoint()
+        if not file.is_file:
+            raise FileError(errno.EISDIR if file.is_directory else errno.EINVAL, file.name)
+        yield await self._source(file)
+
+    async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
+        await trio.lowlevel.checkpoint()
+        if not isinstance(entry.node, _Inside) or not entry.has_xattrs:
+            return {}
+        number, _ = await self._volume(entry.node.place)
+        return await self._parser.xattrs(number, entry.node.node.handle)
+
+    async def reports(self) -> list[VolumeReport]:
+        """Return what there is on the disks; each file system is opened for it."""
+        return [await self._report(place, *found) for place, found in await self._all()]
+
+    # What is found where.
+
+    async def _laid_out(self) -> Layout:
+        if self._layout is None:
+            volumes = (await self._parser.volumes()).volumes
+            names = [disk.name.encode() for disk in self._disks]
+            self._layout = Layout(names, volumes, is_single=self._is_single)
+        return self._layout
+
+    async def _volume(self, place: Place) -> tuple[int, VolumeFacts]:
+        """Return number and facts of the volume at `place`; `FileError` when there is none."""
+        found = (await self._laid_out()).volumes.get(place)
+        if found is None:
+            raise FileError(errno.ENOENT, b"/".join(place))
+        return found
+
+    async def _all(self) -> list[tuple[Place, tuple[int, VolumeFacts]]]:
+        return list((await self._laid_out()).volumes.items())
+
+    async def _inside(self, directory: Entry) -> _Inside | None:
+        """Return the directory as one of a file system; None where it is none."""
+        place = directory.node
+        if isinstance(place, _Inside):
+            return place
+        if not is_below_disks(place) or place in self._failed:
+            return None
+        number, facts = (await self._laid_out()).volumes.get(place, (0, None))
+        if facts is None or not facts.file_system:
+            return None
+        try:
+            return _Inside(place, await self._parser.root(number))
+        except Damaged as error:
+            log.warning("%s: shown as volume.raw only: %s", _shown(place), error)
+            self._failed[place] = error.reason
+            return None
+
+    # What is no file of a file system.
+
+    async def _entries(self, place: Place) -> list[Entry]:
+        if is_below_disks(place):
+            return await self._below_disks(place)
+        number = self._disk_at(place)
+        if number is not None:
+            entries = [await self._disk_file(number, place), self._directory(PARTITIONS, place)]
+            return [*entries, self._directory(VOLUMES, place)] if self._is_single else entries
+        if place == (DISKS,):
+            return [self._directory(disk.name.encode(), place) for disk in self._disks]
+        return [self._directory(DISKS, place), self._directory(VOLUMES, place)]
+
+    def _disk_at(self, place: Place) -> int | None:
+        """Return the number of the disk whose directory is at `place`."""
+        if self._is_single:
+            return 0 if place == () else None
+        names = [disk.name.encode() for disk in self._disks]
+        is_disk = len(place) == 2 and place[1] in names
+        return names.index(place[1]) if is_disk else None
+
+    async def _below_disks(self, place: Place) -> list[Entry]:
+        layout = await self._laid_out()
+        entries = []
+        for name in layout.names.get(place, ()):
+            _, facts = layout.volumes.get((*place, name), (0, None))
+            settled = facts is None or not facts.file_system
+            entries.append(self._directory(name, place, is_settled=settled))
+        if place in layout.volumes and not entries:
+            _, facts = layout.volumes[place]
+            if facts.size:
+                entries.append(self._file(VOLUME_RAW, place, facts.size))
+            entries.append(self._file(README, place, len(await self._readme(place))))
+        return entries
+
+    async def _disk_file(self, number: int, place: Place) -> Entry:
+        """Return `disk.raw`, or where the disk cannot be read what says so."""
+        size, problem = await self._disk_facts(number)
+        if problem:
+            return self._file(README, place, len(await self._readme(place)))
+        return self._file(DISK_RAW, place, size, self._disks[number].mtime_ns)
+
+    async def _disk_facts(self, number: int) -> tuple[int, str]:
+        """Return a disk's size, and why it cannot be read at all."""
+        disk = self._disks[number]
+        if disk.kind == RAW:
+            return disk.source.size, ""
+        facts = (await self._parser.opened()).disks[number]
+        return facts.size, facts.problem
+
+    async def _readme(self, place: Place) -> bytes:
+        number = self._disk_at(place)
+        if number is not None:
+            _, problem = await self._disk_facts(number)
+            return about_disk(self._disks[number].name, problem)
+        _, facts = await self._volume(place)
+        return about_volume(facts, self._failed.get(place, ""))
+
+    async def _source(self, file: Entry) -> Source:
+        if isinstance(file.node, _Inside):
+            number, _ = await self._volume(file.node.place)
+            return ParsedFile(self._parser, number, file.node.node.handle, file.size)
+        place, name = file.node[:-1], file.node[-1]
+        if name == README:
+            return Bytes(await self._readme(place))
+        if name == VOLUME_RAW:
+            number, facts = await self._volume(place)
+            return ParsedFile(self._parser, number, None, facts.size)
+        number = self._disk_at(place) or 0
+        if self._disks[number].kind == RAW:
+            return self._disks[number].source
+        return ParsedFile(self._parser, number, None, file.size)
+
+    def _directory(self, name: bytes, place: Place, *, is_settled: bool = True) -> Entry:
+        node = (*place, name) if name else place
+        return Entry(
+            name=name,
+            mode=DIRECTORY,
+            nlink=2,
+            node=node,
+            mtime_ns=self._mtime_ns,
+            is_settled=is_settled,
+        )
+
+    def _file(self, name: bytes, place: Place, size: int, mtime_ns: int | None = None) -> Entry:
+        time_ns = self._mtime_ns if mtime_ns is None else mtime_ns
+        return Entry(name=name, mode=FILE, size=size, node=(*place, name), mtime_ns=time_ns)
+
+    async def _report(self, place: Place, number: int, facts: VolumeFacts) -> VolumeReport:
+        notes, problem = dict(facts.notes), facts.problem
+        if facts.file_system:
+            try:
+                notes |= await self._parser.facts(number)
+            except Damaged as error:
+                problem = error.reason
+        return VolumeReport(
+            path=_shown(place),
+            disks=[self._disks[disk].name for disk in facts.disks],
+            size=facts.size,
+            kind=facts.kind,
+            label=facts.label,
+            file_system=facts.file_system,
+            problem=problem,
+            notes=notes,
+        )
+
+
+def _shown(place: Place) -> str:
+    return b"/".join(place).decode("utf-8", "replace")
+
+
+def _require_directory(entry: Entry) -> None:
+    if not entry.is_directory:
+        raise FileError(errno.ENOTDIR, entry.name)
+
+
+def _entry(place: Place, node: Node) -> Entry:
+    return Entry(
+        name=node.name,
+        mode=node.mode,
+        size=node.size,
+        allocated=node.allocated,
+        uid=node.uid,
+        gid=node.gid,
+        mtime_ns=node.mtime_ns,
+        atime_ns=node.atime_ns,
+        ctime_ns=node.ctime_ns,
+        nlink=node.nlink,
+        rdev=node.rdev,
+        target=node.target,
+        identity=(place, node.inode) if node.inode else None,
+        node=_Inside(place, node),
+        has_xattrs=node.has_xattrs,
+        is_settled=not node.problem,
+    )

@@ -1,0 +1,148 @@
+"""One worker process: how it is started, asked, and ended.
+
+It gets a socket and nothing else: no environment but what finds its modules, no other descriptor.
+What it says is decoded against the types of `messages`; a word that is not one of them ends it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+import trio
+
+from backgate.fs.parser.messages import (
+    FRAME_MAX,
+    LENGTH,
+    Message,
+    Said,
+    Want,
+    WantFile,
+    frame,
+)
+
+CPU = 10  # seconds of CPU that one request may use
+PATIENCE = 3 * CPU  # seconds that it may take, not counting what it waits for us
+ASKED_MAX = 20_000  # questions of the worker in one request; a log of 2 GiB takes 512
+PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # to find modules
+LAST_WORDS = 2000  # bytes of what it wrote before it ended
+
+# Answers a question of the worker's.
+Supply: TypeAlias = Callable[[Want | WantFile], Awaitable[Message]]
+
+
+class Ended(Exception):
+    """The worker ended in the middle of a request, or had to be ended; the message says why."""
+
+
+class Worker:
+    """A running worker; `start_worker` makes one, `end` must be called."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
+        self._process = process
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        self._decode = msgspec.msgpack.Decoder(Said).decode
+        self._data = bytearray()
+
+    @property
+    def number(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    async def ask(self, request: Message, supply: Supply, patience: float = PATIENCE) -> Said:
+        """Return the answer; `supply` is asked for what the worker asks for meanwhile.
+
+        Raises `Ended`; after that, and after cancellation, the worker can only be ended.
+        """
+        message: Message = request
+        left = patience
+        for _ in range(ASKED_MAX):
+            begun = trio.current_time()
+            with trio.move_on_after(max(0, left)) as scope:
+                said = await self._exchange(message)
+            if scope.cancelled_caught:
+                raise Ended(f"no answer within {patience:g} seconds of work")
+            if not isinstance(said, Want | WantFile):
+                return said
+            left -= trio.current_time() - begun
+            message = await supply(said)
+        raise Ended(f"more than {ASKED_MAX:,} questions for one answer")
+
+    async def _exchange(self, message: Message) -> Said:
+        try:
+            await self._stream.send_all(frame(message))
+            (length,) = LENGTH.unpack(await self._exactly(LENGTH.size))
+            if length > FRAME_MAX:
+                raise Ended(f"it sent a message of {length} bytes")
+            said: Said = self._decode(await self._exactly(length))
+            return said
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise Ended(self._cause()) from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Ended(f"it sent garbage: {error}") from error
+
+    async def _exactly(self, length: int) -> bytes:
+        while len(self._data) < length:
+            more = await self._stream.receive_some(max(65536, length - len(self._data)))
+            if not more:
+                raise Ended(self._cause())
+            self._data += more
+        found = bytes(self._data[:length])
+        del self._data[:length]
+        return found
+
+    def _cause(self) -> str:
+        """Say how it ended; it has closed its socket, so it is ending if it has not ended."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return "it closed its socket"
+        words = self._last_words()
+        if code < 0:
+            return f"it was ended by signal {-code}{words}"
+        return f"it ended with code {code}{words}"
+
+    def _last_words(self) -> str:
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        text = (self._process.stderr.read() or b"")[-LAST_WORDS:].decode("utf-8", "replace")
+        return f": {text.strip().splitlines()[-1]}" if text.strip() else ""
+
+    def end(self) -> None:
+        """End it at once; it has nothing to save."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+        self._stream.socket.close()
+
+
+def start_worker() -> Worker:
+    """Start a worker, in a few milliseconds; it is ready once its modules are imported.
+
+    From the thread that calls this it inherits when to end: it must not end before the worker.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        descriptor = theirs.fileno()
+        arguments = (str(descriptor), str(os.getpid()), str(CPU))
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "backgate.fs.parser.worker", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[descriptor],
+            env=_environment(),
+            cwd="/",
+        )
+    ours.setblocking(False)
+    return Worker(process, ours)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    # Libraries that the package brings along precompiled are not loaded.
+    return kept | {"FS_EXPLORER_NO_BUNDLED": "1", "PYTHONDONTWRITEBYTECODE": "1"}

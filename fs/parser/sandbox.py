@@ -1,0 +1,58 @@
+"""What the worker takes from itself before it looks at the first untrusted byte.
+
+Limits of memory, files and processes; root's identity and capabilities; the network; and with a
+filter of the kernel's (seccomp), every system call that a parser has no use for. What a kernel does
+not offer is left out: each of these is a wall behind the others.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+from contextlib import suppress
+
+from backgate.fs.parser.seccomp import allow_only_parsing
+
+MEMORY = 1 << 30  # bytes of address space; the largest reader of the suite needs a tenth of it
+FILES = 64  # open files; modules are still imported
+NOBODY = 65534  # uid and gid of nobody
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+CLONE_NEWIPC, CLONE_NEWNET = 0x08000000, 0x40000000
+
+
+def confine(parent: int) -> None:
+    """Give up what parsing does not need; end with `parent`, the process that started us."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit("the gateway is gone")
+    libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)  # an ordinary user may not; the filter sees to it
+    _become_nobody(libc)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _limit()
+    allow_only_parsing(libc)
+
+
+def _become_nobody(libc: ctypes.CDLL) -> None:
+    """Leave root, if that is who we are; capabilities go with it."""
+    if os.geteuid() != 0:
+        return
+    with suppress(PermissionError):  # a container may have root without these
+        os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of identity clears it
+
+
+def _limit() -> None:
+    for what, most in (
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_NOFILE, FILES),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(what)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, most))

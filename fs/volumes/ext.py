@@ -1,0 +1,70 @@
+"""ext2, ext3 and ext4, with the journal replayed."""
+
+import struct
+from typing import Any
+
+from fs_explorer.tree import Node as Parsed
+
+from backgate.fs.volume import Device
+from backgate.fs.volumes.explorer import Explored
+from backgate.fs.volumes.jbd2 import replay_journal
+from backgate.gateway.errors import Damaged
+
+MAGIC_AT, MAGIC = 1024 + 0x38, b"\x53\xef"
+XATTRS = struct.pack("<I", 0xEA020000)  # in front of those in the inode itself
+ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+ACL_ON_DISK, ACL_TOLD = 1, 2  # versions of the two forms
+NAMED = (0x02, 0x08)  # tags of entries for one user or group, which alone have an id
+NOBODY = 0xFFFFFFFF  # the id of the others
+
+
+class ExtFileSystem(Explored):
+    """ext2, ext3 and ext4."""
+
+    name = "ext4"
+    driver = "fs_explorer.filesystems.ext:ExtDriver"
+
+    def __init__(self, device: Device) -> None:
+        replay = replay_journal(device)
+        super().__init__(replay.device)
+        self.notes = {**self.notes, "format": self._tree.format, **replay.notes}
+
+    @classmethod
+    def claims(cls, device: Device) -> bool:
+        return device.read_at(MAGIC_AT, len(MAGIC)) == MAGIC
+
+    def ref_fields(self, ref: Any) -> tuple[Any, ...]:
+        return (ref,)
+
+    def ref_of(self, fields: list[Any]) -> Any:
+        return fields[0]
+
+    def _has_xattrs(self, parsed: Parsed) -> bool:
+        inode = self._tree.inode(parsed.ref)
+        begin = 128 + inode.extra_isize
+        in_inode = inode.raw[begin : begin + 4] == XATTRS and any(inode.raw[begin + 4 : begin + 8])
+        return bool(inode.file_acl or in_inode)
+
+    def xattrs(self, node: bytes) -> dict[bytes, bytes]:
+        found = super().xattrs(node)
+        return {name: told_acl(value) if name in ACLS else value for name, value in found.items()}
+
+
+def told_acl(stored: bytes) -> bytes:
+    """Return an ACL as getxattr(2) has it, from the shorter form that lies on the disk."""
+    try:
+        (version,) = struct.unpack_from("<I", stored)
+        if version != ACL_ON_DISK:
+            raise Damaged("", None, f"an access control list of version {version}")
+        told, at = struct.pack("<I", ACL_TOLD), 4
+        while at < len(stored):
+            tag, permissions = struct.unpack_from("<HH", stored, at)
+            at += 4
+            owner = NOBODY
+            if tag in NAMED:
+                (owner,) = struct.unpack_from("<I", stored, at)
+                at += 4
+            told += struct.pack("<HHI", tag, permissions, owner)
+    except struct.error as error:
+        raise Damaged("", None, "an access control list is cut off") from error
+    return told
