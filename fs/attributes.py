@@ -1,11 +1,14 @@
 """What the kernel is told of an entry, and how long it may rely on it."""
 
+from typing import cast
+
 import pyfuse3
 
 from backgate.fs.tree import Entry, Tree
 
 FOREVER = 365 * 86400.0  # seconds; for what never changes
 FRESH_FOR = 1.0  # seconds; for a tree that does not say
+NO_INODE = 0  # of an entry: there is none, or none that the kernel should know
 SECTOR = 512  # bytes; the unit of st_blocks
 BLOCK_SIZE = 128 * 1024  # bytes; what stdio and Python read and write at a time
 
@@ -37,9 +40,48 @@ def attributes(number: int, entry: Entry, seconds: float) -> pyfuse3.EntryAttrib
     return told
 
 
+class Bare:
+    """What the kernel is told of a name when nobody wants attributes: its number and its type.
+
+    The kernel keeps nothing of it, so there is nothing that it could forget.
+    """
+
+    def __init__(self) -> None:
+        self._told = pyfuse3.EntryAttributes()
+        self._number = _Apart()
+
+    @property
+    def is_possible(self) -> bool:
+        """True when the entry's inode and the directory's d_ino can be set apart."""
+        return self.of(2, 0).st_ino == NO_INODE
+
+    def of(self, number: int, mode: int) -> pyfuse3.EntryAttributes:
+        """Return what to tell; it is good until the next call."""
+        self._number.answers = [number, NO_INODE]
+        self._told.st_ino = cast(int, self._number)
+        self._told.st_mode = mode
+        return self._told
+
+
+class _Apart:
+    """A number that is asked for twice: pyfuse3 sets the entry's inode first, and then d_ino.
+
+    An entry without an inode is one that readdir(2) shows and of which the kernel keeps nothing.
+    """
+
+    __slots__ = ("answers",)
+
+    answers: list[int]
+
+    def __int__(self) -> int:
+        return self.answers.pop()
+
+    __index__ = __int__
+
+
 def absent(seconds: float) -> pyfuse3.EntryAttributes:
     """Return the answer that a name surely does not exist, to be kept for `seconds`."""
     told = pyfuse3.EntryAttributes()
-    told.st_ino = 0
+    told.st_ino = NO_INODE
     told.entry_timeout = told.attr_timeout = seconds
     return told

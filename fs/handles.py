@@ -14,9 +14,10 @@ from functools import partial
 import trio
 
 from backgate.fs.inodes import Directory, Inode, Inodes, Opened
+from backgate.fs.lookers import Lookers
 from backgate.fs.nurseries import open_nursery
 from backgate.fs.replies import Replies
-from backgate.fs.tree import Entry, WritableFile
+from backgate.fs.tree import Children, Entry, Names, WritableFile, tells_names
 from backgate.gateway.errors import FileError
 from backgate.gateway.readahead import Budget, ReadAhead
 from backgate.gateway.source import Data
@@ -101,21 +102,43 @@ class WriteHandle:
 class DirectoryHandle:
     """A directory being read, page by page; positions count its children in the tree's order."""
 
-    __slots__ = ("_first", "_inodes", "_is_last", "_page", "_starts", "directory")
+    __slots__ = (
+        "_first",
+        "_inodes",
+        "_is_last",
+        "_lookers",
+        "_page",
+        "_starts",
+        "_task",
+        "directory",
+    )
 
-    def __init__(self, directory: Directory, inodes: Inodes) -> None:
+    def __init__(self, directory: Directory, inodes: Inodes, lookers: Lookers, task: int) -> None:
         self.directory, self._inodes = directory, inodes
+        self._lookers, self._task = lookers, task
         self._first = 0  # position of the first entry of `_page`
-        self._page: Sequence[Entry] = ()
+        self._page: Sequence[Entry | bytes] = ()
         self._is_last = False  # no page comes behind `_page`
         self._starts: list[tuple[int, bytes | None]] = []  # of each page: position, cursor
+
+    @property
+    def wants_attributes(self) -> bool:
+        """True when who reads it will look at what it is told of."""
+        return self._lookers.is_one(self._task)
+
+    def told_names(self) -> None:
+        """Note that names were told without attributes."""
+        self._lookers.listed(self.directory.number, self._task)
 
     def rewind(self) -> None:
         """Forget the pages read so far, so that a listing from the start sees what is there now."""
         self._starts, self._page, self._first, self._is_last = [(0, None)], (), 0, False
 
-    async def after(self, position: int) -> Sequence[Entry]:
-        """Return entries from `position` on, at least one unless the directory ends there."""
+    async def after(self, position: int) -> Sequence[Entry | bytes]:
+        """Return what is from `position` on, at least one unless the directory ends there.
+
+        An entry, or, for who wants no attributes, the name of a regular file.
+        """
         if not self._starts:
             self.rewind()
         stop = self._first + len(self._page)
@@ -129,12 +152,16 @@ class DirectoryHandle:
         tree, entry = await self._inodes.inside(self.directory)
         while True:
             first, cursor = self._starts[number]
-            children = await tree.children(entry, cursor)
-            self._first, self._page = first, children.entries
-            self._is_last = children.cursor is None
-            stop = first + len(children.entries)
+            page: Children | Names
+            if tells_names(tree) and not self.wants_attributes:
+                page = await tree.names(entry, cursor)
+            else:
+                page = await tree.children(entry, cursor)
+            self._first, self._page = first, page.entries
+            self._is_last = page.cursor is None
+            stop = first + len(page.entries)
             # Positions behind this page count from it as it is now.
-            self._starts[number + 1 :] = [] if self._is_last else [(stop, children.cursor)]
+            self._starts[number + 1 :] = [] if self._is_last else [(stop, page.cursor)]
             if position < stop or self._is_last:
                 return
             number += 1
@@ -256,10 +283,10 @@ class Handles:
             file = handle.file if isinstance(handle, WriteHandle) else None
             await self._release(inode, opened, file)
 
-    def open_directory(self, directory: Directory) -> int:
-        """Return a number for reading `directory`."""
+    def open_directory(self, directory: Directory, lookers: Lookers, task: int) -> int:
+        """Return a number for `task` to read `directory`."""
         self._last += 1
-        self._directories[self._last] = DirectoryHandle(directory, self._inodes)
+        self._directories[self._last] = DirectoryHandle(directory, self._inodes, lookers, task)
         return self._last
 
     def release_directory(self, number: int) -> None:

@@ -1,6 +1,7 @@
 """The inodes that the kernel knows, each with the names that lead to it.
 
-A record lives from the first lookup to the kernel's last forget. A name is looked up again in its
+A record lives from the first lookup to the kernel's last forget; a name that was only listed needs
+none, for its number is made of the name. A name is looked up again in its
 tree whenever what was learnt of it may have changed, so a renamed directory needs no more than a
 new name.
 """
@@ -17,6 +18,7 @@ from backgate.fs.walk import enter
 from backgate.gateway.errors import FileError, NotFound
 
 ROOT = 1  # FUSE_ROOT_ID
+HASHED = 1 << 60  # from here on numbers are made of names; below they are counted
 ROUNDS = 10  # times as many inodes are looked at as are wanted, to find those long unused
 
 
@@ -145,6 +147,11 @@ class Inodes:
             raise FileError(errno.ENOTDIR, inode.name)
         return inode
 
+    def number(self, directory: Directory, name: bytes) -> int:
+        """Return the number of what has `name`, which it will have too once it is looked up."""
+        inode = directory.children.get(name)
+        return _number(directory, name) if inode is None else inode.number
+
     def learned(self, directory: Directory, tree: Tree, entry: Entry) -> Inode:
         """Return the inode of `entry`, found in `directory`, for the kernel to hear of again."""
         inode = directory.children.get(entry.name)
@@ -255,9 +262,8 @@ class Inodes:
         shared = None if entry.identity is None else (id(tree), entry.identity)
         inode = self._linked.get(shared) if shared is not None else None
         if inode is None:
-            self._last_number += 1
             kind = Directory if entry.is_directory else Inode
-            inode = kind(self._last_number, tree, directory, entry)
+            inode = kind(self._free_number(directory, entry.name), tree, directory, entry)
             self._numbers[inode.number] = inode
             if shared is not None and not entry.is_directory:
                 self._linked[shared] = inode
@@ -265,6 +271,13 @@ class Inodes:
             inode.add_name(directory, entry.name)
         directory.children[entry.name] = inode
         return inode
+
+    def _free_number(self, directory: Directory, name: bytes) -> int:
+        number = _number(directory, name)
+        if number in self._numbers:  # of a file that had this name before, and is still open
+            self._last_number += 1
+            number = self._last_number
+        return number
 
     def _drop_unused(self, inode: Inode) -> None:
         used: object = inode.lookups > 0 or inode.opened or inode is self.root
@@ -283,6 +296,10 @@ class Inodes:
             shared = (id(inode.tree), inode.entry.identity)
             if self._linked.get(shared) is inode:
                 del self._linked[shared]
+
+
+def _number(directory: Directory, name: bytes) -> int:
+    return HASHED | (hash((directory.number, name)) & (HASHED - 1))
 
 
 def _is_same(inode: Inode, entry: Entry) -> bool:

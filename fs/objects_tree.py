@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from backgate.fs.repository_entries import Entries, key_of, prefix_of
-from backgate.fs.tree import Children, Entry
+from backgate.fs.tree import Children, Entry, Names
 from backgate.gateway.repository import Repository
 from backgate.gateway.shelf import Shelf
 from backgate.gateway.source import Source
@@ -29,6 +29,9 @@ class ObjectsTree:
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
         return await self._entries.children(prefix_of(directory), cursor)
+
+    async def names(self, directory: Entry, cursor: bytes | None = None) -> Names:
+        return await self._entries.names(prefix_of(directory), cursor)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator[Source]:

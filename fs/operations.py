@@ -4,7 +4,6 @@ Changes are in `changes.py`. Nothing here hops to a thread, so what is cached is
 """
 
 import errno
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -13,17 +12,16 @@ import pyfuse3
 
 from backgate.fs.attributes import absent, attributes, lifetime
 from backgate.fs.forgetting import Forgetting
-from backgate.fs.handles import FIRST_CHILD, Handles
+from backgate.fs.handles import Handles
 from backgate.fs.inodes import Directory, Inode, Inodes
+from backgate.fs.lookers import Lookers
 from backgate.fs.replies import NAME_MAX, Replies, answered
+from backgate.fs.telling import KERNEL_NAME_MAX, Telling, can_be_bare
 from backgate.fs.tree import Entry, Space, Tree, WritableTree, is_writable
 from backgate.gateway.errors import FileError, NotFound
 
 STATFS_BLOCK = 4096  # bytes
 FILES_MAX = 2**32  # what statfs says: no limit that a tool should mind
-KERNEL_NAME_MAX = 1024  # bytes, FUSE_NAME_MAX: one longer name fails its whole directory
-
-log = logging.getLogger(__name__)
 
 
 class Reading(pyfuse3.Operations):
@@ -39,6 +37,7 @@ class Reading(pyfuse3.Operations):
         super().__init__()
         self.replies = replies
         self._inodes, self._handles, self._forgetting = inodes, handles, forgetting
+        self._lookers, self._telling = Lookers(are_all=not can_be_bare()), Telling(inodes)
         # ENOSYS ends all questions about xattrs for the whole mount, and with them the one that the
         # kernel asks before every write; so only where there are none at all.
         self._has_xattrs = not is_writable(inodes.root.tree)
@@ -67,6 +66,8 @@ class Reading(pyfuse3.Operations):
             if error.errno != errno.ENOENT:
                 raise
             return absent(lifetime(tree))
+        if not found.is_directory:
+            self._lookers.looked(parent_inode, ctx.pid)
         return self._told(directory, tree, found)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -116,23 +117,15 @@ class Reading(pyfuse3.Operations):
     @answered
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         await self._forgetting.make_room()
-        return self._handles.open_directory(self._inodes.directory(inode))
+        return self._handles.open_directory(self._inodes.directory(inode), self._lookers, ctx.pid)
 
     @answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         handle = self._handles.directory(fh)
-        directory = handle.directory
         if start_id == 0:
             handle.rewind()
-        tree, _ = await self._inodes.inside(directory)
-        entries = await handle.after(max(0, start_id - FIRST_CHILD))
-        # From here to the reply there is no await while anything counted is untold.
-        if start_id < FIRST_CHILD and not self._tell_dots(directory, start_id, token):
-            return
-        position = max(start_id, FIRST_CHILD)
-        while entries and not self._tell(directory, tree, entries, position, token):
-            position += len(entries)  # none of them has a name that the kernel takes
-            entries = await handle.after(position - FIRST_CHILD)
+        tree, _ = await self._inodes.inside(handle.directory)
+        await self._telling.tell(handle, tree, start_id, token)
 
     @answered
     async def releasedir(self, fh: int) -> None:
@@ -184,45 +177,3 @@ class Reading(pyfuse3.Operations):
         inode = self._inodes.learned(directory, tree, entry)
         shown = inode.file.entry if inode.file is not None else entry
         return attributes(inode.number, shown, lifetime(tree))
-
-    def _tell(
-        self,
-        directory: Directory,
-        tree: Tree,
-        entries: Sequence[Entry],
-        position: int,
-        token: pyfuse3.ReaddirToken,
-    ) -> bool:
-        """Put as many `entries` into the reply as it takes; False if it could be offered none."""
-        seconds, is_any = lifetime(tree), False
-        for entry in entries:
-            position += 1
-            if not _is_presentable(entry.name):
-                log.warning("a name the kernel cannot take is not shown: %.80r", entry.name)
-                continue
-            is_any = True
-            inode = self._inodes.learned(directory, tree, entry)
-            shown = inode.file.entry if inode.file is not None else entry
-            told = attributes(inode.number, shown, seconds)
-            if not pyfuse3.readdir_reply(token, entry.name, told, position):
-                self._inodes.forget(inode.number, 1)
-                break
-        return is_any
-
-    def _tell_dots(self, directory: Directory, position: int, token: pyfuse3.ReaddirToken) -> bool:
-        above = directory.parent or directory
-        for number, name in ((directory.number, b"."), (above.number, b".."))[position:]:
-            position += 1
-            told = attributes(number, directory.entry, 0)
-            if not pyfuse3.readdir_reply(token, name, told, position):
-                return False
-        return True
-
-
-def _is_presentable(name: bytes) -> bool:
-    return (
-        0 < len(name) <= KERNEL_NAME_MAX
-        and name not in (b".", b"..")
-        and b"/" not in name
-        and b"\0" not in name
-    )

@@ -12,7 +12,7 @@ import trio
 from cachetools import LRUCache, RRCache
 from msgspec.structs import replace
 
-from backgate.fs.tree import Children, Entry
+from backgate.fs.tree import FEW, Children, Entry, Names
 from backgate.gateway.attributes import (
     SYMLINK_MAX,
     Attributes,
@@ -108,7 +108,7 @@ class Entries:
         Its entries are in the order of their keys, those of the spool at the place of theirs:
         whatever is stored while somebody lists is shown once.
         """
-        after, place = msgspec.json.decode(cursor, type=tuple[str, str]) if cursor else ("", None)
+        after, place = _place(cursor)
         spooled = self._shelf.children(prefix)
         if cursor is None:  # an old listing is listed again, and one that is not whole waited for
             await self._metadata.children(prefix, None, 1)
@@ -126,6 +126,27 @@ class Entries:
         if not spooled and generation == self._metadata.generation:
             self._pages[prefix, cursor, generation] = children
         return children
+
+    async def names(self, prefix: str, cursor: bytes | None) -> Names:
+        """Return a page as `children` does, with but the names of most files."""
+        if self._shelf.children(prefix):
+            page = await self.children(prefix, cursor)
+            return Names(page.entries, page.cursor)
+        _, place = _place(cursor)
+        if cursor is None:
+            await self._metadata.children(prefix, None, 1)
+        limit = PAGE if cursor else FEW
+        known, place = await self._metadata.names(prefix, place, limit)
+        entries = [
+            one if isinstance(one, bytes) else self._listed(*one)
+            for one in known
+            if isinstance(one, bytes) or not _is_hidden(one[1])
+        ]
+        if place is None:
+            return Names(entries, None)
+        last = known[-1]
+        key = prefix + last.decode() if isinstance(last, bytes) else _key(last[1])
+        return Names(entries, msgspec.json.encode((key, place)))
 
     def attributes(self, known: Known) -> Attributes:
         """Return what stat(2) tells of an object."""
@@ -220,6 +241,11 @@ class Entries:
             node=key,
             is_settled=is_settled,
         )
+
+
+def _place(cursor: bytes | None) -> tuple[str, str | None]:
+    """Return the last key of the page before, and where the index goes on."""
+    return msgspec.json.decode(cursor, type=tuple[str, str]) if cursor else ("", None)
 
 
 def _key(found: Found) -> str:

@@ -15,7 +15,7 @@ import trio
 
 from backgate.fs.repository_entries import Entries, Found, decoded, key_of, prefix_of
 from backgate.fs.repository_file import RepositoryFile, changed
-from backgate.fs.tree import Changes, Children, Entry, Space
+from backgate.fs.tree import Changes, Children, Entry, Names, Space
 from backgate.gateway.attributes import SYMLINK_MAX, Attributes
 from backgate.gateway.errors import FileError, InvalidKey, NotFound
 from backgate.gateway.keys import MARK, NAME_MAX, new_key
@@ -59,6 +59,9 @@ class RepositoryTree:
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
         return await self._entries.children(prefix_of(directory), cursor)
+
+    async def names(self, directory: Entry, cursor: bytes | None = None) -> Names:
+        return await self._entries.names(prefix_of(directory), cursor)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator[Source]:

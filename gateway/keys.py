@@ -35,6 +35,9 @@ _ESCAPED = re.compile("[%~\0\ud800-\udfff]")
 _ESCAPES = re.compile("(?:%[0-9A-F]{2})+")
 _ABBREVIATED = re.compile(f"{MARK}~(.*)~[0-9a-f]{{{_DIGITS}}}", re.DOTALL)
 _ORDINARY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")  # quick to tell; most names are
+
+# Of a component in UTF-8: true for almost all that are shown as they are; ED A0 begins surrogates.
+is_plain_name = re.compile(rb"(?!%=|\.\.?\Z)(?:[^\0/\xed]|\xed[\x80-\x9f]){1,255}").fullmatch
 _UNNAMEABLE = re.compile("[\0\ud800-\udfff]")
 
 

@@ -22,7 +22,7 @@ from backgate.gateway.keys import component_of, parent_of
 from backgate.gateway.metadata import coverage, names, own, progress, spans
 from backgate.gateway.metadata.asking import Asking, Bucket
 from backgate.gateway.metadata.audit import Audit
-from backgate.gateway.metadata.children import Child, children, long_named
+from backgate.gateway.metadata.children import Child, children, listed, long_named
 from backgate.gateway.metadata.crawler import Crawler
 from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.file import snapshot
@@ -187,6 +187,14 @@ class Metadata:
         """
         start = None if cursor is None else spans.encoded(cursor)
         found, stop = await self._level(prefix, lambda db: children(db, prefix, start, limit))
+        return found, None if stop is None else spans.decoded(stop)
+
+    async def names(
+        self, prefix: str, cursor: str | None = None, limit: int = PAGE
+    ) -> tuple[list[Child | bytes], str | None]:
+        """Return the same as `children`; of most files only the name, which is quicker."""
+        start = None if cursor is None else spans.encoded(cursor)
+        found, stop = await self._level(prefix, lambda db: listed(db, prefix, start, limit))
         return found, None if stop is None else spans.decoded(stop)
 
     async def is_empty(self, prefix: str) -> bool:

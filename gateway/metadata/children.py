@@ -4,12 +4,13 @@ Objects below a subdirectory lie between the names of its siblings. A few are re
 jumped over, so that the work grows with the names that are shown and not with what lies below.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from backgate.gateway.keys import name_beside, name_of
+from backgate.gateway.keys import is_plain_name, name_beside, name_of
 from backgate.gateway.metadata import names, spans
 from backgate.gateway.metadata.database import Database
-from backgate.gateway.metadata.rows import Known, Subdirectory, known, unpacked
+from backgate.gateway.metadata.rows import Known, Subdirectory, is_file, known, unpacked
 
 PAGE = 1000  # names read at a time where all are wanted
 NONE = b"\xff"  # begins no key
@@ -18,10 +19,10 @@ READ_OVER = 4  # rows below one subdirectory; reading them costs as much as a ne
 Row = tuple[bytes, int, int, str, bytes | None, int, int, int]
 Child = tuple[str, Known | Subdirectory]
 
-_SCAN = """
-    SELECT key, size, mtime_ns, etag, attributes, own, listed, mark FROM object
-    WHERE key >= ? AND key < ? ORDER BY key LIMIT ?
-"""
+_WITHIN = "WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+_OBJECT = "SELECT key, size, mtime_ns, etag, attributes, own, listed, mark FROM object"
+_SCAN = f"{_OBJECT} {_WITHIN}"
+_SCAN_NAMES = f"SELECT key, size, 0, '', attributes, 0, 0, 0 FROM object {_WITHIN}"
 _ROWS = """
     SELECT prefix, attributes FROM directory
     WHERE parent = ? AND prefix >= ? AND prefix < ? ORDER BY prefix LIMIT ?
@@ -46,28 +47,40 @@ def children(
     """
     root = spans.encoded(prefix)
     level = read_level(db, root, start or root, spans.end_of(root), limit)
-    shared = {path[:-1] for path in level.prefixes} | _shared_further_on(db, level)
-    found: list[tuple[bytes, Child]] = []
-    skip = len(prefix)
-    for row in level.objects:
-        if row[0] == root and not row[1]:
-            continue
-        one = known(row)
-        component = one.info.key[skip:]
-        name = name_beside(component) if row[0] in shared else name_of(component)
-        found.append((row[0], (name, one)))
-    for path, attributes in level.prefixes.items():
-        text = spans.decoded(path)
-        directory = Subdirectory(text, unpacked(attributes))
-        found.append((path, (name_of(text[skip:-1]), directory)))
-    if level.prefixes:
-        found.sort(key=lambda one: one[0])
+    shared, skip = _shared(db, level), len(prefix)
+    found = [(row[0], _child(row, shared, skip)) for row in level.objects if not _is_own(row, root)]
+    _add_directories(found, level, skip)
     return [child for _, child in found], level.stop
 
 
-def read_level(db: Database, prefix: bytes, start: bytes, stop: bytes, limit: int) -> Level:
+def listed(
+    db: Database, prefix: str, start: bytes | None, limit: int
+) -> tuple[list[Child | bytes], bytes | None]:
+    """Return the same as `children`; of a file whose key ends with its very name, only that.
+
+    It takes a fifth of the time, and almost all files are such.
+    """
+    root = spans.encoded(prefix)
+    level = read_level(db, root, start or root, spans.end_of(root), limit, _SCAN_NAMES)
+    shared, skip, raw_skip = _shared(db, level), len(prefix), len(root)
+    found: list[tuple[bytes, Child | bytes]] = []
+    for row in level.objects:
+        key, name = row[0], row[0][raw_skip:]
+        if is_plain_name(name) and is_file(row[4]) and key not in shared:
+            found.append((key, name))
+        elif not _is_own(row, root):
+            whole: Row = db.execute(f"{_OBJECT} WHERE key = ?", (key,)).fetchone()
+            found.append((key, _child(whole, shared, skip)))
+    spans.decoded(b"/".join(name for _, name in found if isinstance(name, bytes)))
+    _add_directories(found, level, skip)
+    return [child for _, child in found], level.stop
+
+
+def read_level(
+    db: Database, prefix: bytes, start: bytes, stop: bytes, limit: int, scan: str = _SCAN
+) -> Level:
     """Return up to `limit` of the names in the directory `prefix` that lie in `[start, stop)`."""
-    level = _read_objects(db, prefix, start, stop, limit)
+    level = _read_objects(db, prefix, (start, stop), limit, scan)
     rows = db.execute(_ROWS, (prefix, start, level.stop or stop, limit)).fetchall()
     if not rows:
         return level
@@ -107,32 +120,54 @@ def long_named(db: Database, prefix: str, name: str, beginning: str) -> str | No
     return None
 
 
-def _read_objects(db: Database, prefix: bytes, start: bytes, stop: bytes, limit: int) -> Level:
+def _is_own(row: Row, root: bytes) -> bool:
+    """True for the marker of the directory `root`, which is nothing in it."""
+    return row[0] == root and not row[1]
+
+
+def _child(row: Row, shared: set[bytes], skip: int) -> Child:
+    one = known(row)
+    component = one.info.key[skip:]
+    return (name_beside(component) if row[0] in shared else name_of(component)), one
+
+
+def _add_directories(
+    found: list[tuple[bytes, Child]] | list[tuple[bytes, Child | bytes]], level: Level, skip: int
+) -> None:
+    for path, attributes in level.prefixes.items():
+        text = spans.decoded(path)
+        directory = Subdirectory(text, unpacked(attributes))
+        found.append((path, (name_of(text[skip:-1]), directory)))
+    if level.prefixes:
+        found.sort(key=lambda one: one[0])
+
+
+def _read_objects(
+    db: Database, prefix: bytes, within: tuple[bytes, bytes], limit: int, scan: str
+) -> Level:
     level = Level([], {}, None)
     objects, prefixes, skip = level.objects, level.prefixes, len(prefix)
-    at: bytes | None = start
+    at: bytes | None
+    at, stop = within
     while at is not None and at < stop:
         left = limit - len(objects) - len(prefixes)
         if left <= 0:
             level.stop = at
             break
-        at = _read_some(db, (at, stop, left + READ_OVER), skip, level, limit)
+        rows = db.execute(scan, (at, stop, left + READ_OVER))
+        at = _read_some(rows, left + READ_OVER, skip, level, limit)
     return level
 
 
 def _read_some(
-    db: Database,
-    question: tuple[bytes, bytes, int],
-    skip: int,
-    level: Level,
-    limit: int,
+    rows: Iterable[Row], asked: int, skip: int, level: Level, limit: int
 ) -> bytes | None:
-    """Add what one query gives; returns where to go on, None when nothing is left."""
+    """Add what a query for `asked` rows gave; returns where to go on, None when nothing is left."""
     objects, prefixes = level.objects, level.prefixes
     below, over, count = NONE, 0, 0  # the subdirectory that is read over, and how far
     left = limit - len(objects) - len(prefixes)
     key = b""
-    for row in db.execute(_SCAN, question):
+    for row in rows:
         count += 1
         key = row[0]
         slash = key.find(b"/", skip)
@@ -151,7 +186,7 @@ def _read_some(
         left -= 1
         if left == 0:
             return spans.successor(key) if slash < 0 else spans.end_of(below)
-    if count < question[2]:
+    if count < asked:
         return None
     return spans.successor(key) if below == NONE else spans.end_of(below)
 
@@ -168,9 +203,10 @@ def _shortened(level: Level, limit: int) -> Level:
     )
 
 
-def _shared_further_on(db: Database, level: Level) -> set[bytes]:
-    """Return the objects of `level` whose name a directory has that comes behind it."""
+def _shared(db: Database, level: Level) -> set[bytes]:
+    """Return the objects of `level` whose name a directory has, in it or behind it."""
+    shared = {path[:-1] for path in level.prefixes}
     if level.stop is None:
-        return set()
+        return shared
     candidates = [row[0] for row in level.objects if level.stop.startswith(row[0])]
-    return {key for key in candidates if names.named(db, key)[1] is not None}
+    return shared | {key for key in candidates if names.named(db, key)[1] is not None}

@@ -1,5 +1,7 @@
 """What the index knows of one name, and how it lies in a row."""
 
+import stat
+
 import msgspec
 from msgspec import Struct
 
@@ -15,6 +17,7 @@ NO_ATTRIBUTES = b""  # the object's metadata was read and tells none; NULL: neve
 ObjectRow = tuple[bytes, int, int, str, bytes | None, *tuple[object, ...]]
 
 _NAMES = Attributes.__struct_fields__  # a new one goes to the end
+_MODE = _NAMES.index("mode")
 _decoder = msgspec.msgpack.Decoder(list[int | None])
 
 
@@ -55,6 +58,17 @@ def packed(attributes: Attributes | None) -> bytes:
     if attributes is None:
         return NO_ATTRIBUTES
     return msgspec.msgpack.encode([getattr(attributes, name) for name in _NAMES])
+
+
+def is_file(data: bytes | None) -> bool:
+    """True when nothing in packed attributes says that they are of anything but a regular file."""
+    if not data:
+        return True
+    try:
+        mode = _decoder.decode(data)[_MODE]
+    except (msgspec.DecodeError, IndexError) as error:
+        raise Corrupt(f"not attributes: {error}") from error
+    return mode is not None and stat.S_ISREG(mode)
 
 
 def unpacked(data: bytes | None) -> Attributes | None:

@@ -11,6 +11,7 @@ from support.dict_tree import PAGE, DictTree
 
 from backgate.fs.handles import DirectoryHandle, Handles
 from backgate.fs.inodes import Inode, Inodes
+from backgate.fs.lookers import Lookers
 from backgate.fs.replies import Replies
 from backgate.gateway.errors import FileError, Unreachable
 from backgate.gateway.source import Data
@@ -167,7 +168,7 @@ async def test_a_listing_is_whole_whatever_its_pages(count: int) -> None:
         tree.add_file(name.decode())
     inodes = Inodes(tree, await tree.root())
 
-    handle = DirectoryHandle(inodes.root, inodes)
+    handle = DirectoryHandle(inodes.root, inodes, Lookers(), 1)
 
     assert await listed(handle) == names
     assert await listed(handle, count // 2) == names[count // 2 :]
@@ -179,7 +180,7 @@ async def test_a_listing_goes_on_by_name_when_names_before_are_removed() -> None
     for name in names:
         tree.add_file(name.decode())
     inodes = Inodes(tree, await tree.root())
-    handle = DirectoryHandle(inodes.root, inodes)
+    handle = DirectoryHandle(inodes.root, inodes, Lookers(), 1)
 
     first = [entry.name for entry in await handle.after(0)]
     for name in first:
@@ -192,7 +193,7 @@ async def test_a_rewound_listing_shows_what_is_there_now() -> None:
     tree = DictTree()
     tree.add_file("a")
     inodes = Inodes(tree, await tree.root())
-    handle = DirectoryHandle(inodes.root, inodes)
+    handle = DirectoryHandle(inodes.root, inodes, Lookers(), 1)
     assert await listed(handle) == [b"a"]
 
     tree.add_file("b")
@@ -208,7 +209,7 @@ async def test_a_page_is_asked_for_once() -> None:
     asked: list[str] = []
     tree.happened = lambda verb, name: asked.append(verb)
     inodes = Inodes(tree, await tree.root())
-    handle = DirectoryHandle(inodes.root, inodes)
+    handle = DirectoryHandle(inodes.root, inodes, Lookers(), 1)
 
     for position in range(0, 2 * PAGE, 100):
         await handle.after(position)

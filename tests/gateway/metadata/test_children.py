@@ -1,16 +1,19 @@
 import sqlite3
+import stat
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backgate.gateway.attributes import Attributes
 from backgate.gateway.keys import name_beside, name_of
 from backgate.gateway.metadata import names, spans
-from backgate.gateway.metadata.children import READ_OVER, children, long_named
+from backgate.gateway.metadata.children import READ_OVER, Child, children, listed, long_named
+from backgate.gateway.metadata.database import Corrupt
 from backgate.gateway.metadata.file import IndexFile
 from backgate.gateway.metadata.own import keep_directories
-from backgate.gateway.metadata.rows import Known, Subdirectory
+from backgate.gateway.metadata.rows import Known, Subdirectory, packed
 
 parts = st.sampled_from(["a", "a-", "a.b", "b", "", ".", "é", "%=a", "n" * 300]) | st.text(
     alphabet="ab\0!/0", max_size=2
@@ -59,6 +62,10 @@ def shown(found: list[tuple[str, Known | Subdirectory]]) -> list[tuple[str, str]
     return [(name, one.info.key if isinstance(one, Known) else one.prefix) for name, one in found]
 
 
+def name_in(one: Child | bytes) -> str:
+    return one.decode() if isinstance(one, bytes) else one[0]
+
+
 @pytest.mark.slow
 @given(contents, directories, st.integers(1, 5))
 def test_a_directory_shows_every_child_once_in_pages_of_any_size(
@@ -71,8 +78,14 @@ def test_a_directory_shows_every_child_once_in_pages_of_any_size(
         found: list[tuple[str, str]] = []
         start: bytes | None = spans.encoded(prefix)
         while start is not None:
+            names_alone, following = listed(db, prefix, start, limit)
             page, start = children(db, prefix, start, limit)
             assert len(page) <= limit
+            assert following == start
+            assert [name_in(one) for one in names_alone] == [name for name, _ in page]
+            assert [one for one in names_alone if not isinstance(one, bytes)] == [
+                page[at] for at, one in enumerate(names_alone) if not isinstance(one, bytes)
+            ]
             found += shown(page)
 
         assert dict(found) == expected(objects, rows, prefix)
@@ -121,3 +134,25 @@ def test_a_long_component_is_found_among_its_siblings(file: IndexFile) -> None:
     assert long_named(db, "d/", name_of(one), "n" * 100) == one
     assert long_named(db, "d/", name_of(other), "n" * 100) == other
     assert long_named(db, "d/", name_of("n" * 301), "n" * 100) is None
+
+
+def test_names_alone_are_told_of_files_only(file: IndexFile) -> None:
+    db = fill(file, {"file": 1, "link": 1, "own": 1, "both": 1, "both/x": 1, "new\nline": 1}, set())
+    for key, mode in {"link": stat.S_IFLNK | 0o777, "own": stat.S_IFREG | 0o600}.items():
+        data = packed(Attributes(mode=mode, uid=0, gid=0, mtime_ns=0))
+        db.execute("UPDATE object SET attributes = ? WHERE key = ?", (data, spans.encoded(key)))
+
+    found, _ = listed(db, "", None, 10)
+
+    db.rollback()
+    assert [one for one in found if isinstance(one, bytes)] == [b"file", b"new\nline", b"own"]
+    assert {one[0] for one in found if not isinstance(one, bytes)} == {"both", "%=both", "link"}
+
+
+def test_names_that_are_no_text_tell_of_a_damaged_index(file: IndexFile) -> None:
+    db = fill(file, {"a": 1, "b": 1}, set())
+    db.execute("UPDATE object SET key = x'61ff' WHERE key = x'61'")
+
+    with pytest.raises(Corrupt):
+        listed(db, "", None, 10)
+    db.rollback()
