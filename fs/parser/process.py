@@ -144,5 +144,5 @@ def start_worker() -> Worker:
 
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    # Libraries that the package brings along precompiled are not loaded.
-    return kept | {"FS_EXPLORER_NO_BUNDLED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    # fs-explorer loads no library, neither its own nor what it would start programs to look for.
+    return kept | {"FS_EXPLORER_NO_NATIVE": "1", "PYTHONDONTWRITEBYTECODE": "1"}

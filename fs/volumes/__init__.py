@@ -9,6 +9,12 @@ from typing import Any
 
 FILE_SYSTEMS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.FileSystem`
     "ext4": "backgate.fs.volumes.ext:ExtFileSystem",
+    "btrfs": "backgate.fs.volumes.btrfs:Btrfs",
+    "exfat": "backgate.fs.volumes.fat:ExFat",
+    "ntfs": "backgate.fs.volumes.ntfs:Ntfs",
+    "vfat": "backgate.fs.volumes.fat:Fat",
+    "squashfs": "backgate.fs.volumes.squashfs:Squashfs",
+    "iso9660": "backgate.fs.volumes.iso9660:Iso9660",
 }
 LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Layer`
     "gpt": "backgate.fs.volumes.gpt:Gpt",

@@ -37,6 +37,7 @@ from backgate.fs.volume import (
     Nodes,
 )
 from backgate.fs.volumes import load
+from backgate.fs.volumes.codecs import provide_zstd
 from backgate.gateway.errors import Damaged, FileError
 
 LIBRARY_CACHE = 32 << 20  # bytes that the library may keep of inodes and decoded blocks
@@ -101,6 +102,7 @@ def translated() -> Iterator[None]:
 
 def context() -> Context:
     """Return what the library shares among its parts; it starts no threads."""
+    provide_zstd()
     return Context(cache=Cache(LIBRARY_CACHE), stats=Stats(), pool=Pool(1))
 
 
@@ -113,6 +115,10 @@ def device_number(major_minor: tuple[int, int] | None) -> int:
     return (high | (major & 0xFFF) << 8 | minor & 0xFF) & 2**64 - 1
 
 
+def _hint(access: Access) -> ProbeHint:
+    return ProbeHint(access, access.read_at(0, HEAD), b"", access.size)
+
+
 class Explored(FileSystem):
     """A file system that a driver of the library reads.
 
@@ -120,6 +126,17 @@ class Explored(FileSystem):
     """
 
     driver: ClassVar[str]  # "module:Class"
+    undecodable: ClassVar[str] = "surrogateescape"  # how bytes that are no UTF-8 come as text
+    sure: ClassVar[int]  # of 100: how sure the driver must be that it is one
+
+    @classmethod
+    def claims(cls, device: Device) -> bool:
+        access = Access(device)
+        try:
+            probed: int = load(cls.driver).probe(_hint(access))
+        except (FsExplorerError, *STUMBLES):
+            return False
+        return probed >= cls.sure
 
     def __init__(self, device: Device) -> None:
         self._access = Access(device)
@@ -133,9 +150,7 @@ class Explored(FileSystem):
 
     def _opened(self) -> Any:
         """Return the library's tree."""
-        access = self._access
-        hint = ProbeHint(access, access.read_at(0, HEAD), b"", access.size)
-        return load(self.driver).open(access, context(), hint)
+        return load(self.driver).open(self._access, context(), _hint(self._access))
 
     def _known(self) -> dict[str, str]:
         label = self._tree.volume_label()
@@ -229,17 +244,27 @@ class Explored(FileSystem):
 
     def _parsed_children(self, directory: bytes) -> Iterator[Node]:
         with translated():
-            for parsed in self._tree.children(self._found_again(directory)):
-                yield self._node(parsed)
+            above = self._found_again(directory)
+            for parsed in self._children_of(above):
+                yield self._node(self._seen(parsed, above))
+
+    def _children_of(self, directory: Parsed) -> Iterator[Parsed]:
+        yield from self._tree.children(directory)
+
+    def _seen(self, parsed: Parsed, directory: Parsed) -> Parsed:
+        """Return what was found in `directory`, with what the library leaves to us."""
+        return parsed
 
     def _looked_up(self, directory: bytes, name: bytes) -> Node | None:
         """Find a name in a directory too large to keep; the library also finds others like it."""
         with translated():
-            text = name.decode("utf-8", "surrogateescape")
-            parsed = self._tree.lookup(self._found_again(directory), text)
+            text = name.decode("utf-8", self.undecodable)
+            above = self._found_again(directory)
+            parsed = self._tree.lookup(above, text)
             if parsed is None or self._bytes(parsed.name) != name:
                 return None
-            return self._node(parsed if parsed.statted else self._tree.stat(parsed))
+            parsed = parsed if parsed.statted else self._tree.stat(parsed)
+            return self._node(self._seen(parsed, above))
 
     # Nodes.
 
@@ -279,7 +304,7 @@ class Explored(FileSystem):
 
     def _bytes(self, text: str) -> bytes:
         """Return a name or target as it lies on the disk."""
-        return text.encode("utf-8", "surrogateescape")
+        return text.encode("utf-8", self.undecodable)
 
     # Files.
 

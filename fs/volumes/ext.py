@@ -10,7 +10,6 @@ from backgate.fs.volumes.explorer import Explored
 from backgate.fs.volumes.jbd2 import replay_journal
 from backgate.gateway.errors import Damaged
 
-MAGIC_AT, MAGIC = 1024 + 0x38, b"\x53\xef"
 XATTRS = struct.pack("<I", 0xEA020000)  # in front of those in the inode itself
 ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 ACL_ON_DISK, ACL_TOLD = 1, 2  # versions of the two forms
@@ -23,15 +22,12 @@ class ExtFileSystem(Explored):
 
     name = "ext4"
     driver = "fs_explorer.filesystems.ext:ExtDriver"
+    sure = 90
 
     def __init__(self, device: Device) -> None:
         replay = replay_journal(device)
         super().__init__(replay.device)
         self.notes = {**self.notes, "format": self._tree.format, **replay.notes}
-
-    @classmethod
-    def claims(cls, device: Device) -> bool:
-        return device.read_at(MAGIC_AT, len(MAGIC)) == MAGIC
 
     def ref_fields(self, ref: Any) -> tuple[Any, ...]:
         return (ref,)

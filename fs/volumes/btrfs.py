@@ -1,0 +1,68 @@
+"""btrfs on one device, or mirrored over several of which one is here; all subvolumes.
+
+The top of the tree is that of the whole file system (subvolume 5), so that every subvolume and
+snapshot is reached, whichever would be mounted.
+"""
+
+from typing import Any
+
+from fs_explorer.filesystems.btrfs.chunks import LogicalRA
+from fs_explorer.tree import Node as Parsed
+
+from backgate.fs.volumes import load
+from backgate.fs.volumes.explorer import Explored, context
+from backgate.fs.volumes.replay import CLEAN, DIRTY, JOURNAL, NOT_REPLAYED, STATE
+
+TOP = 5  # the subvolume that all others are below
+
+
+class _Logical(LogicalRA):
+    """The address space of the file system, which knows where it lies on the device."""
+
+    def physical_ranges(self, offset: int, length: int) -> Any:
+        ranges: list[Any] = []
+        while length > 0:
+            chunk = self.cmap.find(offset)
+            if chunk.refusal is not None or chunk.phys is None:
+                return None
+            taken = min(length, chunk.end - offset)
+            ranges += self.dev.physical_ranges(chunk.phys + offset - chunk.logical, taken) or []
+            offset, length = offset + taken, length - taken
+        return ranges
+
+
+class Btrfs(Explored):
+    """btrfs."""
+
+    name = "btrfs"
+    driver = "fs_explorer.filesystems.btrfs.fs:BtrfsDriver"
+    sure = 70
+
+    def _opened(self) -> Any:
+        shared = context()
+        shared.options["btrfs_verify_csum"] = True
+        tree = load("fs_explorer.filesystems.btrfs.fs:BtrfsFS")(self._access, shared)
+        tree.default_subvol = TOP
+        tree.lra = _Logical(tree.lra.dev, tree.lra.cmap)
+        return tree
+
+    def _known(self) -> dict[str, str]:
+        state = {STATE: CLEAN}
+        if self._tree.sb.log_root:
+            what = f"log tree {NOT_REPLAYED}, up to 30 s of what was synchronized"
+            state = {STATE: DIRTY, JOURNAL: what}
+        return super()._known() | state
+
+    def ref_fields(self, ref: Any) -> tuple[Any, ...]:
+        return tuple(ref)  # subvolume, inode
+
+    def ref_of(self, fields: list[Any]) -> Any:
+        return tuple(fields)
+
+    def _seen(self, parsed: Parsed, directory: Parsed) -> Parsed:
+        sector = self._tree.sb.sectorsize
+        parsed.stored_size = -(-(parsed.stored_size or 0) // sector) * sector  # as the kernel tells
+        return parsed
+
+    def _has_xattrs(self, parsed: Parsed) -> bool:
+        return True  # only a search tells
