@@ -21,8 +21,10 @@ from backgate.gateway.errors import UsageError
 
 if TYPE_CHECKING:
     from backgate.fs.gateway_tree import View
+    from backgate.gateway.config import Kind
 
 VIEWS = ("all", "repository", "backups")
+KINDS = ("repository", "mirror")
 LOG = "mount.log"  # below the state folder; what a mount in the background has to say
 
 # What fstab lines carry for mount(8) and systemd; the kernel's own flags that we always set.
@@ -52,6 +54,11 @@ class Wanted:
     show_default=True,
     help="Show both directories, or one of them as the mount itself.",
 )
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    help="Keep what backup tools need, or all that a file system keeps (default: as configured).",
+)
 @click.option("--read-only", is_flag=True, help="Let the kernel refuse every change.")
 @click.option(
     "--allow-other", is_flag=True, help="Let other users in, as far as file modes let them."
@@ -67,6 +74,7 @@ def command(
     directory: str,
     foreground: bool,
     view: "View",
+    kind: "Kind | None",
     read_only: bool,
     allow_other: bool,
     fstab_options: tuple[str, ...],
@@ -87,7 +95,7 @@ def command(
       offsite /mnt/offsite backgate noauto,x-systemd.automount,_netdev 0 0     (in /etc/fstab)
     """
     wanted = _with_fstab_options(Wanted(view, read_only, allow_other), fstab_options)
-    choice = chosen(context, target)
+    choice = chosen(context, target, {"kind": kind} if kind else {})
     path = choice.target.path
     if path and wanted.view != "all":
         raise UsageError(

@@ -1,8 +1,9 @@
 """What every command that takes a TARGET shares: its options, and the repository that it means."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from backgate.gateway.targets import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 _GIVEN = "backgate.repository_options"  # where a context keeps what was given
 
@@ -113,8 +116,8 @@ def repository_options(command: F) -> F:
     return command
 
 
-def chosen(context: click.Context, text: str) -> Choice:
-    """Return what TARGET `text` means with the options of `context`'s command.
+def chosen(context: click.Context, text: str, more: Mapping[str, Any] = NOTHING) -> Choice:
+    """Return what TARGET `text` means with the options of `context`'s command, and `more` keys.
 
     What stands on the command line changes a configured repository too; the environment only
     completes a URL. Raises `UsageError`.
@@ -124,7 +127,7 @@ def chosen(context: click.Context, text: str) -> Choice:
 
     target = parse_target(text)
     given = context.meta[_GIVEN]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(more)
     for _, name, variables, _ in _OPTIONS:
         is_typed = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
         if given[name] and (is_typed or _completes(target, variables)):

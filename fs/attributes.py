@@ -4,7 +4,7 @@ from typing import cast
 
 import pyfuse3
 
-from backgate.fs.tree import Entry, Tree
+from backgate.fs.tree import Entry, Tree, is_writable
 
 FOREVER = 365 * 86400.0  # seconds; for what never changes
 FRESH_FOR = 1.0  # seconds; for a tree that does not say
@@ -19,6 +19,14 @@ def lifetime(tree: Tree) -> float:
         return FOREVER
     fresh_for: float = getattr(tree, "fresh_for", FRESH_FOR)
     return fresh_for
+
+
+def told_by(tree: Tree, entry: Entry) -> Tree:
+    """Return the tree whose word counts for `entry` of `tree`: the one that it goes on in, where
+    that can be changed.
+    """
+    junction = entry.junction
+    return junction if junction is not None and is_writable(junction) else tree
 
 
 def attributes(number: int, entry: Entry, seconds: float) -> pyfuse3.EntryAttributes:

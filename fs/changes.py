@@ -33,19 +33,11 @@ class Operations(Reading):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         known = self._inodes[inode]
-        entry = await self._inodes.entry(known)
+        tree, entry = await self._shown(known)
         changes = _changes(attr, fields, entry)
         if changes.size is not None:
             await self._handles.expect_changes(known)
-        if known.file is not None:
-            known.entry = await known.file.change(changes)
-        elif known.is_nameless:
-            raise FileError(errno.ESTALE, known.name)
-        else:
-            known.entry = await self._changeable(known.tree, known).change(entry, changes)
-        if known.opened is not None:
-            known.opened.version += 1
-        return attributes(inode, known.entry, lifetime(known.tree))
+        return attributes(inode, await self._change(known, tree, entry, changes), lifetime(tree))
 
     @answered
     async def create(
@@ -64,7 +56,10 @@ class Operations(Reading):
     ) -> pyfuse3.EntryAttributes:
         directory, tree, above = await self._place(parent_inode, name)
         if not stat.S_ISREG(mode):
-            raise FileError(errno.EPERM, name)
+            node = await tree.make_node(
+                above, name, mode=mode, rdev=rdev, uid=ctx.uid, gid=_group(above, ctx)
+            )
+            return self._told(directory, tree, node)
         entry, file = await self._create(tree, above, name, mode, os.O_EXCL, ctx)
         try:
             await file.flush()
@@ -95,7 +90,12 @@ class Operations(Reading):
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        raise FileError(errno.EPERM, new_name, "a store has no hard links")
+        directory, tree, above = await self._place(new_parent_inode, new_name)
+        known = self._inodes[inode]
+        if known.tree is not tree:
+            raise FileError(errno.EXDEV, new_name)
+        copy = await tree.link(await self._inodes.entry(known), above, new_name)
+        return self._told(directory, tree, copy)
 
     @answered
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -138,17 +138,35 @@ class Operations(Reading):
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        self._refuse_xattr(inode)
+        await self._set_xattr(inode, name, value)
 
     @answered
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        self._refuse_xattr(inode)
+        await self._set_xattr(inode, name, None)
 
-    def _refuse_xattr(self, number: int) -> None:
+    async def _change(self, known: Inode, tree: Tree, entry: Entry, changes: Changes) -> Entry:
+        if known.file is not None:
+            known.entry = entry = await known.file.change(changes)
+        elif known.is_nameless:
+            raise FileError(errno.ESTALE, known.name)
+        else:
+            entry = await self._changeable(tree, known).change(entry, changes)
+            if tree is known.tree:
+                known.entry = entry
+        if isinstance(known, Directory):
+            known.inside = None  # what is made in it takes after it as it is now
+        if known.opened is not None:
+            known.opened.version += 1
+        return entry
+
+    async def _set_xattr(self, number: int, name: bytes, value: bytes | None) -> None:
         if not self._has_xattrs:
             raise pyfuse3.FUSEError(errno.ENOSYS)
-        self._changeable(self._inodes[number].tree, self._inodes[number])
-        raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
+        known = self._inodes[number]
+        tree, entry = await self._shown(known)
+        if not self._changeable(tree, known).is_mirror:
+            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
+        await self._change(known, tree, entry, Changes(xattrs={name: value}))
 
     async def _open_for_writing(self, inode: Inode, flags: int) -> pyfuse3.FileInfo:
         tree = self._changeable(inode.tree, inode)

@@ -83,6 +83,7 @@ async def serve(
     forgetting = Forgetting(inodes, pyfuse3.invalidate_entry)
     operations = Operations(inodes, handles, replies, forgetting)
     operations.enable_writeback_cache = options.writeback
+    operations.enable_acl = getattr(tree, "is_mirror", False)  # the kernel heeds them
     operations.is_read_only = options.is_read_only
     session = Session(mountpoint, operations, inodes, handles, options.backing)
     with _mounted(operations, mountpoint, options):

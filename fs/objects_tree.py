@@ -19,6 +19,7 @@ class ObjectsTree:
 
     def __init__(self, repository: Repository) -> None:
         self._metadata, self._sources = repository.metadata, repository.source
+        self.is_mirror = repository.config.kind == "mirror"
         self._entries = Entries(repository, Shelf())
 
     async def root(self) -> Entry:
@@ -40,4 +41,4 @@ class ObjectsTree:
 
     async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
         await trio.lowlevel.checkpoint()
-        return {}
+        return await self._entries.xattrs(entry)

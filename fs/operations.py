@@ -10,14 +10,14 @@ from typing import cast
 
 import pyfuse3
 
-from backgate.fs.attributes import absent, attributes, lifetime
+from backgate.fs.attributes import absent, attributes, lifetime, told_by
 from backgate.fs.forgetting import Forgetting
 from backgate.fs.handles import Handles
 from backgate.fs.inodes import Directory, Inode, Inodes
 from backgate.fs.lookers import Lookers
 from backgate.fs.replies import NAME_MAX, Replies, answered
 from backgate.fs.telling import KERNEL_NAME_MAX, Telling, can_be_bare
-from backgate.fs.tree import Entry, Space, Tree, WritableTree, is_writable
+from backgate.fs.tree import Entry, Space, Tree, WritableTree, is_writable, keeps_xattrs
 from backgate.gateway.errors import FileError, NotFound
 
 STATFS_BLOCK = 4096  # bytes
@@ -40,7 +40,7 @@ class Reading(pyfuse3.Operations):
         self._lookers, self._telling = Lookers(are_all=not can_be_bare()), Telling(inodes)
         # ENOSYS ends all questions about xattrs for the whole mount, and with them the one that the
         # kernel asks before every write; so only where there are none at all.
-        self._has_xattrs = not is_writable(inodes.root.tree)
+        self._has_xattrs = keeps_xattrs(inodes.root.tree)
 
     async def leave_kernel_alone(self) -> None:
         """Return once nothing calls into the kernel but to answer it: before the session ends.
@@ -76,8 +76,8 @@ class Reading(pyfuse3.Operations):
 
     @answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        known = self._inodes[inode]
-        return attributes(inode, await self._inodes.entry(known), lifetime(known.tree))
+        tree, entry = await self._shown(self._inodes[inode])
+        return attributes(inode, entry, lifetime(tree))
 
     @answered
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -167,8 +167,20 @@ class Reading(pyfuse3.Operations):
         entry = inode.entry
         if entry.junction is not None and isinstance(inode, Directory):
             tree, entry = await self._inodes.inside(inode)
-            return await tree.xattrs(entry) if entry.has_xattrs else {}
-        return await inode.tree.xattrs(entry) if entry.has_xattrs else {}
+        elif not inode.tree.is_immutable:
+            tree, entry = await self._shown(inode)
+        else:
+            tree = inode.tree
+        return await tree.xattrs(entry) if entry.has_xattrs else {}
+
+    async def _shown(self, inode: Inode) -> tuple[Tree, Entry]:
+        """Return what stat(2) should show of `inode` now, and the tree that says it.
+
+        A directory that goes on in a tree that changes is what that tree says of its root.
+        """
+        entry = await self._inodes.entry(inode)
+        tree = told_by(inode.tree, entry)
+        return tree, entry if tree is inode.tree else (await tree.root()).named(entry.name)
 
     async def _open_for_writing(self, inode: Inode, flags: int) -> pyfuse3.FileInfo:
         raise FileError(errno.EROFS, inode.name)
@@ -176,4 +188,4 @@ class Reading(pyfuse3.Operations):
     def _told(self, directory: Directory, tree: Tree, entry: Entry) -> pyfuse3.EntryAttributes:
         inode = self._inodes.learned(directory, tree, entry)
         shown = inode.file.entry if inode.file is not None else entry
-        return attributes(inode.number, shown, lifetime(tree))
+        return attributes(inode.number, shown, lifetime(told_by(tree, entry)))

@@ -19,18 +19,20 @@ from backgate.gateway.attributes import (
     default_attributes,
 )
 from backgate.gateway.errors import Damaged, FileError, InvalidKey, NotFound, StoreError
-from backgate.gateway.keys import component_of, name_of
+from backgate.gateway.keys import component_of, name_of, parent_of
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import HIDDEN
 from backgate.gateway.repository import Repository
 from backgate.gateway.shelf import Shelf
 from backgate.gateway.spooled import SpooledFile
+from backgate.gateway.xattrs import NONE, xattrs_of
 
 PAGE = 1000  # entries
 EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 MARKER_PATIENCE = 2.0  # seconds; mode and times of a directory are not worth more
 KEPT = 110_000  # entries that are kept for who lists again; some 35 MB
+TOUCHED = 10_000  # directories whose time is newer than what is stored; about 2 MB
 TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
 
 Found = Known | Subdirectory | SpooledFile
@@ -46,10 +48,13 @@ class Entries:
         self._metadata, self._shelf = repository.metadata, shelf
         self._hasty = repository.metadata.patient(MARKER_PATIENCE)
         self._sources = repository.source
-        self._asks_store = repository.config.attributes == "stored"
+        self._is_mirror = repository.config.kind == "mirror"
+        self._asks_store = self._is_mirror or repository.config.attributes == "stored"
         self._targets: LRUCache[tuple[str, str], bytes] = LRUCache(TARGETS)
         self._root_attributes: Attributes | None = None
         self._started_ns = time.time_ns()  # the time of directories that have none
+        self._touched: LRUCache[str, int] = LRUCache(TOUCHED)  # prefix -> ns, newer than any set
+        self._touches = 0
         # Pages as they were made, each for one state of the index. Any of them gives way: of a
         # directory that is too large for all to be kept, who lists it again still finds many.
         self._pages: RRCache[tuple[str, bytes | None, int], Children]
@@ -63,6 +68,24 @@ class Entries:
     def set_root(self, attributes: Attributes) -> None:
         """Give the top directory attributes, until the repository is closed: it has no object."""
         self._root_attributes = attributes
+
+    def touch(self, prefix: str) -> None:
+        """Note that a name in the directory `prefix` came or went: that is its time now.
+
+        Not in the index: it would cost one more change of it for each file.
+        """
+        self._touched[prefix] = time.time_ns()
+        self._touches += 1
+
+    def untouch(self, prefix: str) -> None:
+        """Note that the directory's attributes were set, with the time that it has."""
+        self._touched.pop(prefix, None)
+        self._touches += 1
+
+    async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
+        """Return the extended attributes of a file or directory."""
+        attributes = await self._attributes_of(entry) if entry.has_xattrs else None
+        return xattrs_of(attributes.xattrs) if attributes is not None else NONE
 
     async def find(self, prefix: str, name: bytes) -> Found | None:
         """Return what `name` in the directory `prefix` is; None when there surely is nothing."""
@@ -113,8 +136,9 @@ class Entries:
         if cursor is None:  # an old listing is listed again, and one that is not whole waited for
             await self._metadata.children(prefix, None, 1)
         generation = self._metadata.generation
-        if not spooled and (prefix, cursor, generation) in self._pages:
-            return self._pages[prefix, cursor, generation]
+        page_key = prefix, cursor, generation + self._touches
+        if not spooled and page_key in self._pages:
+            return self._pages[page_key]
         known, place = await self._metadata.children(prefix, place, PAGE)
         page: Sequence[tuple[str, Found]] = known
         last = _key(page[-1][1]) if page else after
@@ -123,8 +147,8 @@ class Entries:
         entries = [self._listed(name, found) for name, found in page if not _is_hidden(found)]
         following = msgspec.json.encode((last, place)) if place is not None else None
         children = Children(entries, following)
-        if not spooled and generation == self._metadata.generation:
-            self._pages[prefix, cursor, generation] = children
+        if not spooled and page_key[2] == self._metadata.generation + self._touches:
+            self._pages[page_key] = children
         return children
 
     async def names(self, prefix: str, cursor: bytes | None) -> Names:
@@ -153,6 +177,8 @@ class Entries:
         found = known.attributes or default_attributes(known.info)
         if stat.S_ISDIR(found.mode):  # bytes under a key that ends in a slash are no directory
             return replace(found, mode=stat.S_IFREG | stat.S_IMODE(found.mode) & ~EXECUTABLE)
+        if found.is_special and not self._is_mirror:
+            return replace(found, mode=stat.S_IFREG | stat.S_IMODE(found.mode))
         return found
 
     def file(self, name: bytes, known: Known) -> Entry:
@@ -168,6 +194,9 @@ class Entries:
         """Return the entry of a directory; one without attributes is the gateway's user's."""
         marker = ObjectInfo(found.prefix or "/", 0, self._started_ns, "")
         attributes = found.attributes or default_attributes(marker)
+        touched_ns = self._touched.get(found.prefix)
+        if touched_ns is not None:
+            attributes = replace(attributes, mtime_ns=touched_ns, ctime_ns=touched_ns)
         return self._made(name, found.prefix, attributes, 0, nlink=2)
 
     def linked(self, info: ObjectInfo, target: bytes) -> None:
@@ -200,6 +229,18 @@ class Entries:
         except StoreError:
             return found
         return Subdirectory(found.prefix, marker.attributes)
+
+    async def _attributes_of(self, entry: Entry) -> Attributes | None:
+        key: str = entry.node
+        if not entry.is_directory:
+            spooled = self._shelf.get(key)
+            if spooled is not None:
+                return spooled.attributes
+            return (await self._metadata.settled(key)).attributes
+        if not key:
+            return self._root_attributes
+        found = await self.find(parent_of(key[:-1]), entry.name)
+        return (await self._settled(found)).attributes if isinstance(found, Subdirectory) else None
 
     def _is_doubtful(self, info: ObjectInfo) -> bool:
         """True when the object's own metadata may say what matters: a symlink, or as configured."""
@@ -237,7 +278,9 @@ class Entries:
             atime_ns=attributes.atime_ns,
             ctime_ns=attributes.ctime_ns,
             nlink=nlink,
+            rdev=attributes.rdev,
             target=target,
+            has_xattrs=self._is_mirror and bool(attributes.xattrs),
             node=key,
             is_settled=is_settled,
         )

@@ -1,23 +1,34 @@
 """A file of the repository that is open for writing, as the tree's contract has it."""
 
-import stat
-import time
+from dataclasses import dataclass
+from functools import partial
 
 from msgspec.structs import replace
 
+from backgate.fs.repository_attributes import changed
 from backgate.fs.repository_entries import Entries
 from backgate.fs.tree import Changes, Entry
-from backgate.gateway.attributes import Attributes
+from backgate.gateway.attribute_changes import AttributeChanges
 from backgate.gateway.source import Data
 from backgate.gateway.spool import Spool
 from backgate.gateway.spooled import SpooledFile
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a file has of its repository."""
+
+    spool: Spool
+    entries: Entries
+    attributes: AttributeChanges
+
+
 class RepositoryFile:
     """One open of a file of the spool; all opens of one file share its bytes."""
 
-    def __init__(self, spool: Spool, entries: Entries, file: SpooledFile, name: bytes) -> None:
-        self._spool, self._entries, self._file, self._name = spool, entries, file, name
+    def __init__(self, parts: Parts, file: SpooledFile, name: bytes) -> None:
+        self._spool, self._entries, self._attributes = parts.spool, parts.entries, parts.attributes
+        self._file, self._name = file, name
         self._is_released = False
 
     @property
@@ -39,8 +50,8 @@ class RepositoryFile:
     async def change(self, changes: Changes) -> Entry:
         if changes.size is not None:
             await self._spool.truncate(self._file, changes.size)
-        if _sets_attributes(changes):
-            await self._spool.set_attributes(self._file, changed(self._file.attributes, changes))
+        if changes.sets_attributes:
+            await self._attributes.of_spooled(self._file, partial(changed, changes=changes))
         return self.entry
 
     async def synchronize(self) -> None:
@@ -53,24 +64,3 @@ class RepositoryFile:
         if not self._is_released:
             self._is_released = True
             await self._spool.release(self._file)
-
-
-def changed(attributes: Attributes, changes: Changes) -> Attributes:
-    """Return `attributes` with what `changes` says of mode, owner and times."""
-    mode = attributes.mode
-    if changes.mode is not None:
-        mode = stat.S_IFMT(mode) | stat.S_IMODE(changes.mode)
-    return replace(
-        attributes,
-        mode=mode,
-        uid=attributes.uid if changes.uid is None else changes.uid,
-        gid=attributes.gid if changes.gid is None else changes.gid,
-        mtime_ns=attributes.mtime_ns if changes.mtime_ns is None else changes.mtime_ns,
-        atime_ns=attributes.atime_ns if changes.atime_ns is None else changes.atime_ns,
-        ctime_ns=time.time_ns(),
-    )
-
-
-def _sets_attributes(changes: Changes) -> bool:
-    fields = (changes.mode, changes.uid, changes.gid, changes.mtime_ns, changes.atime_ns)
-    return any(field is not None for field in fields)

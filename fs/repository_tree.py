@@ -7,15 +7,17 @@ spool. Who changes what a name means claims it first, and looks at it then.
 
 import errno
 import stat
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
+from backgate.fs.repository_attributes import changed, new_attributes
 from backgate.fs.repository_entries import Entries, Found, decoded, key_of, prefix_of
-from backgate.fs.repository_file import RepositoryFile, changed
+from backgate.fs.repository_file import Parts, RepositoryFile
 from backgate.fs.tree import Changes, Children, Entry, Names, Space
+from backgate.gateway.attribute_changes import AttributeChanges
 from backgate.gateway.attributes import SYMLINK_MAX, Attributes
 from backgate.gateway.errors import FileError, InvalidKey, NotFound
 from backgate.gateway.keys import MARK, NAME_MAX, new_key
@@ -26,6 +28,7 @@ from backgate.gateway.repository import Repository
 from backgate.gateway.source import Source
 from backgate.gateway.spooled import SpooledFile
 from backgate.gateway.units import TIB
+from backgate.gateway.xattrs import NONE, text_of
 
 CAPACITY = 1024 * TIB  # bytes that statfs shows where nothing is configured
 FRESH = {  # seconds that the kernel may keep what it was told
@@ -48,8 +51,13 @@ class RepositoryTree:
         self._capacity = config.capacity
         self._store, self._metadata = repository.store, repository.metadata
         self._spool = repository.spool
+        self.is_mirror = config.kind == "mirror"
         self._names = Namespace(self._spool)
         self._entries = Entries(repository, self._spool.shelf)
+        self._attributes = AttributeChanges(
+            self._spool, self._names, self._entries.attributes, with_objects=self.is_mirror
+        )
+        self._parts = Parts(self._spool, self._entries, self._attributes)
 
     async def root(self) -> Entry:
         return await self._entries.root()
@@ -81,18 +89,20 @@ class RepositoryTree:
 
     async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
         await trio.lowlevel.checkpoint()
-        return {}
+        return await self._entries.xattrs(entry)
 
     async def create(
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int, exclusive: bool
     ) -> tuple[Entry, RepositoryFile]:
         key = self._new_key(directory, name)
+        above = await self._entries.xattrs(directory)
         async with self._spool.claims.claim(key, key + "/"):
             found = await self._entries.find(prefix_of(directory), name)
             if found is None:
-                attributes = _new_attributes(stat.S_IFREG | mode, uid, gid)
+                attributes = new_attributes(stat.S_IFREG | mode, uid, gid, above)
                 spooled = self._spool.create(key, attributes, exclusive=exclusive)
-                file = RepositoryFile(self._spool, self._entries, self._spool.hold(spooled), name)
+                file = RepositoryFile(self._parts, self._spool.hold(spooled), name)
+                self._entries.touch(prefix_of(directory))
             elif exclusive:
                 raise FileError(errno.EEXIST, name)
             else:
@@ -116,24 +126,47 @@ class RepositoryTree:
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int
     ) -> Entry:
         key = self._new_key(directory, name)
-        attributes = _new_attributes(stat.S_IFDIR | mode, uid, gid)
+        above = await self._entries.xattrs(directory)
+        attributes = new_attributes(stat.S_IFDIR | mode, uid, gid, above)
         async with self._spool.claims.claim(key, key + "/"):
             await self._expect_absent(directory, name)
             await self._names.make_directory(key + "/", attributes)
+        self._entries.untouch(key + "/")
+        self._entries.touch(prefix_of(directory))
         return self._entries.directory(name, Subdirectory(key + "/", attributes))
 
     async def make_symlink(
         self, directory: Entry, name: bytes, target: bytes, *, uid: int, gid: int
     ) -> Entry:
-        key = self._new_key(directory, name)
         if not 0 < len(target) <= SYMLINK_MAX:
             raise FileError(errno.ENAMETOOLONG if target else errno.ENOENT, name)
-        attributes = _new_attributes(stat.S_IFLNK | 0o777, uid, gid)
-        async with self._spool.claims.claim(key, key + "/"):
+        attributes = new_attributes(stat.S_IFLNK | 0o777, uid, gid, NONE)
+        known = await self._put(directory, name, target, attributes)
+        self._entries.linked(known.info, target)
+        return await self._entries.entry(name, known)
+
+    async def make_node(
+        self, directory: Entry, name: bytes, *, mode: int, rdev: int, uid: int, gid: int
+    ) -> Entry:
+        if not self.is_mirror:
+            raise FileError(errno.EPERM, name, "only a repository of kind mirror keeps it")
+        above = await self._entries.xattrs(directory)
+        attributes = new_attributes(mode, uid, gid, above, rdev)
+        return await self._entries.entry(name, await self._put(directory, name, b"", attributes))
+
+    async def link(self, file: Entry, directory: Entry, name: bytes) -> Entry:
+        if not self.is_mirror:
+            raise FileError(errno.EPERM, name, "only a repository of kind mirror copies for it")
+        source, key = key_of(file), self._new_key(directory, name)
+        await self._spool.settled()
+        async with self._spool.claims.claim(source, key, key + "/"):
             await self._expect_absent(directory, name)
-            info = await self._names.put(key, target, attributes)
-        self._entries.linked(info, target)
-        return await self._entries.entry(name, Known(info, attributes, is_settled=True))
+            spooled = self._spool.writing(source)
+            if spooled is not None:
+                await self._spool.publish(spooled, source)
+            known = await self._names.link(source, key)
+        self._entries.touch(prefix_of(directory))
+        return await self._entries.entry(name, known)
 
     async def remove_directory(self, directory: Entry, name: bytes) -> None:
         await self._spool.settled()
@@ -143,6 +176,7 @@ class RepositoryTree:
             if not isinstance(found, Subdirectory):
                 raise FileError(errno.ENOTDIR, name)
             await self._names.remove_directory(found.prefix)
+        self._entries.touch(prefix_of(directory))
 
     async def unlink(self, directory: Entry, name: bytes) -> None:
         await self._spool.settled()
@@ -152,6 +186,7 @@ class RepositoryTree:
             if isinstance(found, Subdirectory):
                 raise FileError(errno.EISDIR, name)
             await self._names.remove(await self._name(found))
+        self._entries.touch(prefix_of(directory))
 
     async def rename(
         self,
@@ -179,6 +214,8 @@ class RepositoryTree:
             else:
                 replaced = await self._name(target) if target else Name(new, None, None)
                 await self._names.rename(await self._name(source), replaced, no_replace=no_replace)
+        self._entries.touch(prefix_of(directory))
+        self._entries.touch(prefix_of(new_directory))
 
     async def change(self, entry: Entry, changes: Changes) -> Entry:
         if entry.is_directory:
@@ -191,14 +228,8 @@ class RepositoryTree:
                 return file.entry
             finally:
                 await file.release()
-        spooled = self._spool.writing(entry.node)
-        if spooled is not None:
-            await self._spool.set_attributes(spooled, changed(spooled.attributes, changes))
-            return self._entries.spooled(entry.name, spooled)
-        known = await self._metadata.settled(entry.node)
-        attributes = changed(self._entries.attributes(known), changes)
-        await self._metadata.attributes_changed(entry.node, attributes)
-        return await self._entries.entry(entry.name, Known(known.info, attributes, is_settled=True))
+        found = await self._attributes.of_object(entry.node, partial(changed, changes=changes))
+        return await self._entries.entry(entry.name, found)
 
     async def synchronize(self, directory: Entry) -> None:
         self._spool.end_epoch()
@@ -217,7 +248,7 @@ class RepositoryTree:
             spooled = self._spool.open(known.info, self._entries.attributes(known))
         else:
             self._spool.hold(spooled)
-        return RepositoryFile(self._spool, self._entries, spooled, file.name)
+        return RepositoryFile(self._parts, spooled, file.name)
 
     async def _change_directory(self, entry: Entry, changes: Changes) -> Entry:
         if changes.size is not None:
@@ -230,13 +261,14 @@ class RepositoryTree:
             mtime_ns=entry.mtime_ns,
             atime_ns=entry.atime_ns,
             ctime_ns=entry.ctime_ns,
+            xattrs=text_of(await self._entries.xattrs(entry)),
         )
         attributes = changed(now, changes)
         if prefix:
-            await self._metadata.directory_changed(prefix, attributes)
+            await self._attributes.of_directory(prefix, attributes)
         else:
             self._entries.set_root(attributes)
-        await trio.lowlevel.checkpoint()
+        self._entries.untouch(prefix)
         return self._entries.directory(entry.name, Subdirectory(prefix, attributes))
 
     async def _rename_directory(
@@ -269,6 +301,17 @@ class RepositoryTree:
             raise FileError(errno.ENOENT, name)
         return found
 
+    async def _put(
+        self, directory: Entry, name: bytes, body: bytes, attributes: Attributes
+    ) -> Known:
+        """Store what is made as a small object of its own."""
+        key = self._new_key(directory, name)
+        async with self._spool.claims.claim(key, key + "/"):
+            await self._expect_absent(directory, name)
+            info = await self._names.put(key, body, attributes)
+        self._entries.touch(prefix_of(directory))
+        return Known(info, attributes, is_settled=True)
+
     async def _expect_absent(self, directory: Entry, name: bytes) -> None:
         if await self._entries.find(prefix_of(directory), name) is not None:
             raise FileError(errno.EEXIST, name)
@@ -296,8 +339,3 @@ class RepositoryTree:
         if isinstance(found, Subdirectory):
             return found.prefix[:-1]
         return found.info.key if isinstance(found, Known) else found.key or prefix + text
-
-
-def _new_attributes(mode: int, uid: int, gid: int) -> Attributes:
-    now_ns = time.time_ns()
-    return Attributes(mode=mode, uid=uid, gid=gid, mtime_ns=now_ns, ctime_ns=now_ns)

@@ -25,6 +25,7 @@ class RootTree:
 
     def __init__(self, trees: Mapping[bytes, Tree]) -> None:
         self._trees = dict(sorted(trees.items()))
+        self.is_mirror = any(getattr(tree, "is_mirror", False) for tree in trees.values())
         self._made_ns = time.time_ns()
 
     async def root(self) -> Entry:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pyfuse3
 
-from backgate.fs.attributes import Bare, attributes, lifetime
+from backgate.fs.attributes import Bare, attributes, lifetime, told_by
 from backgate.fs.handles import FIRST_CHILD, DirectoryHandle
 from backgate.fs.inodes import Directory, Inodes
 from backgate.fs.tree import FEW, Entry, Tree
@@ -50,7 +50,7 @@ class Telling:
         token: pyfuse3.ReaddirToken,
     ) -> bool:
         """Put as many `entries` into the reply as it takes; False if it could be offered none."""
-        seconds, is_any, directory = lifetime(tree), False, handle.directory
+        is_any, directory = False, handle.directory
         is_bare = not handle.wants_attributes
         if is_bare:
             handle.told_names()
@@ -73,7 +73,8 @@ class Telling:
                 continue
             inode = self._inodes.learned(directory, tree, entry)
             shown = inode.file.entry if inode.file is not None else entry
-            if not reply(token, entry.name, attributes(inode.number, shown, seconds), position):
+            told = attributes(inode.number, shown, lifetime(told_by(tree, entry)))
+            if not reply(token, entry.name, told, position):
                 self._inodes.forget(inode.number, 1)
                 break
         return is_any

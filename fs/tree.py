@@ -9,8 +9,8 @@ its root.
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeGuard, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -133,6 +133,13 @@ class Changes:
     mtime_ns: int | None = None
     atime_ns: int | None = None
     size: int | None = None  # bytes: truncate
+    xattrs: Mapping[bytes, bytes | None] = field(default_factory=dict)  # None removes one
+
+    @property
+    def sets_attributes(self) -> bool:
+        """True when anything but the size changes."""
+        fields = (self.mode, self.uid, self.gid, self.mtime_ns, self.atime_ns)
+        return bool(self.xattrs) or any(field is not None for field in fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +184,8 @@ class WritableTree(Tree, Protocol):
     otherwise.
     """
 
+    is_mirror: bool  # it keeps extended attributes, ACLs, devices, and links as copies
+
     async def create(
         self, directory: Entry, name: bytes, *, mode: int, uid: int, gid: int, exclusive: bool
     ) -> tuple[Entry, WritableFile]:
@@ -197,6 +206,14 @@ class WritableTree(Tree, Protocol):
         self, directory: Entry, name: bytes, target: bytes, *, uid: int, gid: int
     ) -> Entry:
         """Create a symlink."""
+
+    async def make_node(
+        self, directory: Entry, name: bytes, *, mode: int, rdev: int, uid: int, gid: int
+    ) -> Entry:
+        """Create a fifo, socket or device, in a mirror."""
+
+    async def link(self, file: Entry, directory: Entry, name: bytes) -> Entry:
+        """Give a file, symlink or device a copy under another name, in a mirror."""
 
     async def remove_directory(self, directory: Entry, name: bytes) -> None:
         """Remove an empty directory; `FileError(ENOTEMPTY)`."""
@@ -237,6 +254,11 @@ def tells_names(tree: Tree) -> TypeGuard[NamingTree]:
 def is_writable(tree: Tree) -> bool:
     """True when `tree` is a `WritableTree`."""
     return hasattr(tree, "open_for_writing")
+
+
+def keeps_xattrs(tree: Tree) -> bool:
+    """True when anything in `tree` may have extended attributes."""
+    return not is_writable(tree) or cast(WritableTree, tree).is_mirror
 
 
 DIRECTORY_MODE = stat.S_IFDIR | 0o755

@@ -6,7 +6,8 @@ nine digits of fraction: s3fs takes the digits behind the point as nanoseconds (
 and rclone's S3 backend reads `mtime` as "floating point since the epoch, accurate to 1 ns"
 (rclone.org/s3, Modification times). rclone's `--metadata` writes `mode` in octal; no octal mode is
 a valid decimal one, so both are read. A symlink is an object that holds the target, with the
-symlink's type in `mode`.
+symlink's type in `mode`; a fifo, socket or device an empty one with its type. `rdev` is the number
+of a device, decimal, which s3fs does not keep. `xattr` holds extended attributes (`xattrs.py`).
 
 Whoever may write to the bucket chooses these values, so what makes no sense counts as not given.
 """
@@ -20,19 +21,23 @@ from msgspec import Struct
 
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import SECOND_NS
+from backgate.gateway.xattrs import METADATA as XATTR
+from backgate.gateway.xattrs import TEXT_MAX as XATTR_MAX
 
 SYMLINK_MAX = 4095  # bytes of target; PATH_MAX less its final zero
 DIRECTORY_MODE = stat.S_IFDIR | 0o755
 FILE_MODE = stat.S_IFREG | 0o644
 
 _NAMES = ("mode", "uid", "gid", "mtime")  # one of these tells that there is something to read
+_OURS = {*_NAMES, "atime", "ctime", "rdev", XATTR}
 _PERMISSIONS = 0o7777
 _ID_MAX = 2**32 - 2  # 2**32 - 1 means "leave it" to chown(2)
 _TIME_MAX = 2**63 - 1  # nanoseconds, to either side of 1970
 _DIGITS = re.compile(r"[0-9]{1,12}")
 _TIME = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,18}))?")
-_TYPES = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO}
-_TYPES |= {stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK}
+_SPECIAL = {stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK}
+_TYPES = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, *_SPECIAL}
+_RDEV_MAX = 2**32 - 1
 
 
 class Attributes(Struct, frozen=True, kw_only=True):
@@ -44,6 +49,13 @@ class Attributes(Struct, frozen=True, kw_only=True):
     mtime_ns: int  # nanoseconds since 1970
     atime_ns: int | None = None  # None: as mtime_ns
     ctime_ns: int | None = None  # None: as mtime_ns
+    rdev: int = 0  # of a device, as st_rdev
+    xattrs: str = ""  # as they lie in the object's metadata
+
+    @property
+    def is_special(self) -> bool:
+        """True for a fifo, a socket or a device."""
+        return stat.S_IFMT(self.mode) in _SPECIAL
 
 
 def metadata_from_attributes(attributes: Attributes) -> dict[str, str]:
@@ -58,7 +70,17 @@ def metadata_from_attributes(attributes: Attributes) -> dict[str, str]:
         metadata["atime"] = _text_from_time(attributes.atime_ns)
     if attributes.ctime_ns is not None:
         metadata["ctime"] = _text_from_time(attributes.ctime_ns)
+    if attributes.rdev:
+        metadata["rdev"] = str(attributes.rdev)
+    if attributes.xattrs:
+        metadata[XATTR] = attributes.xattrs
     return metadata
+
+
+def metadata_with(metadata: Mapping[str, str], attributes: Attributes) -> dict[str, str]:
+    """Return `metadata` of an object with `attributes` in place of those that it tells."""
+    others = {name: text for name, text in metadata.items() if name not in _OURS}
+    return others | metadata_from_attributes(attributes)
 
 
 def attributes_from_metadata(
@@ -72,6 +94,7 @@ def attributes_from_metadata(
         return None
     default = default_attributes(info)
     mtime_ns = _time_from_text(metadata.get("mtime", ""))
+    xattrs = metadata.get(XATTR, "")
     return Attributes(
         mode=_mode(metadata.get("mode", ""), info, default.mode),
         uid=_id(metadata.get("uid", ""), default.uid),
@@ -79,6 +102,8 @@ def attributes_from_metadata(
         mtime_ns=default.mtime_ns if mtime_ns is None else mtime_ns,
         atime_ns=_time_from_text(metadata.get("atime", "")),
         ctime_ns=_time_from_text(metadata.get("ctime", "")),
+        rdev=_rdev(metadata.get("rdev", "")),
+        xattrs=xattrs if len(xattrs) <= XATTR_MAX else "",
     )
 
 
@@ -89,13 +114,21 @@ def default_attributes(info: ObjectInfo) -> Attributes:
 
 
 def _mode(text: str, info: ObjectInfo, default: int) -> int:
-    """Only a marker object is a directory, and only what is short enough is a symlink."""
+    """Only a marker object is a directory, only what is short enough is a symlink, and only what
+    is empty a device.
+    """
     mode = _mode_from_text(text)
     if mode is None:
         return default
     if stat.S_ISLNK(mode) and 0 < info.size <= SYMLINK_MAX and not info.key.endswith("/"):
         return mode
+    if stat.S_IFMT(mode) in _SPECIAL and not info.size and not info.key.endswith("/"):
+        return mode
     return stat.S_IFMT(default) | (mode & _PERMISSIONS)
+
+
+def _rdev(text: str) -> int:
+    return int(text) if _DIGITS.fullmatch(text) and int(text) <= _RDEV_MAX else 0
 
 
 def _mode_from_text(text: str) -> int | None:

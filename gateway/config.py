@@ -61,6 +61,7 @@ DatabaseUrl: TypeAlias = Annotated[
         description='a URL such as "postgresql://user@db.example.com/backgate", with no password',
     ),
 ]
+Kind: TypeAlias = Literal["repository", "mirror"]
 SecretReference: TypeAlias = Annotated[
     str, msgspec.Meta(pattern=r"^(env:.+|file:[/~].*|systemd:[^/]+)$", description=REFERENCES)
 ]
@@ -87,6 +88,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     patience: Duration = 3600.0  # seconds that repository/ waits out a fault
     backups_patience: Duration = 60.0  # seconds that backups/ waits out a fault
     durability: Literal["store", "journal"] = "store"
+    kind: Kind = "repository"  # "mirror": all that a file system keeps
     block_cache: Size = 10 * GIB  # bytes on disk
     spool: Size = 4 * GIB  # bytes on disk that files being written may take
     writeback: bool = False  # the kernel merges small writes; only where one mount writes

@@ -4,16 +4,20 @@ A copy in one request, else in parts that the store copies, else read here and s
 is slow and always possible.
 """
 
+import contextlib
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from backgate.gateway.attributes import Attributes, metadata_from_attributes
-from backgate.gateway.errors import Unsupported
+from backgate.gateway.attributes import Attributes, metadata_from_attributes, metadata_with
+from backgate.gateway.errors import FileError, Unsupported
 from backgate.gateway.journal import Journal
 from backgate.gateway.parts import COPY_PART, PartPlan
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import Began, Ended
 from backgate.gateway.store import ObjectStore
+
+MARK_MAX = 64  # bytes that the gateway itself adds to the metadata of an object
 
 SendPart = Callable[[ObjectInfo, str, str, int, int, int], Awaitable[str]]
 # the object, the copy's key, its upload, the part's number, start and stop -> the part's etag
@@ -32,25 +36,49 @@ class Copies:
 
         Raises `StoreError`; `Replaced` when the object changed on the way through the gateway.
         """
+        if info.size <= self._store.abilities.limits.copy_max:
+            with contextlib.suppress(Unsupported):
+                return await self._store.copy(info.key, key)
+        return await self._with_metadata(info, await self._metadata(info, attributes), key)
+
+    async def renew(self, key: str, attributes: Attributes) -> ObjectInfo:
+        """Copy the object `key` onto itself, with `attributes`; what others keep with it stays.
+
+        Raises what `copy` does, and `FileError` (E2BIG) where a store keeps less.
+        """
+        info = await self._store.head(key)
+        metadata = metadata_with(info.metadata or {}, attributes)
+        self.expect_room(key, metadata)
+        return await self._with_metadata(info, metadata, key)
+
+    def expect_room(self, key: str, metadata: Mapping[str, str]) -> None:
+        """Raise `FileError` (E2BIG) for more metadata than the store keeps with an object."""
+        size = sum(len(name.encode()) + len(text.encode()) for name, text in metadata.items())
+        limit = self._store.abilities.limits.metadata_max - MARK_MAX
+        if size > limit:
+            what = f"{size} bytes of attributes are more than the {limit} that the store keeps"
+            raise FileError(errno.E2BIG, key, what)
+
+    async def _with_metadata(
+        self, info: ObjectInfo, metadata: Mapping[str, str], key: str
+    ) -> ObjectInfo:
         try:
-            return await self._by_the_store(info, attributes, key)
+            return await self._by_the_store(info, metadata, key)
         except Unsupported as error:
             log.debug("%r is read and sent again: %s", info.key, error)
         if info.size > self._plan.single:
-            metadata = await self._metadata(info, attributes)
             return await self._in_parts(info, metadata, key, self._plan.first, self._sent)
         body = await self._store.get(info.key, 0, info.size, info.etag)
-        return await self._store.put(key, body, await self._metadata(info, attributes))
+        return await self._store.put(key, body, metadata)
 
     async def _by_the_store(
-        self, info: ObjectInfo, attributes: Attributes | None, key: str
+        self, info: ObjectInfo, metadata: Mapping[str, str], key: str
     ) -> ObjectInfo:
         abilities = self._store.abilities
         if info.size <= abilities.limits.copy_max:
-            return await self._store.copy(info.key, key)
+            return await self._store.copy(info.key, key, metadata)
         if not abilities.copies_parts:
             raise Unsupported(f"{self._store.name}: copies no parts of objects", key=info.key)
-        metadata = await self._metadata(info, attributes)
         size = min(COPY_PART, abilities.limits.copy_max)
         return await self._in_parts(info, metadata, key, size, self._copied)
 

@@ -127,7 +127,7 @@ class Namespace:
             await self._rename_dirty(name, spooled, target)
             self._spool.drop_if_done(spooled)
         else:
-            await self._spool.renames.rename(name.key, target.key, self._moved)
+            await self._spool.renames.rename(name.key, target.key, self.moved)
             if target.spooled is not None:
                 self._spool.unlinked(target.spooled)
             if spooled is not None:
@@ -140,10 +140,23 @@ class Namespace:
         """Rename a directory to one that is not there, or is empty."""
         await self._keep_parent(source)
         await self._ensure_marker(source)
-        await self._spool.renames.rename(source, target, self._moved)
+        await self._spool.renames.rename(source, target, self.moved)
         self._spool.moved_below(source, target)
         await self._spool.journal.synchronize()
         self._spool.end_epoch()
+
+    async def link(self, source: str, target: str) -> Known:
+        """Copy the object `source` to `target`, on the store's side: a store has no links."""
+        known = await self._metadata.settled(source)
+        info = await self._spool.renames.copies.copy(known.info, known.attributes, target)
+        await self._metadata.stored(info, known.attributes)
+        self._spool.end_epoch()
+        return Known(info, known.attributes, is_settled=True)
+
+    def moved(self, key: str, info: ObjectInfo) -> None:
+        """Have all who read or write the object `key` go on with `info`."""
+        self._spool.moved(key, info)
+        self._reopen(key, info)
 
     async def _rename_dirty(self, name: Name, spooled: SpooledFile, target: Name) -> None:
         is_only_here = name.known is None
@@ -156,11 +169,6 @@ class Namespace:
         if not is_only_here:
             await self._spool.deletions.delete(name.key)
             await self._metadata.removed([name.key])
-
-    def _moved(self, key: str, info: ObjectInfo) -> None:
-        """Have all who read or write the object `key` go on with `info`."""
-        self._spool.moved(key, info)
-        self._reopen(key, info)
 
     async def _preserve(self, name: Name) -> None:
         """Keep the bytes of an object that is about to go for those who have it open."""

@@ -45,7 +45,7 @@ class Renames:
         self, store: ObjectStore, metadata: Metadata, journal: Journal, copies: Copies
     ) -> None:
         self._store, self._metadata, self._journal = store, metadata, journal
-        self._copies = copies
+        self.copies = copies
         self._last = max(journal.state.moves, default=0)
 
     async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
@@ -89,7 +89,7 @@ class Renames:
 
     async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
         """Copy an object of any size; its metadata goes along."""
-        return await self._copies.copy(info, attributes, key)
+        return await self.copies.copy(info, attributes, key)
 
     async def _objects(self, source: str, target: str) -> list[_Object]:
         """Return what there is to rename; what a crash let go already is not there any more."""

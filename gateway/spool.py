@@ -270,12 +270,6 @@ class Spool:
                 "%d files are still open for writing: they are kept in the spool, not stored", count
             )
 
-    async def set_attributes(self, file: SpooledFile, attributes: Attributes) -> None:
-        """Give the file attributes: with its object when it is stored, or else in the cache."""
-        file.set_attributes(attributes)
-        if file.key is not None and not file.is_dirty:
-            await self.metadata.attributes_changed(file.key, attributes)
-
     def adopt(self, file: SpooledFile) -> None:
         """Take up a file that an earlier run of the gateway left."""
         self.shelf.add(file)

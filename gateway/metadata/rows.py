@@ -16,9 +16,10 @@ NO_ATTRIBUTES = b""  # the object's metadata was read and tells none; NULL: neve
 
 ObjectRow = tuple[bytes, int, int, str, bytes | None, *tuple[object, ...]]
 
+REQUIRED = 4  # attributes without a default; what comes behind them is left out where it can be
 _NAMES = Attributes.__struct_fields__  # a new one goes to the end
 _MODE = _NAMES.index("mode")
-_decoder = msgspec.msgpack.Decoder(list[int | None])
+_decoder = msgspec.msgpack.Decoder(list[int | str | None])
 
 
 class Known(Struct):
@@ -57,7 +58,10 @@ def packed(attributes: Attributes | None) -> bytes:
     """Return attributes as the index stores them; about 30 bytes."""
     if attributes is None:
         return NO_ATTRIBUTES
-    return msgspec.msgpack.encode([getattr(attributes, name) for name in _NAMES])
+    values = [getattr(attributes, name) for name in _NAMES]
+    while len(values) > REQUIRED and values[-1] in (0, "", None):  # what it defaults to
+        del values[-1]
+    return msgspec.msgpack.encode(values)
 
 
 def is_file(data: bytes | None) -> bool:
@@ -68,7 +72,7 @@ def is_file(data: bytes | None) -> bool:
         mode = _decoder.decode(data)[_MODE]
     except (msgspec.DecodeError, IndexError) as error:
         raise Corrupt(f"not attributes: {error}") from error
-    return mode is not None and stat.S_ISREG(mode)
+    return isinstance(mode, int) and stat.S_ISREG(mode)
 
 
 def unpacked(data: bytes | None) -> Attributes | None:

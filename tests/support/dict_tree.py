@@ -77,6 +77,7 @@ class DictTree:
     """
 
     is_immutable = False
+    is_mirror = False
 
     def __init__(self, top: Node | None = None) -> None:
         self.top = top or Node(stat.S_IFDIR | 0o755)
@@ -143,6 +144,16 @@ class DictTree:
     ) -> Entry:
         await self.note("make_symlink", name)
         return self._put(directory, name, Node(stat.S_IFLNK | 0o777, uid, gid, target=target))
+
+    async def make_node(
+        self, directory: Entry, name: bytes, *, mode: int, rdev: int, uid: int, gid: int
+    ) -> Entry:
+        await self.note("make_node", name)
+        raise FileError(errno.EPERM, name)
+
+    async def link(self, file: Entry, directory: Entry, name: bytes) -> Entry:
+        await self.note("link", name)
+        raise FileError(errno.EPERM, name)
 
     async def remove_directory(self, directory: Entry, name: bytes) -> None:
         await self.note("remove_directory", name)

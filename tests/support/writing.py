@@ -30,7 +30,7 @@ SMALL = Limits(part_min=KIB, object_max=64 * MIB)
 CONFIG = RepositoryConfig(name="test", url="memory://test", spool=64 * MIB)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Open:
     """What a writable tree needs of a `Repository`, and the tree."""
 
@@ -41,9 +41,8 @@ class Open:
     spool: Spool
     provider: Memory
 
-    @property
-    def tree(self) -> RepositoryTree:
-        return RepositoryTree(cast(Repository, self))
+    def __post_init__(self) -> None:
+        self.tree = RepositoryTree(cast(Repository, self))
 
     def source(self, info: ObjectInfo) -> Source:
         return ObjectReader(self.store, info, self.blocks)

@@ -1,0 +1,87 @@
+"""Change mode, owner, times and extended attributes where a repository keeps them.
+
+A repository of kind `repository` keeps what is set after an object was stored in its metadata cache
+only: a request less for each of the many that tools make. One of kind `mirror` keeps it with the
+object, which is copied onto itself, so that another gateway, or this one without its cache, shows
+the same. What is still in the spool takes its attributes along when it is stored.
+"""
+
+from collections.abc import Callable
+
+from backgate.gateway.attributes import Attributes, metadata_from_attributes
+from backgate.gateway.errors import NotFound
+from backgate.gateway.metadata.rows import Known
+from backgate.gateway.namespace import Namespace
+from backgate.gateway.spool import Spool
+from backgate.gateway.spooled import SpooledFile
+
+Change = Callable[[Attributes], Attributes]
+Shown = Callable[[Known], Attributes]  # what an object is shown with
+
+
+class AttributeChanges:
+    """Changes of attributes in one repository; `with_objects` keeps them in the store."""
+
+    def __init__(self, spool: Spool, names: Namespace, shown: Shown, *, with_objects: bool) -> None:
+        self._spool, self._names, self._shown = spool, names, shown
+        self._with_objects = with_objects
+        self._store, self._metadata = spool.store, spool.metadata
+        self._copies = spool.renames.copies
+
+    async def of_spooled(self, file: SpooledFile, change: Change) -> None:
+        """Change a file of the spool; one that is stored as it is, where the repository keeps it.
+
+        Raises `FileError` (E2BIG) for more than the store keeps, and `StoreError`.
+        """
+        attributes = change(file.attributes)
+        if self._with_objects and attributes.xattrs:
+            self._copies.expect_room(file.key or "", metadata_from_attributes(attributes))
+        file.set_attributes(attributes)
+        while self._with_objects and (key := file.key) is not None:
+            async with self._spool.claims.claim(key):  # whoever stores it now has ended
+                if file.key == key:
+                    if not file.is_dirty:
+                        await self._renew(key, file.attributes)
+                    return
+        if file.key is not None and not file.is_dirty:
+            await self._metadata.attributes_changed(file.key, file.attributes)
+
+    async def of_object(self, key: str, change: Change) -> Known | SpooledFile:
+        """Change an object, and return it as it is now; raises what `of_spooled` does."""
+        spooled = self._spool.writing(key)
+        if spooled is not None:
+            await self.of_spooled(spooled, change)
+            return spooled
+        async with self._spool.claims.claim(key):
+            known = await self._metadata.settled(key)
+            attributes = change(self._shown(known))
+            if self._with_objects:
+                return await self._renew(key, attributes)
+            await self._metadata.attributes_changed(key, attributes)
+            return Known(known.info, attributes, is_settled=True)
+
+    async def of_directory(self, prefix: str, attributes: Attributes) -> None:
+        """Give a directory attributes; raises what `of_spooled` does."""
+        if self._with_objects:
+            async with self._spool.claims.claim(prefix):
+                await self._keep_directory(prefix, attributes)
+        await self._metadata.directory_changed(prefix, attributes)
+
+    async def _keep_directory(self, prefix: str, attributes: Attributes) -> None:
+        try:
+            marker = (await self._metadata.look_up(prefix)).info
+        except NotFound:
+            marker = None
+        if marker is not None and marker.size:
+            await self._renew(prefix, attributes)
+            return
+        metadata = metadata_from_attributes(attributes)
+        self._copies.expect_room(prefix, metadata)
+        info = await self._store.put(prefix, b"", metadata)
+        await self._metadata.stored(info, attributes)
+
+    async def _renew(self, key: str, attributes: Attributes) -> Known:
+        info = await self._copies.renew(key, attributes)
+        await self._metadata.stored(info, attributes)
+        self._names.moved(key, info)
+        return Known(info, attributes, is_settled=True)
