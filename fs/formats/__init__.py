@@ -16,6 +16,7 @@ from backgate.gateway.plugins import origin, plugins
 GROUP = "backgate.formats"
 FORMATS = {
     "restic": "backgate.fs.formats.restic.format:ResticFormat",
+    "xen-orchestra": "backgate.fs.formats.xen_orchestra.format:XenOrchestraFormat",
     "tar": "backgate.fs.formats.tar.format:TarFormat",
 }
 

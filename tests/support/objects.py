@@ -3,6 +3,7 @@ gateway.
 """
 
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -29,6 +30,8 @@ class FolderObjects:
             status = (self.root / key).stat()
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"{self.root}: no object {key!r}", key=key) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFound(f"{self.root}: no object {key!r}", key=key)
         return ObjectInfo(
             key, status.st_size, status.st_mtime_ns, f"{status.st_mtime_ns:x}-{status.st_size:x}"
         )

@@ -9,12 +9,12 @@ from backgate.fs.formats.restic.crypto import Unsound
 from backgate.fs.formats.restic.documents import Snapshot, id_from_hex, parse
 from backgate.fs.formats.restic.layout import Layout
 from backgate.fs.formats.restic.values import time_ns_from_go
+from backgate.fs.parts import safe_part
 from backgate.gateway.errors import Damaged
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import SECOND_NS
 
 SHORT_ID = 8  # characters
-PART_MAX = 200  # bytes of one component of a path
 NOTE_MAX = 1000  # characters
 EPOCH = datetime.datetime(1970, 1, 1)
 
@@ -56,13 +56,6 @@ def incomplete(layout: Layout, info: ObjectInfo, reason: str) -> Announced:
         path=path, key=info.key, time_ns=info.mtime_ns, is_complete=False, reason=reason
     )
     return Announced(backup, None)
-
-
-def safe_part(text: str) -> str:
-    """Return `text` as one component of a path: no separator, no control character, no colon."""
-    safe = "".join("_" if char in "/:\x7f" or char < " " else char for char in text)
-    safe = safe.encode("utf-8", "replace")[:PART_MAX].decode("utf-8", "ignore")
-    return "_" + safe[1:] if safe in ("", ".", "..") else safe
 
 
 def _stamp(time_ns: int) -> str:

@@ -11,6 +11,7 @@ import trio
 from backgate.fs.format import Objects
 from backgate.fs.formats.restic.compression import decompress_unknown
 from backgate.fs.formats.restic.crypto import Opener, Unsound
+from backgate.fs.whole import read_whole
 from backgate.gateway.errors import Damaged
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import KIB, MIB
@@ -21,21 +22,11 @@ COMPRESSED = b"\x02"  # first byte of plaintext that goes on as one zstd frame
 JSON_STARTS = (b"{", b"[")
 
 
-async def read_whole(objects: Objects, info: ObjectInfo, limit: int) -> bytes:
-    """Return the object's bytes; `Damaged` if more than `limit`, or fewer than listed."""
-    if info.size > limit:
-        raise Damaged(info.key, None, f"{info.size} bytes are too many for such a file")
-    data = await objects.source(info).read_at(0, info.size)
-    if len(data) != info.size:
-        raise Damaged(info.key, len(data), f"ends early, {info.size} bytes were listed")
-    return bytes(data)
-
-
 async def read_sealed(
     objects: Objects, info: ObjectInfo, opener: Opener, workers: trio.CapacityLimiter
 ) -> bytes:
     """Return the JSON in a snapshot or index file; `Damaged` when anything does not hold."""
-    data = await read_whole(objects, info, UNPACKED_MAX)
+    data = bytes(await read_whole(objects, info, UNPACKED_MAX))
     return await trio.to_thread.run_sync(_checked, info, data, opener, limiter=workers)
 
 

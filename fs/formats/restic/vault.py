@@ -9,7 +9,8 @@ from backgate.fs.formats.restic.crypto import Opener, Unsound
 from backgate.fs.formats.restic.documents import Config, parse
 from backgate.fs.formats.restic.layout import Layout
 from backgate.fs.formats.restic.unlock import unlock
-from backgate.fs.formats.restic.unpacked import KEY_FILE_MAX, check_id, read_whole
+from backgate.fs.formats.restic.unpacked import KEY_FILE_MAX, check_id
+from backgate.fs.whole import read_whole
 from backgate.gateway.errors import Damaged, NotFound, PasswordNeeded
 from backgate.gateway.provider import ObjectInfo
 
@@ -48,7 +49,7 @@ class Vault:
             raise PasswordNeeded("it is encrypted and no password for it is configured")
         keys, unreadable = await self._key_files(layout.keys[:KEYS_MAX])
         opener = Opener(await unlock(keys, unreadable, self._password, self._scrypts))
-        sealed = await read_whole(self._objects, layout.config, KEY_FILE_MAX)
+        sealed = bytes(await read_whole(self._objects, layout.config, KEY_FILE_MAX))
         try:
             config = parse(opener.open(sealed), Config)
         except Unsound as error:
@@ -65,7 +66,7 @@ class Vault:
         unreadable: list[str] = []
         for info in infos:
             try:
-                data = await read_whole(self._objects, info, KEY_FILE_MAX)
+                data = bytes(await read_whole(self._objects, info, KEY_FILE_MAX))
                 check_id(info, data)
             except (Damaged, NotFound) as error:
                 unreadable.append(str(error))

@@ -1,0 +1,1 @@
+"""Disk images whose bytes the gateway itself finds: VHD files and directories, and their chains."""

@@ -1,0 +1,1 @@
+"""Backup repositories of Xen Orchestra ("remotes"): VM disks, whole VMs, configurations."""

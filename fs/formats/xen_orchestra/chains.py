@@ -1,0 +1,183 @@
+"""Find the images of one disk: from what the backup's metadata names to the one without a parent.
+
+By key only: an alias leads to a VHD directory, a header names the parent beside the alias. Nothing
+is listed unless an image is missing and a merge might explain it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backgate.fs.disk import Member
+from backgate.fs.disks.chain import Chain
+from backgate.fs.disks.chunks import Chunks
+from backgate.fs.disks.keys import BadPath, beside
+from backgate.fs.disks.vhd_directory import VhdDirectory, open_directory
+from backgate.fs.disks.vhd_file import FixedVhd, VhdFile, open_file
+from backgate.fs.disks.vhd_format import DIFFERENCING
+from backgate.fs.formats.xen_orchestra.layout import ALIAS
+from backgate.fs.formats.xen_orchestra.merges import Merge, Merges, StatesByDirectory
+from backgate.fs.formats.xen_orchestra.remote import Remote
+from backgate.gateway.errors import Damaged, NotFound
+from backgate.gateway.units import KIB
+
+CHAIN_MAX = 1000  # images of one disk
+ALIAS_MAX = 4 * KIB  # bytes of an alias, encrypted; Xen Orchestra takes 1024
+Image = VhdDirectory | VhdFile | FixedVhd
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    key: str  # of the file, alias or directory
+    image: Image
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
+
+class Chains:
+    """Opens the disks of one repository."""
+
+    def __init__(self, remote: Remote, chunks: Chunks) -> None:
+        self._remote, self._chunks = remote, chunks
+
+    async def open(self, key: str, states: StatesByDirectory) -> Chain:
+        """Open the disk whose youngest image is `key`; `states` are the merges known of.
+
+        Raises `Damaged` when an image is missing or does not fit, `StoreError`.
+        """
+
+        async def resolve() -> Sequence[Member]:
+            return (await self._links(key, states)).merging()
+
+        found = await self._links(key, states)
+        images = [link.image for link in found.links]
+        allocated = min(images[0].size, sum(image.allocated for image in images))
+        kind = "vhd directory" if isinstance(images[0], VhdDirectory) else "vhd"
+        notes = {"image": kind, "chain": str(len(images))}
+        return Chain(found.merging(), resolve, allocated, notes)
+
+    async def _links(self, key: str, states: StatesByDirectory) -> "_Links":
+        directory = key.rpartition("/")[0]
+        merges = Merges(self._remote, directory, states.get(directory, ()))
+        while True:
+            try:
+                return await self._walk(key, merges)
+            except NotFound as error:
+                if not await merges.list_all():
+                    text = f"it is missing, and without it the disk is not whole: {error}"
+                    raise Damaged(error.key or key, None, text) from None
+
+    async def _walk(self, key: str, merges: Merges) -> "_Links":
+        links: list[_Link] = []
+        seen: set[str] = set()
+        while True:
+            key = await self._standing(key, merges)
+            if key in seen or len(seen) == CHAIN_MAX:
+                raise Damaged(key, None, "the images of this disk form a loop, or are too many")
+            seen.add(key)
+            links.append(_Link(key, await self._image(key)))
+            await merges.look_at(key)
+            image = links[-1].image
+            if isinstance(image, FixedVhd) or image.footer.kind != DIFFERENCING:
+                break
+            try:
+                key = beside(key, image.header.parent_name, self._remote.where)
+            except BadPath as error:
+                raise Damaged(image.where, None, f"its parent: {error}") from None
+        found = _Links(links, await merges.known())
+        found.require_fit()
+        return found
+
+    async def _standing(self, key: str, merges: Merges) -> str:
+        """Return the key of the image that has all of what `key` names."""
+        directory, _, name = key.rpartition("/")
+        for merge in await merges.known():
+            if merge.is_into(name) and merge.oldest != name:
+                oldest = f"{directory}/{merge.oldest}"
+                if await self._is_there(oldest) and (merge.names or not await self._is_there(key)):
+                    return oldest
+        return key
+
+    async def _is_there(self, key: str) -> bool:
+        for one in (key, f"{key}/header"):
+            try:
+                await self._remote.info(one)
+            except NotFound:
+                continue
+            return True
+        return False
+
+    async def _image(self, key: str) -> Image:
+        if key.endswith(ALIAS):
+            return await self._directory(await self._target(key))
+        try:
+            info = await self._remote.info(key)
+        except NotFound:
+            return await self._directory(key)  # as old releases wrote them, without an alias
+        if self._remote.opener is not None:
+            raise Damaged(key, None, "a VHD file in an encrypted repository: only directories are")
+        return await open_file(key, self._remote.source(info), may_be_fixed=False)
+
+    async def _directory(self, key: str) -> VhdDirectory:
+        return await open_directory(self._remote, self._chunks, key)
+
+    async def _target(self, alias: str) -> str:
+        """Return the key of the VHD directory that an alias leads to."""
+        content = await self._remote.read(await self._remote.info(alias), ALIAS_MAX)
+        try:
+            target = beside(alias, bytes(content).decode().strip(), self._remote.where)
+        except (BadPath, UnicodeDecodeError) as error:
+            raise Damaged(alias, None, f"an alias that leads nowhere: {error}") from None
+        if target.endswith(ALIAS):
+            raise Damaged(alias, None, "an alias of an alias")
+        return target
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """The images of a disk, the youngest first, and the merges among them."""
+
+    links: Sequence[_Link]
+    merges: Sequence[Merge]
+
+    def require_fit(self) -> None:
+        """Raise `Damaged` unless each image was made on top of the next."""
+        pending = {name for merge in self.merges for name in self._names(merge)}
+        for child, parent in zip(self.links, self.links[1:], strict=False):
+            if {child.name, parent.name} & pending:
+                continue  # the merge changes the parent's identity before the child is gone
+            image = child.image
+            if isinstance(image, FixedVhd) or image.header.parent_uuid != parent.image.footer.uuid:
+                raise Damaged(child.key, None, f"it was not made on top of {parent.name}")
+
+    def merging(self) -> list[Member]:
+        """Return the images; those whose blocks are being moved look for them where they go."""
+        directory = self.links[0].key.rpartition("/")[0]
+        places = {
+            link.name: number
+            for number, link in enumerate(self.links)
+            if link.key.rpartition("/")[0] == directory
+        }
+        images = [link.image for link in self.links]
+        for merge in self.merges:
+            oldest = images[places[merge.oldest]] if merge.oldest in places else None
+            for name in self._names(merge):
+                image = images[places[name]] if name in places else None
+                if (
+                    name != merge.oldest
+                    and isinstance(image, VhdDirectory)
+                    and isinstance(oldest, VhdDirectory)
+                ):
+                    images[places[name]] = image.merging_into(oldest)
+        return list(images)
+
+    def _names(self, merge: Merge) -> Sequence[str]:
+        """Return the images that a merge concerns; the child of the oldest where none are named."""
+        if merge.names:
+            return merge.names
+        names = [link.name for link in self.links]
+        if merge.oldest not in names:
+            return ()
+        at = names.index(merge.oldest)
+        return names[max(0, at - 1) : at + 1]

@@ -1,0 +1,72 @@
+"""Xen Orchestra repositories: every completed backup of a VM, its disks readable without a restore.
+
+`xen-orchestra/<where>/<vm>/<time>/disks/<device>-<name>/disk.raw`. A backup is complete if and only
+if its metadata exists and what it names is there: Xen Orchestra writes disks first. Nothing is
+locked.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from backgate.fs.disks.chunks import Chunks
+from backgate.fs.format import Backup, BackupFormat, Surroundings
+from backgate.fs.formats.xen_orchestra.layout import (
+    Layout,
+    MetadataLayout,
+    VmLayout,
+    is_landmark,
+    layout_of,
+)
+from backgate.fs.formats.xen_orchestra.repository import Repository
+from backgate.fs.tree import Tree
+from backgate.gateway.errors import NotFound
+from backgate.gateway.provider import ObjectInfo
+
+CHUNKS_PART = 2  # half of the memory keeps decoded blocks; what is being decoded takes the rest
+
+
+class XenOrchestraFormat(BackupFormat):
+    """All Xen Orchestra repositories of a store."""
+
+    name = "xen-orchestra"
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        super().__init__(surroundings)
+        self._chunks = Chunks(surroundings.memory_limit // CHUNKS_PART)
+        self._repositories: dict[str, Repository] = {}
+
+    def is_landmark(self, key: str) -> bool:
+        return is_landmark(key)
+
+    async def backups(self, landmarks: Sequence[ObjectInfo]) -> list[Backup]:
+        workers = self.surroundings.workers
+        layout = await trio.to_thread.run_sync(layout_of, landmarks, limiter=workers)
+        wheres = _by_where(layout)
+        for where in self._repositories.keys() - wheres.keys():
+            del self._repositories[where]
+        found: list[Backup] = []
+        for where, (vms, configurations) in sorted(wheres.items()):
+            if where not in self._repositories:
+                self._repositories[where] = Repository(where, self.surroundings, self._chunks)
+            found += await self._repositories[where].backups(vms, configurations)
+        return sorted(found, key=lambda backup: (backup.path, backup.key))
+
+    @asynccontextmanager
+    async def open(self, backup: Backup) -> AsyncIterator[Tree]:
+        for where in sorted(self._repositories, key=len, reverse=True):
+            if backup.key.startswith(where):
+                async with self._repositories[where].open(backup) as tree:
+                    yield tree
+                return
+        raise NotFound(f"{backup.key}: its repository is gone", key=backup.key)
+
+
+def _by_where(layout: Layout) -> dict[str, tuple[list[VmLayout], list[MetadataLayout]]]:
+    found: dict[str, tuple[list[VmLayout], list[MetadataLayout]]] = {}
+    for vm in layout.vms.values():
+        found.setdefault(vm.where, ([], []))[0].append(vm)
+    for configuration in layout.metadata.values():
+        found.setdefault(configuration.where, ([], []))[1].append(configuration)
+    return found

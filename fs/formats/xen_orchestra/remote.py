@@ -1,0 +1,145 @@
+"""One repository ("remote"): its objects, decrypted where it is encrypted.
+
+`encryption.json` says with what. Without it an object that is no JSON where JSON belongs shows that
+the repository is encrypted all the same. Whether the key is right is told by `metadata.json`, and
+where that is gone or damaged, by any backup's metadata; so a wrong key is never taken for damage.
+"""
+
+from collections.abc import Sequence
+
+import trio
+
+from backgate.fs.format import Surroundings
+from backgate.fs.formats.xen_orchestra.crypto import ALGORITHMS, KEY, NotAuthentic, Opener
+from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Encryption, parse
+from backgate.fs.formats.xen_orchestra.sealed import SealedSource
+from backgate.fs.whole import read_whole
+from backgate.gateway.errors import Damaged, NotFound, PasswordNeeded
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Data, Source
+from backgate.gateway.units import KIB
+
+ENCRYPTION, KEY_CHECK = "encryption.json", "metadata.json"
+SMALL_MAX = 64 * KIB  # bytes of both
+SAMPLES = 8  # backups' metadata that the key is tried on
+HEAD = 24  # bytes that show that a document is not encrypted
+_PRINTABLE = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
+NONE = "none"
+
+
+class Remote:
+    """The objects below the prefix `where`; `fs.disk.Files` of its disks."""
+
+    def __init__(self, where: str, lent: Surroundings) -> None:
+        self.where = where
+        self.workers = lent.workers
+        self._lent = lent
+        self._opener: Opener | None = None
+        self._unlocked_by: tuple[str, ...] | None = None  # versions of the files that said how
+
+    @property
+    def opener(self) -> Opener | None:
+        """What opens its objects; None where nothing is encrypted."""
+        return self._opener
+
+    async def info(self, key: str) -> ObjectInfo:
+        return await self._lent.objects.info(key)
+
+    def source(self, info: ObjectInfo) -> Source:
+        return self._lent.objects.source(info)
+
+    def opened(self, key: str, stored: Data) -> Data:
+        if self._opener is None:
+            return stored
+        try:
+            return self._opener.open(stored)
+        except NotAuthentic as error:
+            raise Damaged(key, None, str(error)) from None
+
+    async def read(self, info: ObjectInfo, limit: int) -> Data:
+        """Return what a whole object of at most `limit` bytes holds; `Damaged`, `StoreError`."""
+        return self.opened(info.key, await read_whole(self, info, limit))
+
+    def plain_source(self, info: ObjectInfo, *, is_verified: bool = False) -> Source:
+        """Return the bytes that the object holds, of any size; `Damaged`."""
+        if self._opener is None:
+            return self.source(info)
+        objects = self._lent.objects
+        return SealedSource(objects, info, self._opener, self.workers, is_verified=is_verified)
+
+    async def below(self, prefix: str) -> list[str]:
+        """Return the keys of objects with that prefix, one page of them; `StoreError`."""
+        return [info.key for info in await self._lent.objects.below(prefix)]
+
+    async def unlock(self, samples: Sequence[ObjectInfo]) -> None:
+        """Find out how objects are opened; `samples` are metadata of backups.
+
+        Raises `PasswordNeeded` when no key, or a wrong one, is configured; `StoreError`.
+        """
+        settings, check = await self._found(ENCRYPTION), await self._found(KEY_CHECK)
+        versions = tuple(info.etag for info in (settings, check) if info is not None)
+        if versions == self._unlocked_by and (versions or self._opener is None):
+            return
+        algorithms = await self._algorithms(settings, samples)
+        opener = None
+        if algorithms:
+            opener = await self._opener_for(algorithms, check, samples)
+        self._opener, self._unlocked_by = opener, versions
+
+    async def _found(self, name: str) -> ObjectInfo | None:
+        try:
+            return await self.info(self.where + name)
+        except NotFound:
+            return None
+
+    async def _algorithms(
+        self, settings: ObjectInfo | None, samples: Sequence[ObjectInfo]
+    ) -> Sequence[str]:
+        """Return what may have encrypted the repository; empty: nothing."""
+        if settings is not None:
+            try:
+                content = await read_whole(self, settings, SMALL_MAX)
+                algorithm = parse(settings.key, content, Encryption).algorithm
+            except Damaged:
+                return ALGORITHMS
+            if algorithm != NONE and algorithm not in ALGORITHMS:
+                raise PasswordNeeded(
+                    f"it is encrypted with {algorithm!a:.40}, which is not supported"
+                )
+            return () if algorithm == NONE else (algorithm,)
+        for info in samples[:SAMPLES]:
+            if _is_text(await self.source(info).read_at(0, HEAD)):
+                return ()
+        return ALGORITHMS if samples else ()
+
+    async def _opener_for(
+        self, algorithms: Sequence[str], check: ObjectInfo | None, samples: Sequence[ObjectInfo]
+    ) -> Opener:
+        key = self._lent.secret
+        if key is None:
+            raise PasswordNeeded("it is encrypted and no key for it is configured")
+        if len(key) != KEY:
+            raise PasswordNeeded(f"the configured key has {len(key)} bytes, it must have {KEY}")
+        openers = [Opener(algorithm, key) for algorithm in algorithms]
+        for info in ([check] if check else []) + list(samples[:SAMPLES]):
+            if info.size > METADATA_MAX:
+                continue
+            sealed = await read_whole(self, info, METADATA_MAX)
+            for opener in openers:
+                if _opens(opener, sealed):
+                    return opener
+            await trio.lowlevel.checkpoint()
+        raise PasswordNeeded("the configured key does not open it")
+
+
+def _is_text(head: Data) -> bool:
+    """True for the beginning of a JSON document, which no cipher gives by chance."""
+    return all(byte in _PRINTABLE for byte in head)
+
+
+def _opens(opener: Opener, sealed: Data) -> bool:
+    try:
+        opener.open(sealed)
+    except NotAuthentic:
+        return False
+    return True

@@ -1,0 +1,199 @@
+"""One Xen Orchestra repository: unlocked, its backups listed, each opened when somebody looks."""
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from backgate.fs.disks.chunks import Chunks
+from backgate.fs.disks.keys import BadPath, beside
+from backgate.fs.format import Backup, Surroundings
+from backgate.fs.formats.xen_orchestra.chains import Chains
+from backgate.fs.formats.xen_orchestra.configurations import (
+    configuration_backup,
+    configuration_tree,
+)
+from backgate.fs.formats.xen_orchestra.disks import open_all
+from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Metadata, parse
+from backgate.fs.formats.xen_orchestra.files_tree import FilesTree
+from backgate.fs.formats.xen_orchestra.layout import METADATA, MetadataLayout, VmLayout
+from backgate.fs.formats.xen_orchestra.locked import locked
+from backgate.fs.formats.xen_orchestra.remote import Remote
+from backgate.fs.formats.xen_orchestra.vms import (
+    DELTA,
+    DISKS_MAX,
+    FULL,
+    VmBackup,
+    directories,
+    disks_of,
+    identity,
+    qcow2_warning,
+    shown,
+    unfinished,
+    vm_name,
+)
+from backgate.fs.tree import Tree
+from backgate.gateway.errors import (
+    Damaged,
+    NotFound,
+    PasswordNeeded,
+    Replaced,
+    StoreError,
+    Unreachable,
+)
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Source
+
+READERS = 16  # metadata files read at once
+
+log = logging.getLogger(__name__)
+
+
+class Repository:
+    """The repository at the prefix `where`."""
+
+    def __init__(self, where: str, lent: Surroundings, chunks: Chunks) -> None:
+        self.remote = Remote(where, lent)
+        self._lent = lent
+        self._chains = Chains(self.remote, chunks)
+        self._read: dict[str, VmBackup] = {}  # by identity of the metadata
+        self._vms: Sequence[VmLayout] = ()
+        self._configurations: Sequence[MetadataLayout] = ()
+
+    async def backups(
+        self, vms: Sequence[VmLayout], configurations: Sequence[MetadataLayout]
+    ) -> list[Backup]:
+        """Return all backups, complete or not, of the repository as the layouts describe it.
+
+        Raises `Unreachable`: what could not be asked is not missing.
+        """
+        self._vms, self._configurations = vms, configurations
+        samples = _samples(vms, configurations)
+        try:
+            await self.remote.unlock(samples)
+        except PasswordNeeded as error:
+            return [locked(self.remote.where, str(error), samples)]
+        read = await self._metadata([info for vm in vms for info in vm.metadata.values()])
+        found: list[Backup] = []
+        names = directories({vm.uuid: vm_name(_of(vm, read), vm.uuid) for vm in vms})
+        for vm in vms:
+            for one in _of(vm, read):
+                reason = one.reason or await self._fault(vm, one)
+                found.append(shown(vm, names[vm.uuid], one, reason))
+            found += unfinished(vm, names[vm.uuid])
+        for configuration in configurations:
+            found.append(await configuration_backup(self.remote, configuration))
+        return found
+
+    @asynccontextmanager
+    async def open(self, backup: Backup) -> AsyncIterator[Tree]:
+        """Open a complete backup; `Replaced` when its metadata is another by now."""
+        for configuration in self._configurations:
+            if backup.key.startswith(configuration.directory):
+                yield await configuration_tree(self.remote, configuration, backup.time_ns)
+                return
+        vm = next((vm for vm in self._vms if backup.key.startswith(vm.directory)), None)
+        if vm is None:
+            raise NotFound(f"{backup.key}: it is gone", key=backup.key)
+        info = await self._lent.objects.info(backup.key)
+        if identity(info) != backup.version:
+            raise Replaced(f"{info.key}: it is another by now", key=info.key)
+        one = await self._one(vm, info)
+        if one.metadata is None:
+            raise Damaged(info.key, None, one.reason)
+        if warning := qcow2_warning(one.metadata):
+            log.warning("%s: %s", info.key, warning)
+        yield await self._tree(vm, one, one.metadata, backup.time_ns)
+
+    async def _tree(self, vm: VmLayout, one: VmBackup, metadata: Metadata, time_ns: int) -> Tree:
+        opened = await open_all(self._chains, disks_of(vm.directory, metadata), vm.states)
+        files: dict[tuple[bytes, ...], Source] = {
+            (b"disks", one.disk.name.encode(), b"disk.raw"): one.source for one in opened
+        }
+        return FilesTree(files, time_ns)
+
+    async def _metadata(self, infos: Iterable[ObjectInfo]) -> dict[str, VmBackup]:
+        """Return the metadata of backups by key; each version is read once."""
+        wanted = {identity(info): info for info in infos}
+        self._read = {name: one for name, one in self._read.items() if name in wanted}
+        missing = [info for name, info in wanted.items() if name not in self._read]
+        failures: list[Unreachable] = []
+        readers = trio.CapacityLimiter(READERS)
+
+        async def read(info: ObjectInfo) -> None:
+            async with readers:
+                if failures:
+                    return
+                try:
+                    self._read[identity(info)] = await self._parsed(info)
+                except NotFound:
+                    log.debug("%s has been deleted", info.key)  # after the listing
+                except Unreachable as error:
+                    failures.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for info in missing:
+                nursery.start_soon(read, info)
+        if failures:
+            raise failures[0]
+        return {one.info.key: one for one in self._read.values()}
+
+    async def _parsed(self, info: ObjectInfo) -> VmBackup:
+        stamp = info.key.rpartition("/")[2].partition(".")[0]
+        directory = info.key.rpartition("/")[0] + "/"
+        try:
+            metadata = parse(info.key, await self.remote.read(info, METADATA_MAX), Metadata)
+            if metadata.mode not in (DELTA, FULL):
+                raise Damaged(info.key, None, f"a backup of an unknown mode: {metadata.mode!a:.40}")
+            if len(metadata.vhds or ()) > DISKS_MAX:
+                raise Damaged(info.key, None, "more disks than a VM can have")
+            disks_of(directory, metadata)
+            if metadata.mode == FULL:
+                beside(info.key, metadata.xva or "", directory)
+        except BadPath as error:
+            return VmBackup(info, stamp, None, str(error))
+        except (NotFound, Unreachable):
+            raise
+        except (Damaged, StoreError) as error:
+            return VmBackup(info, stamp, None, str(error))
+        return VmBackup(info, stamp, metadata)
+
+    async def _one(self, vm: VmLayout, info: ObjectInfo) -> VmBackup:
+        return self._read.get(identity(info)) or await self._parsed(info)
+
+    async def _fault(self, vm: VmLayout, one: VmBackup) -> str:
+        """Return why a backup is not complete, as far as names tell; "" when they are all there."""
+        if one.metadata is None:
+            return one.reason
+        if one.metadata.mode == FULL:
+            key = beside(one.info.key, one.metadata.xva or "", vm.directory)
+            known = [vm.archives[one.stamp].key] if one.stamp in vm.archives else []
+            return "" if key in known or await self._is_there(key) else f"{key} is missing"
+        known = [info.key for info in vm.disks.get(one.stamp, ())]
+        for disk in disks_of(vm.directory, one.metadata):
+            if disk.key in known or vm.states.get(disk.key.rpartition("/")[0]):
+                continue  # a merge that was interrupted may have taken the name away
+            if not await self._is_there(disk.key) and not await self._is_there(
+                f"{disk.key}/header"
+            ):
+                return f"the disk {disk.name!r} is missing: {disk.key}"
+        return ""
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            await self._lent.objects.info(key)
+        except NotFound:
+            return False
+        return True
+
+
+def _samples(vms: Sequence[VmLayout], configurations: Sequence[MetadataLayout]) -> list[ObjectInfo]:
+    """Return what announces backups, of which all is JSON, encrypted or not; the newest first."""
+    infos = [info for vm in vms for info in vm.metadata.values()]
+    infos += [one.files[METADATA] for one in configurations if METADATA in one.files]
+    return sorted(infos, key=lambda info: info.mtime_ns, reverse=True)
+
+
+def _of(vm: VmLayout, read: Mapping[str, VmBackup]) -> list[VmBackup]:
+    return [read[info.key] for info in vm.metadata.values() if info.key in read]
