@@ -17,8 +17,6 @@ KNOWN = (
     "*.partial",  # rclone
     "*.part",  # curl, aria2, browsers
     "*.lock",  # git, bup
-    "tmp_[a-z]*_" + 6 * "[A-Za-z0-9]",  # git: objects, and packs with what belongs to them
-    ".tmp-[0-9]*-pack-*",  # git repack
     ".?*." + 6 * "[A-Za-z0-9]",  # rsync: mkstemp(".NAME.XXXXXX")
     ".~tmp~/*",  # rsync --delay-updates
 )

@@ -4,11 +4,10 @@
 set -euo pipefail
 run="libfuse3-dev fuse3 gcc pkg-config libc6-dev python3-dev python3-venv ca-certificates"
 disks="e2fsprogs xfsprogs fdisk gdisk dosfstools" # what makes images of disks
-tools="git gnupg libacl1-dev liblz4-dev libzstd-dev libxxhash-dev libssl-dev librsync-dev" # tests/tools.sh builds some
 case $1 in
   run) want=$run ;;
   demo) want="restic tar" ;;
-  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl sqlite3 radosgw ceph-mon ceph-osd postgresql $disks $tools" ;;
+  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl sqlite3 radosgw ceph-mon ceph-osd postgresql $disks" ;;
   bench) want="restic s3fs" ;;
   *) echo "usage: $0 run|demo|test|bench" >&2; exit 2 ;;
 esac

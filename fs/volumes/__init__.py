@@ -9,6 +9,7 @@ from typing import Any
 
 FILE_SYSTEMS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.FileSystem`
     "ext4": "backgate.fs.volumes.ext:ExtFileSystem",
+    "xfs": "backgate.fs.volumes.xfs:XfsFileSystem",
     "btrfs": "backgate.fs.volumes.btrfs:Btrfs",
     "exfat": "backgate.fs.volumes.fat:ExFat",
     "ntfs": "backgate.fs.volumes.ntfs:Ntfs",

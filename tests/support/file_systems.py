@@ -4,17 +4,20 @@ import hashlib
 import os
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from backgate.fs.volume import Extent
+from backgate.fs.volume import HOLE, FileSystem, Node
 
 IMAGES = Path(__file__).parent.parent / "data" / "images"
-COPIED_AT_ONCE = 1 << 20  # bytes
+READ_AT_ONCE = 1 << 20  # bytes
+GRAIN = 512  # bytes; holes begin and end at multiples of it
+STATUS_BLOCK = 512  # bytes that st_blocks counts
+ACLS_AS_STORED = (b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT")  # XFS shows them twice
 
 
 def unpacked(name: str, directory: Path) -> Path:
@@ -43,57 +46,48 @@ def loop_mounted(image: Path, options: str = "ro,noatime") -> Iterator[Path]:
         run("umount", where)
 
 
-class BytesDevice:
-    """Bytes as a disk, for images that a test bends."""
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        self.data, self.size = data, len(data)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        assert offset >= 0
-        return bytes(self.data[offset : offset + max(0, length)])
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        length = min(length, self.size - offset)
-        if length > 0:
-            yield Extent(length, 0, offset)
-
-
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What somebody says of one name in a file system."""
 
     mode: int
-    size: int  # bytes; of a directory 0: each reader has its own idea
+    size: int  # bytes
     uid: int
     gid: int
     mtime_ns: int
     atime_ns: int
     ctime_ns: int
     nlink: int
-    inode: int | bytes
+    inode: int
     rdev: int
+    allocated: int  # bytes
     xattrs: Mapping[bytes, bytes]
-    content: bytes  # of a file its sha256, of a symlink its target
+    content: bytes  # of a file a digest, of a symlink its target
 
 
 def seen_by_the_kernel(root: Path) -> dict[bytes, Seen]:
     """Return everything below `root`, and itself, by its path."""
     start = os.fsencode(root)
-    answer = {b"": _seen(start)}
+    answer = {b"": _told_by_the_kernel(start)}
     for directory, directories, files in os.walk(start):
         for name in directories + files:
             path = os.path.join(directory, name)
-            answer[path[len(start) + 1 :]] = _seen(path)
+            answer[path[len(start) + 1 :]] = _told_by_the_kernel(path)
     return answer
 
 
-def _seen(path: bytes) -> Seen:
+def _told_by_the_kernel(path: bytes) -> Seen:
     status = os.lstat(path)
     names = [os.fsencode(name) for name in os.listxattr(path, follow_symlinks=False)]
+    content = b""
+    if stat.S_ISLNK(status.st_mode):
+        content = os.readlink(path)
+    elif stat.S_ISREG(status.st_mode):
+        with open(path, "rb") as file:
+            content = _digest(_stored_by_the_kernel(file.fileno(), status.st_size))
     return Seen(
         mode=status.st_mode,
-        size=0 if stat.S_ISDIR(status.st_mode) else status.st_size,
+        size=status.st_size,
         uid=status.st_uid,
         gid=status.st_gid,
         mtime_ns=status.st_mtime_ns,
@@ -102,15 +96,95 @@ def _seen(path: bytes) -> Seen:
         nlink=status.st_nlink,
         inode=status.st_ino,
         rdev=status.st_rdev,
-        xattrs={name: os.getxattr(path, name, follow_symlinks=False) for name in names},
-        content=_content(path, status.st_mode),
+        allocated=status.st_blocks * STATUS_BLOCK,
+        xattrs={
+            name: os.getxattr(path, name, follow_symlinks=False)
+            for name in names
+            if name not in ACLS_AS_STORED
+        },
+        content=content,
     )
 
 
-def _content(path: bytes, mode: int) -> bytes:
-    if stat.S_ISLNK(mode):
-        return os.readlink(path)
-    if not stat.S_ISREG(mode):
-        return b""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def _stored_by_the_kernel(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError:
+            return  # only a hole is left
+        stop = os.lseek(descriptor, at, os.SEEK_HOLE)
+        while at < stop:
+            piece = os.pread(descriptor, min(stop - at, READ_AT_ONCE), at)
+            yield at, piece
+            at += len(piece)
+
+
+def seen_by_us(system: FileSystem) -> dict[bytes, Seen]:
+    """Return everything in `system` by its path."""
+    answer: dict[bytes, Seen] = {}
+    left = [(b"", system.root())]
+    while left:
+        path, node = left.pop()
+        answer[path] = _told_by_us(system, node)
+        if stat.S_ISDIR(node.mode):
+            before = path + b"/" if path else b""
+            left += [(before + below.name, below) for below in all_children(system, node)]
+    return answer
+
+
+def all_children(system: FileSystem, directory: Node) -> Iterator[Node]:
+    """Give the nodes of all pages of a directory."""
+    page = system.children(directory.handle)
+    yield from page.nodes
+    while page.cursor is not None:
+        page = system.children(directory.handle, page.cursor)
+        yield from page.nodes
+
+
+def _told_by_us(system: FileSystem, node: Node) -> Seen:
+    assert not node.problem
+    content = node.target or b""
+    if stat.S_ISREG(node.mode):
+        content = _digest(_stored_by_us(system, node))
+    assert node.allocated is not None
+    return Seen(
+        mode=node.mode,
+        size=node.size,
+        uid=node.uid,
+        gid=node.gid,
+        mtime_ns=node.mtime_ns,
+        atime_ns=node.atime_ns,
+        ctime_ns=node.ctime_ns,
+        nlink=node.nlink,
+        inode=int.from_bytes(node.inode, "big"),
+        rdev=node.rdev,
+        allocated=node.allocated,
+        xattrs=system.xattrs(node.handle) if node.has_xattrs else {},
+        content=content,
+    )
+
+
+def _stored_by_us(system: FileSystem, node: Node) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    for extent in system.extents(node.handle, 0, node.size):
+        stop = at + extent.length
+        while extent.disk != HOLE and at < stop:
+            piece = system.read_at(node.handle, at, min(stop - at, READ_AT_ONCE))
+            assert piece
+            yield at, piece
+            at += len(piece)
+        at = stop
+    assert at == node.size
+
+
+def _digest(pieces: Iterable[tuple[int, bytes]]) -> bytes:
+    """Digest what is not zero, with its place: a hole and stored zeros are the same to a reader."""
+    digest = hashlib.sha256()
+    for start, piece in pieces:
+        for at in range(0, len(piece), GRAIN):
+            grain = piece[at : at + GRAIN]
+            if grain.strip(b"\0"):
+                digest.update(b"%d:" % (start + at))
+                digest.update(grain)
+    return digest.digest()

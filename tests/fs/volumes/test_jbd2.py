@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.file_systems import BytesDevice, run, unpacked
+from support.disks import BytesDevice
+from support.file_systems import run, unpacked
 
 from backgate.fs.volume import ENCODED
 from backgate.fs.volumes import replay
