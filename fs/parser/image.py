@@ -9,8 +9,8 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from backgate.fs.parser.asked import Blocks, Gateway, SourceDevice
-from backgate.fs.parser.containers import open_container
+from backgate.fs.parser.asked import Blocks, Gateway
+from backgate.fs.parser.containers import open_disk
 from backgate.fs.parser.messages import (
     EXTENTS_MAX,
     NOTES_MAX,
@@ -53,20 +53,30 @@ class Image:
     def __init__(self, gateway: Gateway, request: Open) -> None:
         self._blocks = Blocks(gateway)
         self._passphrases = request.passphrases
-        self._problems: list[str] = []  # of each disk
         self._disks: list[Volume] = []
         for number, disk in enumerate(request.disks):
-            source = SourceDevice(self._blocks, disk.source, request.sizes[disk.source])
-            device, problem = open_container(gateway, self._blocks, number, disk, source)
-            self._problems.append(problem)
-            self._disks.append(Volume(name=disk.name, device=device, kind="disk", problem=problem))
+            size = request.sizes[disk.source]
+            opened = open_disk(gateway, self._blocks, number, disk, size)
+            self._disks.append(
+                Volume(
+                    name=disk.name,
+                    device=opened.device,
+                    kind="disk",
+                    problem=opened.problem,
+                    notes=opened.notes,
+                )
+            )
         self._found: Sequence[Found] | None = None
         self._file_systems: dict[int, FileSystem | Damaged] = {}
 
     def opened(self) -> Opened:
         """Return how large the disks are."""
-        facts = zip(self._disks, self._problems, strict=True)
-        return Opened([DiskFacts(disk.device.size, _text(problem)) for disk, problem in facts])
+        return Opened(
+            [
+                DiskFacts(disk.device.size, _text(disk.problem), _notes(disk.notes))
+                for disk in self._disks
+            ]
+        )
 
     def answer(self, request: Request) -> Message:
         """Return the answer to anything but `Open`; errors as the drivers raise them."""
@@ -124,8 +134,7 @@ class Image:
 
     def _discovered(self) -> Sequence[Found]:
         if self._found is None:
-            readable = [disk for disk in self._disks if not disk.problem]
-            self._found = discover(readable, self._passphrases)[:VOLUMES_MAX]
+            self._found = discover(self._disks, self._passphrases)[:VOLUMES_MAX]
         return self._found
 
     def _device(self, number: int) -> Device:

@@ -121,6 +121,7 @@ Request: TypeAlias = Open | Discover | Facts | Root | Child | Children | Xattrs 
 class DiskFacts(Struct, frozen=True, array_like=True):
     size: Count
     problem: Text  # why it cannot be read at all; empty: it can
+    notes: Notes
 
 
 class Opened(Message, frozen=True, tag=True):
