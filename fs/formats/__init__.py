@@ -15,6 +15,7 @@ from backgate.gateway.plugins import origin, plugins
 
 GROUP = "backgate.formats"
 FORMATS = {
+    "image": "backgate.fs.formats.image.format:ImageFormat",
     "restic": "backgate.fs.formats.restic.format:ResticFormat",
     "xen-orchestra": "backgate.fs.formats.xen_orchestra.format:XenOrchestraFormat",
     "tar": "backgate.fs.formats.tar.format:TarFormat",

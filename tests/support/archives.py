@@ -10,7 +10,7 @@ from contracts.format_contract import surroundings
 from support.objects import FolderObjects
 
 from backgate.fs.format import Backup
-from backgate.fs.formats.tar.build import identity
+from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.tar.format import TarFormat
 from backgate.fs.tree import Tree
 

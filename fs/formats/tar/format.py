@@ -10,7 +10,9 @@ from backgate.fs.format import Backup, BackupFormat, Surroundings
 from backgate.fs.formats.compression.codec import codec_named
 from backgate.fs.formats.compression.decoders import Decoders
 from backgate.fs.formats.compression.source import Packed, Pieces, Unpacked
-from backgate.fs.formats.tar.build import Indexes, identity
+from backgate.fs.formats.indexes import Indexes, identity
+from backgate.fs.formats.tar import schema
+from backgate.fs.formats.tar.build import build
 from backgate.fs.formats.tar.index import Index
 from backgate.fs.formats.tar.paths import is_archive, paths
 from backgate.fs.formats.tar.tree import TarTree
@@ -36,7 +38,8 @@ class TarFormat(BackupFormat):
         super().__init__(surroundings)
         objects, directory = surroundings.objects, surroundings.cache_directory
         pieces = max(PIECES_MIN, surroundings.memory_limit // PIECES_SHARE)
-        self._indexes = Indexes(objects, directory)
+        folder = directory / f"index-{schema.VERSION}"
+        self._indexes = Indexes(objects, folder, Index, build)
         self._verdicts = Verdicts(directory)
         self._pieces = Pieces(pieces, getsizeof=len)
         self._decoders = Decoders(surroundings.memory_limit - pieces)

@@ -1,8 +1,8 @@
 """Where archives appear below `backups/tar/`: their keys without the suffix."""
 
-import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+
+from backgate.fs.formats import key_paths
 
 SUFFIXES = (
     ".tar",
@@ -11,10 +11,6 @@ SUFFIXES = (
     *(".tar.xz", ".txz"),
     *(".tar.zst", ".tzst"),
 )
-NAME_MAX = 255  # bytes in one component, the kernel's limit
-HASH_DIGITS = 8  # hex digits that stand for what a component cannot hold
-
-Path = tuple[str, ...]
 
 
 def is_archive(key: str) -> bool:
@@ -22,58 +18,6 @@ def is_archive(key: str) -> bool:
     return key.lower().endswith(SUFFIXES)
 
 
-def paths(keys: Iterable[str]) -> Mapping[str, Path]:
-    """Return a path for each key: without its suffix, unless another archive needs that name too.
-
-    A name is needed when it is another's path, or the beginning of one. Then all of them keep their
-    suffix; and where a key still stands in the way of others, it gets a hash behind it.
-    """
-    keys = sorted(keys)
-    whole = {key: _safe(key) for key in keys}
-    short = {key: (*path[:-1], _without_suffix(path[-1])) for key, path in whole.items()}
-    free = _free(short.values())
-    first = {key: short[key] if short[key] in free else whole[key] for key in keys}
-    free = _free(first.values())
-    return {
-        key: path if path in free else (*path[:-1], _hashed(path[-1], key))
-        for key, path in first.items()
-    }
-
-
-def _free(paths: Iterable[Path]) -> set[Path]:
-    """Return the paths that no other needs: as its own, or as its beginning."""
-    ordered = sorted(paths)  # a path stands right before those that it is the beginning of
-    before: Sequence[Path] = [(), *ordered]
-    behind: Sequence[Path] = [*ordered[1:], ()]
-    return {
-        path
-        for above, path, below in zip(before, ordered, behind, strict=False)
-        if path != above and path != below[: len(path)]
-    }
-
-
-def _without_suffix(name: str) -> str:
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)] or name
-    return name  # it was too long, and has lost its end
-
-
-def _safe(key: str) -> Path:
-    return tuple(_safe_name(name, key) for name in key.split("/"))
-
-
-def _safe_name(name: str, key: str) -> str:
-    """Return a component that a path may have; most are as they are."""
-    clean = name.replace("\0", "_")
-    if clean in ("", ".", ".."):
-        clean = f"_{clean}"
-    if len(os.fsencode(clean)) > NAME_MAX - HASH_DIGITS - 1:
-        encoded = os.fsencode(clean)[: NAME_MAX - HASH_DIGITS - 16]
-        clean = _hashed(encoded.decode("utf-8", "ignore"), name)
-    return clean if clean == name else _hashed(clean, key)
-
-
-def _hashed(name: str, text: str) -> str:
-    digits = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_DIGITS]
-    return f"{name}~{digits}"
+def paths(keys: Iterable[str]) -> Mapping[str, key_paths.Path]:
+    """Return a path for each key; see `key_paths`."""
+    return key_paths.paths(keys, SUFFIXES)

@@ -11,8 +11,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from backgate.fs.formats.compression.codec import codec_of
+from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.tar import header, schema
-from backgate.fs.formats.tar.build import identity
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Source
 

@@ -16,8 +16,11 @@ from support.extract import content, find
 from support.objects import FolderObjects
 from support.trees import run
 
-from backgate.fs.formats.tar import build as build_module
-from backgate.fs.formats.tar.build import Indexes
+from backgate.fs.formats import indexes as indexes_module
+from backgate.fs.formats.indexes import Indexes
+from backgate.fs.formats.tar import schema
+from backgate.fs.formats.tar.build import build
+from backgate.fs.formats.tar.index import Index
 from backgate.gateway.errors import FileError, Unreachable
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Data, Source
@@ -33,6 +36,10 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+def folder_of(cache: Path) -> Path:
+    return cache / f"index-{schema.VERSION}"
 
 
 def indexes(cache: Path) -> list[Path]:
@@ -140,7 +147,7 @@ async def test_openers_share_one_build(store: Path, cache: Path) -> None:
     (store / "a.tar").write_bytes(small_archive())
     objects = FolderObjects(store)
     info = await objects.info("a.tar")
-    made = Indexes(objects, cache)
+    made = Indexes(objects, folder_of(cache), Index, build)
 
     async def open_it() -> None:
         (await made.open(info)).close()
@@ -186,7 +193,7 @@ async def test_a_cancelled_build_leaves_nothing_and_the_next_opener_builds(
     (store / "a.tar.gz").write_bytes(gzip.compress(small_archive()))
     objects = Stalling(store)
     info = await objects.info("a.tar.gz")
-    made = Indexes(objects, cache)
+    made = Indexes(objects, folder_of(cache), Index, build)
     results: list[bool] = []
 
     async def open_it() -> None:
@@ -211,7 +218,7 @@ async def test_a_build_that_failed_is_tried_again_by_who_waited(store: Path, cac
     objects = Stalling(store)
     objects.fails = 1
     info = await objects.info("a.tar")
-    made = Indexes(objects, cache)
+    made = Indexes(objects, folder_of(cache), Index, build)
     results: list[str] = []
 
     async def open_it() -> None:
@@ -234,11 +241,11 @@ async def test_a_build_that_failed_is_tried_again_by_who_waited(store: Path, cac
 async def test_old_indexes_give_way_when_the_disk_share_is_used_up(
     store: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_module, "DISK_MAX", 1)
+    monkeypatch.setattr(indexes_module, "DISK_MAX", 1)
     for name in ("a.tar", "b.tar"):
         (store / name).write_bytes(small_archive())
-    (cache / f"index-{build_module.schema.VERSION}").mkdir(parents=True)
-    left_behind = cache / f"index-{build_module.schema.VERSION}" / "x.new"
+    (folder_of(cache)).mkdir(parents=True)
+    left_behind = folder_of(cache) / "x.new"
     left_behind.touch()
 
     async with opened(store, cache, "a.tar") as (tree, _), opened(store, cache, "b.tar"):
@@ -273,7 +280,7 @@ async def test_a_hundred_thousand_members(store: Path, cache: Path) -> None:
 
     async with surroundings(store, cache) as lent:
         info = await lent.objects.info("a.tar")
-        index = await Indexes(lent.objects, cache).open(info)
+        index = await Indexes(lent.objects, folder_of(cache), Index, build).open(info)
         assert index.fact("members") == 100_000
         assert len(index.children(index.child(1, b"d007").node, b"", 1000)) == 334  # type: ignore[union-attr]
         index.close()

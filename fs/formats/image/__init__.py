@@ -1,0 +1,1 @@
+"""Disk images anywhere in a repository: raw, VHD, VHDX, qcow2 and VMDK, also compressed."""

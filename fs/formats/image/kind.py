@@ -1,0 +1,63 @@
+"""What a look at the beginning and end of an image tells: its kind, and whether it is whole."""
+
+import re
+import struct
+from dataclasses import dataclass
+
+from backgate.gateway.source import Source
+
+IMAGE = (".raw", ".img", ".vhd", ".vhdx", ".qcow2", ".vmdk", ".iso")
+PACKED = (".gz", ".xz", ".zst")
+SUFFIXES = (*IMAGE, *(image + packed for image in IMAGE for packed in PACKED))
+# What others write beside images that have these suffixes: parts of a VMDK, and the disks of
+# backups that are shown as what they are.
+PARTS = re.compile(r"-(flat|delta|s\d{3}|f\d{3})\.vmdk$", re.IGNORECASE)
+FOREIGN = "xo-vm-backups/"
+
+HEAD = 512  # bytes that are looked at
+SECTOR = 512  # bytes
+QCOW2, VHDX, VMDK, VHD = b"QFI\xfb", b"vhdxfile", b"KDMV", b"conectix"
+DESCRIPTOR = b"# Disk DescriptorFile"
+QCOW2_FEATURES_AT, QCOW2_CORRUPT = 72, 0x2  # where version 3 has what a reader must know
+VHD_OLD_FOOTER = 511  # bytes; of Virtual PC before 2004
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an image is, and why it cannot be read ("": it can, as far as a look tells)."""
+
+    name: str  # "raw", "qcow2", "vhd", "vhdx", "vmdk"
+    reason: str = ""
+
+
+def is_image(key: str) -> bool:
+    """True when `key` has the suffix of an image, and is not a part of another backup."""
+    is_foreign = key.startswith(FOREIGN) or f"/{FOREIGN}" in key
+    return key.lower().endswith(SUFFIXES) and not is_foreign and not PARTS.search(key)
+
+
+async def kind_of(source: Source) -> Kind:
+    """Return what the image is, in at most two small reads; the name of a file says too little."""
+    if not source.size:
+        return Kind("raw", "empty: it was never written")
+    head = bytes(await source.read_at(0, HEAD))
+    if head.startswith(QCOW2):
+        return Kind("qcow2", _fault_of_qcow2(head))
+    if head.startswith(VHDX):
+        return Kind("vhdx")
+    if head.startswith(VMDK) or DESCRIPTOR in head[: len(DESCRIPTOR) + 3]:
+        return Kind("vmdk")
+    tail = bytes(await source.read_at(max(0, source.size - HEAD), HEAD))
+    if VHD in (tail[:8], tail[1:9]):
+        return Kind("vhd")
+    if head.startswith(VHD):
+        return Kind("vhd", "truncated, or still being written: it ends without a footer")
+    reason = f"truncated: {source.size} bytes are not a whole number of sectors"
+    return Kind("raw", reason if source.size % SECTOR else "")
+
+
+def _fault_of_qcow2(head: bytes) -> str:
+    version, features = struct.unpack_from(">4xI", head)[0], 0
+    if version >= 3 and len(head) >= QCOW2_FEATURES_AT + 8:
+        (features,) = struct.unpack_from(">Q", head, QCOW2_FEATURES_AT)
+    return "its writer marked it as corrupt" if features & QCOW2_CORRUPT else ""
