@@ -48,6 +48,8 @@ class RepositoryTree:
             raise ValueError("a repository without a spool cannot be written to")
         config = repository.config
         self.fresh_for = FRESH_AT_ONCE if config.metadata else FRESH[config.writers]
+        if config.writers == "shared":
+            self.fresh_for = min(self.fresh_for, config.max_age)
         self._capacity = config.capacity
         self._store, self._metadata = repository.store, repository.metadata
         self._spool = repository.spool
@@ -98,9 +100,9 @@ class RepositoryTree:
         above = await self._entries.xattrs(directory)
         async with self._spool.claims.claim(key, key + "/"):
             found = await self._entries.find(prefix_of(directory), name)
-            if found is None:
+            if found is None or (exclusive and self._may_be_gone(found, Known)):
                 attributes = new_attributes(stat.S_IFREG | mode, uid, gid, above)
-                spooled = self._spool.create(key, attributes, exclusive=exclusive)
+                spooled = await self._names.create(key, attributes, exclusive=exclusive)
                 file = RepositoryFile(self._parts, self._spool.hold(spooled), name)
                 self._entries.touch(prefix_of(directory))
             elif exclusive:
@@ -129,8 +131,8 @@ class RepositoryTree:
         above = await self._entries.xattrs(directory)
         attributes = new_attributes(stat.S_IFDIR | mode, uid, gid, above)
         async with self._spool.claims.claim(key, key + "/"):
-            await self._expect_absent(directory, name)
-            await self._names.make_directory(key + "/", attributes)
+            is_known = await self._expect_absent(directory, name, Subdirectory)
+            await self._names.make_directory(key + "/", attributes, is_known=is_known)
         self._entries.untouch(key + "/")
         self._entries.touch(prefix_of(directory))
         return self._entries.directory(name, Subdirectory(key + "/", attributes))
@@ -160,7 +162,7 @@ class RepositoryTree:
         source, key = key_of(file), self._new_key(directory, name)
         await self._spool.settled()
         async with self._spool.claims.claim(source, key, key + "/"):
-            await self._expect_absent(directory, name)
+            await self._expect_absent(directory, name, Known)
             spooled = self._spool.writing(source)
             if spooled is not None:
                 await self._spool.publish(spooled, source)
@@ -278,7 +280,7 @@ class RepositoryTree:
             raise FileError(errno.ENOTDIR, name)
         if target_prefix.startswith(source.prefix):
             raise FileError(errno.EINVAL, name, "a directory cannot be moved into itself")
-        if target is not None:
+        if target is not None and not self._names.may_be_gone(target):
             await self._names.expect_empty(target_prefix)
         await self._names.rename_directory(source.prefix, target_prefix)
 
@@ -307,14 +309,23 @@ class RepositoryTree:
         """Store what is made as a small object of its own."""
         key = self._new_key(directory, name)
         async with self._spool.claims.claim(key, key + "/"):
-            await self._expect_absent(directory, name)
+            await self._expect_absent(directory, name, Known)
             info = await self._names.put(key, body, attributes)
         self._entries.touch(prefix_of(directory))
         return Known(info, attributes, is_settled=True)
 
-    async def _expect_absent(self, directory: Entry, name: bytes) -> None:
-        if await self._entries.find(prefix_of(directory), name) is not None:
+    async def _expect_absent(self, directory: Entry, name: bytes, kind: type[Found]) -> bool:
+        """True when the index has something of that `kind` which another gateway may have removed.
+
+        Raises `FileError` (EEXIST) for all else that is there.
+        """
+        found = await self._entries.find(prefix_of(directory), name)
+        if found is not None and not self._may_be_gone(found, kind):
             raise FileError(errno.EEXIST, name)
+        return found is not None
+
+    def _may_be_gone(self, found: Found, kind: type[Found]) -> bool:
+        return isinstance(found, kind) and self._names.may_be_gone(found)
 
     def _new_key(self, directory: Entry, name: bytes) -> str:
         """Return the key for a new name; `FileError` when no object can have it."""

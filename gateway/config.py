@@ -81,6 +81,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     credentials: CredentialsReference = "env"
     ca_bundle: AbsolutePath | None = None  # certificates to trust instead of the system's
     writers: Literal["exclusive", "shared"] = "exclusive"
+    locks: Literal["store", "gateway"] = "store"  # who decides who has a new name, if not exclusive
     max_age: Duration = 60.0  # seconds that a listing counts as fresh with shared writers
     metadata: DatabaseUrl | None = None  # where the metadata index is; None: in a file
     metadata_password: SecretReference | None = None  # of that database

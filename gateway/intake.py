@@ -4,16 +4,13 @@ sending what they replace, and full parts leave again while the tool still write
 
 import errno
 import logging
-from typing import TYPE_CHECKING
 
 from backgate.gateway.backlog import Backlog
 from backgate.gateway.errors import FileError
 from backgate.gateway.keeping import Keeping
 from backgate.gateway.source import Data
+from backgate.gateway.spool_parts import Parts
 from backgate.gateway.spooled import SpooledFile
-
-if TYPE_CHECKING:
-    from backgate.gateway.spool import Parts
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +18,7 @@ log = logging.getLogger(__name__)
 class Intake:
     """Writes into the files of one spool; with `is_lazy` not before what was closed is stored."""
 
-    def __init__(
-        self, parts: "Parts", keeping: Keeping, backlog: Backlog, *, is_lazy: bool
-    ) -> None:
+    def __init__(self, parts: Parts, keeping: Keeping, backlog: Backlog, *, is_lazy: bool) -> None:
         self._room, self._leaving, self._staged = parts.room, parts.leaving, parts.staged
         self._uploader, self._keeping, self._backlog = parts.uploader, keeping, backlog
         self._is_lazy = is_lazy

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from backgate.gateway.attributes import Attributes, default_attributes, metadata_from_attributes
 from backgate.gateway.errors import AlreadyThere, FileError, NotFound
 from backgate.gateway.keys import parent_of
-from backgate.gateway.metadata.rows import Known
+from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import HIDDEN
 from backgate.gateway.source import Data
@@ -55,6 +55,7 @@ class Namespace:
 
     def __init__(self, spool: Spool) -> None:
         self._spool, self._store, self._metadata = spool, spool.store, spool.metadata
+        self._taking = spool.taking
         self._open: dict[str, set[OpenObject]] = {}  # key -> who reads the object
 
     @contextmanager
@@ -79,15 +80,36 @@ class Namespace:
         """
         metadata = metadata_from_attributes(attributes)
         try:
-            info = await self._store.put(key, body, metadata, if_absent=self._spool.is_guarded)
+            info = await self._store.put(key, body, metadata, if_absent=self._taking.asks_store)
         except AlreadyThere:
+            await self._taking.learn(key)
             raise FileError(errno.EEXIST, key) from None
         await self._metadata.stored(info, attributes)
         return info
 
-    async def make_directory(self, prefix: str, attributes: Attributes) -> None:
-        """Make an empty directory."""
+    async def create(self, key: str, attributes: Attributes, *, exclusive: bool) -> SpooledFile:
+        """Make a new file; where others write too, an exclusive one is taken in the store.
+
+        Raises `FileError` (EEXIST) when another gateway has it, `Unsupported` where that is not to
+        be known.
+        """
+        if exclusive and self._taking.concerns(key):
+            return await self._spool.take(key, attributes)
+        return self._spool.create(key, attributes)
+
+    def may_be_gone(self, found: Known | Subdirectory | SpooledFile) -> bool:
+        """True when another gateway may have removed what the index still has: the store knows."""
+        return self._taking.asks_store and not isinstance(found, SpooledFile)
+
+    async def make_directory(self, prefix: str, attributes: Attributes, *, is_known: bool) -> None:
+        """Make an empty directory; `is_known`: the index had it before.
+
+        Raises `FileError` (EEXIST) when another gateway has it.
+        """
+        self._taking.expect_no_lock(prefix)
         await self.put(prefix, b"", attributes)
+        if is_known and not await self._metadata.is_empty_in_store(prefix):
+            raise FileError(errno.EEXIST, prefix)  # it had no marker
         await self._metadata.directory_made(prefix, attributes)
 
     async def remove_directory(self, prefix: str) -> None:
@@ -100,7 +122,9 @@ class Namespace:
 
     async def expect_empty(self, prefix: str) -> None:
         """Raise `FileError` (ENOTEMPTY) when the directory `prefix` holds anything."""
-        if self._spool.shelf.below(prefix) or not await self._metadata.is_empty(prefix):
+        metadata = self._metadata  # another gateway may have put something there
+        is_empty = metadata.is_empty_in_store if self._taking.asks_store else metadata.is_empty
+        if self._spool.shelf.below(prefix) or not await is_empty(prefix):
             raise FileError(errno.ENOTEMPTY, prefix)
 
     async def remove(self, name: Name) -> None:
@@ -123,11 +147,14 @@ class Namespace:
         spooled = name.spooled
         is_durable = target.spooled is not None and target.spooled.is_durable
         if spooled is not None and spooled.is_dirty:
-            spooled.if_absent = no_replace and self._spool.is_guarded
+            spooled.if_absent = no_replace and self._taking.asks_store
             await self._rename_dirty(name, spooled, target)
             self._spool.drop_if_done(spooled)
         else:
-            await self._spool.renames.rename(name.key, target.key, self.moved)
+            renames = self._spool.renames
+            is_decided = no_replace and self._taking.asks_store
+            rename = renames.rename_to_new if is_decided else renames.rename
+            await rename(name.key, target.key, self.moved)
             if target.spooled is not None:
                 self._spool.unlinked(target.spooled)
             if spooled is not None:
@@ -137,18 +164,27 @@ class Namespace:
         self._spool.end_epoch()
 
     async def rename_directory(self, source: str, target: str) -> None:
-        """Rename a directory to one that is not there, or is empty."""
+        """Rename a directory to one that is not there, or is empty.
+
+        Where others write too, only to one that is not there. Raises `FileError` (ENOTEMPTY).
+        """
+        self._taking.expect_decided("rename of a directory", target)
+        if self._spool.shelf.below(target):
+            raise FileError(errno.ENOTEMPTY, target)
         await self._keep_parent(source)
         await self._ensure_marker(source)
-        await self._spool.renames.rename(source, target, self.moved)
+        renames = self._spool.renames
+        rename = renames.rename_to_new if self._taking.asks_store else renames.rename
+        await rename(source, target, self.moved)
         self._spool.moved_below(source, target)
         await self._spool.journal.synchronize()
         self._spool.end_epoch()
 
     async def link(self, source: str, target: str) -> Known:
         """Copy the object `source` to `target`, on the store's side: a store has no links."""
+        self._taking.expect_decided("a link", target)
         known = await self._metadata.settled(source)
-        info = await self._spool.renames.copies.copy(known.info, known.attributes, target)
+        info = await self._spool.renames.link(known.info, known.attributes, target)
         await self._metadata.stored(info, known.attributes)
         self._spool.end_epoch()
         return Known(info, known.attributes, is_settled=True)

@@ -57,7 +57,8 @@ class Spooled(msgspec.Struct, frozen=True, tag="file", kw_only=True):
     is_durable: bool  # its bytes were synchronized before this was written
     is_closed: bool
     is_new: bool  # the store had no object of its name
-    if_absent: bool  # it was created with O_EXCL and is not stored yet
+    if_absent: bool  # it is stored only where there is no object of its name
+    is_taken: bool = False  # an empty object keeps its name from other gateways
     reason: str = ""  # why it could not be stored
 
 
@@ -119,6 +120,7 @@ class Move(msgspec.Struct, frozen=True, tag="move"):
     number: int
     source: str
     target: str
+    is_taken: bool = True  # `target` is ours; False: that is being asked for
 
 
 class Moved(msgspec.Struct, frozen=True, tag="moved"):

@@ -34,10 +34,12 @@ from backgate.gateway.records import Gone, Header, Move, Moved, Spooled
 from backgate.gateway.renames import Renames
 from backgate.gateway.room import Room
 from backgate.gateway.shelf import Shelf
-from backgate.gateway.spool import Parts, Spool
+from backgate.gateway.spool import Spool
+from backgate.gateway.spool_parts import Parts
 from backgate.gateway.spooled import Sources, SpooledFile
 from backgate.gateway.staged import StagedNames
 from backgate.gateway.store import ObjectStore
+from backgate.gateway.taking import Taking
 from backgate.gateway.upload import Uploader
 
 LOCK = "lock"
@@ -62,10 +64,6 @@ async def open_spool(
     what was not stored stays for the next start. Raises `UsageError` when another process has it
     open.
     """
-    is_shared = config.writers == "shared" or config.metadata is not None
-    if is_shared and not store.abilities.conditional_put:
-        why = store.abilities.why_unconditional
-        log.warning("%s: gateways may overwrite each other's new files: %s", store.name, why)
     (directory / FILES).mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     with _locked(directory / LOCK):
         journal = Journal(directory)
@@ -79,8 +77,8 @@ async def open_spool(
                     parts,
                     last,
                     is_lazy=config.durability == "journal",
-                    is_shared=is_shared,
                 )
+                parts.taking.warn()
                 await _Recovery(parts, spool).take_up()
                 nursery.start_soon(spool.keep_trying)
                 try:
@@ -108,6 +106,7 @@ def _parts(
     asides = Asides(store, journal, deletions, nursery, gateway)
     plan = PartPlan(store.abilities.limits, first_part)
     uploader = Uploader(store, journal, asides, nursery, plan, room)
+    taking = Taking(config, store, metadata, gateway)
     return Parts(
         directory=directory,
         gateway=gateway,
@@ -120,7 +119,8 @@ def _parts(
         claims=Claims(),
         deletions=deletions,
         asides=asides,
-        renames=Renames(store, metadata, journal, Copies(store, journal, plan)),
+        taking=taking,
+        renames=Renames(store, metadata, journal, Copies(store, journal, plan), taking),
         room=room,
         shelf=shelf,
         uploader=uploader,
@@ -140,10 +140,13 @@ class _Recovery:
         """Take up files, and end in the background what else was begun."""
         state = self._journal.state
         uploads, asides, moves = dict(state.uploads), set(state.asides), list(state.moves.values())
+        taken: list[Spooled] = []
         paths = local_files(self._parts.directory / FILES)
         needed: set[str] = set()
         for number, record in list(state.files.items()):
             path = paths.pop(number, None)
+            if record.is_taken and not is_kept(record, is_same_boot=self._is_same_boot):
+                taken.append(record)
             if self._take_up(record, path):
                 needed |= {held.key for held in record.held}
         for number, path in paths.items():
@@ -154,15 +157,21 @@ class _Recovery:
         self._journal.append(Header(self._parts.gateway, boot_id()))
         await self._journal.synchronize()
         self._parts.asides.remove(asides - needed)
-        await self._parts.nursery.start(self._end, uploads, moves)
+        await self._parts.nursery.start(self._end, uploads, moves, taken)
 
     async def _end(
-        self, uploads: Mapping[str, str], moves: Iterable[Move], task_status: trio.TaskStatus[None]
+        self,
+        uploads: Mapping[str, str],
+        moves: Iterable[Move],
+        taken: Iterable[Spooled],
+        task_status: trio.TaskStatus[None],
     ) -> None:
         """End what was begun in the store; names that are being renamed are claimed at once."""
         async with trio.open_nursery() as nursery:
             for upload, key in uploads.items():
                 nursery.start_soon(self._parts.uploader.abort, key, upload)
+            for record in taken:
+                nursery.start_soon(self._give_back, record)
             for move in moves:
                 await nursery.start(self._finish, move)
             task_status.started()
@@ -179,7 +188,8 @@ class _Recovery:
             log.info("%r was not stored before: going on with it", record.key)
             return True
         if path is None and not record.held:
-            self._journal.append(Gone(number))
+            if not record.is_taken:
+                self._journal.append(Gone(number))
             return False
         if record.is_closed:  # before the machine went down: not to be trusted after another boot
             self._journal.append(msgspec.structs.replace(record, is_closed=False))
@@ -189,6 +199,15 @@ class _Recovery:
         file = self._unsynced(record, path)
         self._leave(LeftOver(left_over(path, record), path, file, hidden), number)
         return True
+
+    async def _give_back(self, record: Spooled) -> None:
+        """Let others have the name of a file that was created exclusively and never closed."""
+        await self._parts.taking.surely_give_back(record.key, record.number)
+        left = self._spool.left_over.get(record.number)
+        if left is None:  # not even a byte of it is here
+            self._journal.append(Gone(record.number))
+        else:
+            self._journal.append(msgspec.structs.replace(record, is_taken=False, is_new=True))
 
     def _leave(self, left: LeftOver, number: int) -> None:
         self._spool.left_over[number] = left
@@ -214,6 +233,9 @@ class _Recovery:
         """Finish a rename; whoever asks for what it concerns waits for it."""
         async with self._parts.claims.claim(move.source, move.target):
             task_status.started()
+            if not move.is_taken:
+                await self._parts.renames.give_up(move)
+                return
             error = await self._finished(move)
             if error is None:
                 self._spool.moved_below(move.source, move.target)

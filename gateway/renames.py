@@ -6,15 +6,17 @@ nothing, and doing it twice does no harm. One that fails is taken back: its copi
 again.
 """
 
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
+from msgspec.structs import replace
 
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.copies import Copies
-from backgate.gateway.errors import NotFound, StoreError
+from backgate.gateway.errors import FileError, NotFound, StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.keys import name_of, parent_of
 from backgate.gateway.metadata.cache import Metadata
@@ -22,6 +24,7 @@ from backgate.gateway.metadata.rows import Subdirectory
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import Move, Moved
 from backgate.gateway.store import ObjectStore
+from backgate.gateway.taking import Taking
 
 COPIES_AT_ONCE = 16  # objects of one directory
 UNDO_PATIENCE = 30.0  # seconds; the store has just failed for as long as it may
@@ -42,10 +45,15 @@ class Renames:
     """Renames objects of one store, with what the metadata cache knows of them."""
 
     def __init__(
-        self, store: ObjectStore, metadata: Metadata, journal: Journal, copies: Copies
+        self,
+        store: ObjectStore,
+        metadata: Metadata,
+        journal: Journal,
+        copies: Copies,
+        taking: Taking,
     ) -> None:
         self._store, self._metadata, self._journal = store, metadata, journal
-        self.copies = copies
+        self.copies, self._taking = copies, taking
         self._last = max(journal.state.moves, default=0)
 
     async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
@@ -54,15 +62,56 @@ class Renames:
         `on_moved` hears of each copy before its original goes. Raises `StoreError`, and then all is
         as it was; after cancellation the next start of the gateway finishes it.
         """
-        self._last += 1
-        move = Move(self._last, source, target)
-        self._journal.append(move)
-        await self._journal.synchronize()
+        move = await self._announced(source, target, is_taken=True)
         try:
             await self.finish(move, on_moved)
         except StoreError:
             self._journal.append(Moved(move.number))
             raise
+
+    async def rename_to_new(self, source: str, target: str, on_moved: OnMoved) -> None:
+        """Rename as `rename` does, to a name that nobody has, as the store decides.
+
+        Raises `FileError` too: ENOTEMPTY for a directory that somebody has, EEXIST for a file.
+        """
+        move = await self._announced(source, target, is_taken=False)
+        try:
+            await self._take(move)
+        except FileError:
+            self._journal.append(Moved(move.number))
+            raise  # after another error the next start looks whether it was taken
+        self._journal.append(replace(move, is_taken=True))
+        await self._journal.synchronize()
+        try:
+            await self.finish(move, on_moved)
+        except StoreError:
+            await self._undo([target])
+            self._journal.append(Moved(move.number))
+            raise
+
+    async def link(
+        self, info: ObjectInfo, attributes: Attributes | None, target: str
+    ) -> ObjectInfo:
+        """Copy an object to a name that nobody has; where others write too, as the store decides.
+
+        Raises `FileError` (EEXIST) too.
+        """
+        if not self._taking.asks_store:
+            return await self.copies.copy(info, attributes, target)
+        move = await self._announced(info.key, target, is_taken=False)
+        try:
+            await self._take(move)
+            copy = await self.copies.copy(info, attributes, target)
+        except FileError:
+            self._journal.append(Moved(move.number))
+            raise  # after another error the next start looks whether it was taken
+        self._journal.append(Moved(move.number))
+        return copy
+
+    async def give_up(self, move: Move) -> None:
+        """End a rename that a crash ended before it was known whether its target is ours."""
+        await self._taking.surely_give_back(move.target, _purpose(move))
+        self._journal.append(Moved(move.number))
 
     async def finish(self, move: Move, on_moved: OnMoved) -> None:
         """Do what is left to do of a rename that the journal knows."""
@@ -71,7 +120,7 @@ class Renames:
         try:
             await self._copy_all(objects, copies)
         except StoreError:
-            await self._undo(list(copies.values()))
+            await self._undo([copy.key for copy in copies.values()])
             raise
         if move.source.endswith("/"):
             await self._move_directories(move, objects)
@@ -90,6 +139,23 @@ class Renames:
     async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
         """Copy an object of any size; its metadata goes along."""
         return await self.copies.copy(info, attributes, key)
+
+    async def _announced(self, source: str, target: str, *, is_taken: bool) -> Move:
+        self._last += 1
+        move = Move(self._last, source, target, is_taken)
+        self._journal.append(move)
+        await self._journal.synchronize()
+        return move
+
+    async def _take(self, move: Move) -> None:
+        is_directory = move.target.endswith("/")
+        try:
+            await self._taking.take(move.target, None, _purpose(move))
+        except FileError as error:
+            code = errno.ENOTEMPTY if is_directory else error.errno
+            raise FileError(code, move.target) from None
+        if is_directory and not await self._metadata.is_empty_in_store(move.target):
+            raise FileError(errno.ENOTEMPTY, move.target)  # it had no marker
 
     async def _objects(self, source: str, target: str) -> list[_Object]:
         """Return what there is to rename; what a crash let go already is not there any more."""
@@ -129,8 +195,7 @@ class Renames:
         if errors:
             raise errors[0]
 
-    async def _undo(self, copies: list[ObjectInfo]) -> None:
-        keys = [copy.key for copy in copies]
+    async def _undo(self, keys: list[str]) -> None:
         try:
             failed = list(await self._store.patient(UNDO_PATIENCE).delete(keys))
         except StoreError:
@@ -165,3 +230,7 @@ class Renames:
         await self._metadata.removed([key for key in keys if key not in failed])
         for error in failed.values():
             raise error
+
+
+def _purpose(move: Move) -> str:
+    return f"rename-{move.number}"

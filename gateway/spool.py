@@ -12,72 +12,35 @@ of an earlier one.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
-from backgate.gateway.aside import Asides
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.backlog import Backlog, LeftOver
-from backgate.gateway.claims import Claims
-from backgate.gateway.deletions import Deletions
-from backgate.gateway.errors import BackgateError
+from backgate.gateway.errors import BackgateError, FileError, StoreError
 from backgate.gateway.intake import Intake
-from backgate.gateway.journal import Journal
 from backgate.gateway.keeping import Keeping
-from backgate.gateway.leaving import Leaving
-from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.pending import FILES, Pending
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.renames import Renames
-from backgate.gateway.room import Room
-from backgate.gateway.shelf import Shelf
 from backgate.gateway.source import Data
-from backgate.gateway.spooled import Sources, SpooledFile
-from backgate.gateway.staged import StagedNames
-from backgate.gateway.store import ObjectStore
-from backgate.gateway.upload import Uploader
+from backgate.gateway.spool_parts import Parts
+from backgate.gateway.spooled import SpooledFile
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a spool is made of."""
-
-    directory: Path
-    gateway: str  # names this spool among all that write to one store
-    store: ObjectStore
-    metadata: Metadata
-    sources: Sources
-    staged: StagedNames
-    journal: Journal
-    nursery: trio.Nursery
-    claims: Claims
-    deletions: Deletions
-    asides: Asides
-    renames: Renames
-    room: Room
-    shelf: Shelf
-    uploader: Uploader
-    leaving: Leaving
 
 
 class Spool:
     """All files between the tools and the store."""
 
-    def __init__(self, parts: Parts, last_number: int, *, is_lazy: bool, is_shared: bool) -> None:
+    def __init__(self, parts: Parts, last_number: int, *, is_lazy: bool) -> None:
         self.store, self.metadata, self.sources = parts.store, parts.metadata, parts.sources
         self.claims, self.deletions = parts.claims, parts.deletions
         self.asides, self.renames, self.journal = parts.asides, parts.renames, parts.journal
-        self.staged, self.shelf = parts.staged, parts.shelf
+        self.staged, self.shelf, self.taking = parts.staged, parts.shelf, parts.taking
         self._files = parts.directory / FILES
-        self._room, self._uploader = parts.room, parts.uploader
+        self._room, self._uploader, self._nursery = parts.room, parts.uploader, parts.nursery
         self._last_number = last_number
         self.is_lazy = is_lazy
-        # Where others write too, the store decides who was first; where not, the index knows.
-        self.is_guarded = is_shared and parts.store.abilities.conditional_put
         self._keeping = Keeping(parts.journal, self._files)
         self.left_over: dict[int, LeftOver] = {}  # by number; no tool was told that they are safe
         self._backlog = Backlog(self)
@@ -98,12 +61,27 @@ class Spool:
         """Return the file `key` as it is in the spool; None when the store has it as it is."""
         return self.shelf.get(key)
 
-    def create(self, key: str, attributes: Attributes, *, exclusive: bool = False) -> SpooledFile:
+    def create(self, key: str, attributes: Attributes) -> SpooledFile:
         """Open a new, empty file, which nobody has under that key."""
         file = self._new(key, attributes)
-        file.if_absent = exclusive and self.is_guarded
         file.version += 1
         self._keeping.note(file)
+        self.shelf.add(file)
+        return file
+
+    async def take(self, key: str, attributes: Attributes) -> SpooledFile:
+        """Open a new, empty file, of which the store has said that it is ours alone."""
+        file = self._new(key, attributes)
+        file.is_taken = True
+        self._keeping.note(file)  # a crash from here on gives it back
+        try:
+            file.start_from(await self.taking.take(key, attributes, file.number))
+        except FileError:
+            self._keeping.note_done(file)
+            raise
+        except StoreError:
+            self._nursery.start_soon(self._give_back, file)  # what was asked may still be done
+            raise
         self.shelf.add(file)
         return file
 
@@ -151,6 +129,10 @@ class Spool:
                 if file.key == key:
                     await self.publish(file, key)
                     return
+        if file.is_taken and not file.is_dirty:
+            file.is_taken = False
+            await self._keeping.settle(file)  # it is empty, and is to stay
+            await self.journal.synchronize()
 
     async def publish(self, file: SpooledFile, key: str) -> None:
         """Store the file under `key` and give it that name; who calls has claimed both.
@@ -321,6 +303,10 @@ class Spool:
             file.reason += f"; and it is not safe from a crash: {failure}"
         self._backlog.wake()
         self._moved()
+
+    async def _give_back(self, file: SpooledFile) -> None:
+        await self.taking.surely_give_back(file.key or "", file.number)
+        self._keeping.note_done(file)
 
     def _moved(self) -> None:
         """Wake who waits for room, or for what was acknowledged, to look again."""

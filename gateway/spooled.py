@@ -67,7 +67,8 @@ class SpooledFile:
         self.attributes_version = 0  # grows when somebody sets them
         self.opens = 0  # descriptors that may write
         self.is_recovered = False  # an earlier run of the gateway left it
-        self.if_absent = False  # created with O_EXCL and not stored yet
+        self.if_absent = False  # to be stored only where there is no object of its name
+        self.is_taken = False  # an empty object keeps its name from other gateways
         self.is_durable = False  # the journal knows it synchronized
         self.is_recorded = False  # the journal knows it
         self.flushed_at = 0.0  # seconds, monotonic
@@ -221,7 +222,7 @@ class SpooledFile:
 
         Not so what lies in hidden objects: it may have been changed after it was sent, and left.
         """
-        self.is_new, self.if_absent = False, False
+        self.is_new = self.if_absent = self.is_taken = False
         self.backing = BackingMap(
             one if one.info.key in self.hidden else Backing(one.start, one.stop, info, one.start)
             for one in self.backing
@@ -254,6 +255,7 @@ class SpooledFile:
             is_closed=self.is_waiting,
             is_new=self.is_new,
             if_absent=self.if_absent,
+            is_taken=self.is_taken,
             reason=self.reason,
         )
 
@@ -270,6 +272,7 @@ class SpooledFile:
         self.hidden = {held.key for held in record.held if held.key.startswith(HIDDEN)}
         self.epoch, self.is_new = record.epoch, record.is_new
         self.if_absent = record.if_absent  # and no reason: it is being tried again
+        self.is_taken = record.is_taken
         for start, stop in record.local:
             self.local.add(start, min(stop, record.size))
         self._account(self.local.total)

@@ -10,16 +10,27 @@ from collections.abc import Iterable
 from fnmatch import translate
 
 # Where each comes from: the tools' system calls, traced, and for kopia its source.
-KNOWN = (
+RANDOM = (  # no two programs choose the same, so none is a lock
     "*-tmp-[0-9]*",  # restic
-    "*.tmp",  # borg, borgstore, and many others
     "*.tmp.[0-9a-f]*",  # kopia
+    ".?*." + 6 * "[A-Za-z0-9]",  # rsync: mkstemp(".NAME.XXXXXX")
+)
+KNOWN = (
+    *RANDOM,
+    "*.tmp",  # borg, borgstore, and many others
     "*.partial",  # rclone
     "*.part",  # curl, aria2, browsers
     "*.lock",  # git, bup
-    ".?*." + 6 * "[A-Za-z0-9]",  # rsync: mkstemp(".NAME.XXXXXX")
     ".~tmp~/*",  # rsync --delay-updates
 )
+
+
+_random = re.compile("|".join(translate(pattern) for pattern in RANDOM))
+
+
+def is_random(key: str) -> bool:
+    """True for a temporary name that a tool has made up."""
+    return _random.match(key.rpartition("/")[2]) is not None
 
 
 class StagedNames:

@@ -4,6 +4,8 @@ That there is no such object is believed only of a bucket that is there: many st
 for one that is not.
 """
 
+import logging
+
 import trio
 
 from backgate.gateway.attributes import Attributes, attributes_from_metadata
@@ -15,6 +17,9 @@ from backgate.gateway.metadata.settling import Settling
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
 
+log = logging.getLogger(__name__)
+
+FEW = 2  # keys: a marker, and what may lie behind it
 BELIEVED = 5.0  # seconds that a bucket is taken to be there after it has answered
 
 
@@ -87,6 +92,17 @@ class Asking:
                 raise
             return known
 
+    async def is_empty(self, prefix: str) -> bool:
+        """True when the store lists nothing below `prefix` but its marker."""
+        token: str | None = None
+        while True:
+            page = await self._store.page(prefix, limit=FEW, token=token)
+            if any(info.key != prefix for info in page.objects):
+                return False
+            if page.token is None or page.token == token:
+                return True
+            token = page.token
+
     def packed(self, info: ObjectInfo, attributes: Attributes | None) -> bytes | None:
         """Return `attributes`, or else those in the metadata of `info`, for the index."""
         if attributes is None and info.metadata is None:
@@ -129,12 +145,21 @@ class Asking:
         asked = await self._index.read(coverage.sequence)
         settled = self._settling.settled(asked)
         info = await self._first_below(prefix)
-        if info is not None:
-            await self._index.note(own.found, info, None, settled)
+        if info is not None and settled < asked:
+            await self._expect_object(info.key)
+        elif info is not None:
+            await self._index.note(own.found, info, None, asked)
         _, directory = await self._index.read(names.named, spans.encoded(path))
         if directory is None:
             raise NotFound(f"{self._store.name}: nothing at {path!r}", key=path)
         return directory
+
+    async def _expect_object(self, key: str) -> None:
+        """Note `key` if it is there: a listing may still show what was just deleted."""
+        try:
+            await self._head(key, is_last=False)
+        except NotFound:
+            log.debug("%r is listed, and is not there", key)
 
     async def _first_below(self, prefix: str) -> ObjectInfo | None:
         token: str | None = None

@@ -40,6 +40,7 @@ from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
 
 PAGE = 1000  # names in one answer; some milliseconds of trio's thread
+AT_ONCE = 0.02  # seconds; an answer of that age was asked for just now
 HASTY = 2.0  # seconds that who only counts or tells waits for an index that is away
 
 T = TypeVar("T")
@@ -150,6 +151,10 @@ class Metadata:
             return found
         return await self._asking.look_up(key, found)
 
+    async def current(self, key: str) -> Known:
+        """Return the object `key` as the store has it now, whatever is known of it."""
+        return await self._asking.look_up(key, None)
+
     async def settled(self, key: str) -> Known:
         """Return the object `key` with the attributes that are kept with it."""
         found = await self.look_up(key)
@@ -186,7 +191,13 @@ class Metadata:
         Whole, or it waits, or `StoreError`. A directory that does not exist has no children.
         """
         start = None if cursor is None else spans.encoded(cursor)
-        found, stop = await self._level(prefix, lambda db: children(db, prefix, start, limit))
+        found, stop = await self._answer(
+            prefix,
+            lambda db: children(db, prefix, start, limit),
+            coverage.level_confirmed,
+            is_level=True,
+            goes_on=cursor is not None,
+        )
         return found, None if stop is None else spans.decoded(stop)
 
     async def names(
@@ -202,6 +213,10 @@ class Metadata:
         # The marker may be one of two.
         found, _ = await self._level(prefix, lambda db: children(db, prefix, None, 2))
         return not found
+
+    async def is_empty_in_store(self, prefix: str) -> bool:
+        """True when the store says now that nothing is below `prefix` but its marker."""
+        return await self._asking.is_empty(prefix)
 
     async def below(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """Return the next objects whose keys begin with `prefix`; none: there are no more."""
@@ -318,20 +333,29 @@ class Metadata:
         return await self._answer(prefix, question, below_confirmed, is_level=False)
 
     async def _answer(
-        self, prefix: str, question: Question[T], confirm: Confirm, *, is_level: bool
+        self,
+        prefix: str,
+        question: Question[T],
+        confirm: Confirm,
+        *,
+        is_level: bool,
+        goes_on: bool = False,
     ) -> T:
-        raw = spans.encoded(prefix)
+        raw, is_strict = spans.encoded(prefix), self._freshness.is_strict and not goes_on
 
         def ask(db: Database) -> tuple[int | None, T]:
             with snapshot(db):
                 return confirm(db, raw), question(db)
 
         async def is_known() -> bool:
-            return await self._index.read(confirm, raw) is not None
+            found = await self._index.read(confirm, raw)
+            return found is not None and not (is_strict and self._freshness.age(found) > AT_ONCE)
 
         await trio.lowlevel.checkpoint_if_cancelled()
         confirmed, answer = await self._index.read(ask)
-        if confirmed is not None and not self._freshness.is_fresh(confirmed):
+        if is_strict and not await is_known():
+            confirmed = None
+        elif confirmed is not None and not self._freshness.is_fresh(confirmed):
             self._listings.refresh(prefix, is_level=is_level)
         while confirmed is None:
             before = self._index.openings, await self._index.read(coverage.epoch)
@@ -339,6 +363,7 @@ class Metadata:
                 prefix,
                 is_level=is_level,
                 is_known=is_known,
+                is_refresh=is_strict,
                 patience=self._patience,
             )
             confirmed, answer = await self._index.read(ask)
@@ -350,6 +375,8 @@ class Metadata:
         """True when it is sure what `path` is, in the directory `parent`; it may be old."""
         confirmed = await self._index.read(coverage.name_confirmed, spans.encoded(parent), path)
         if confirmed is None:
+            return False
+        if self._freshness.is_strict:
             return False
         if not self._freshness.is_fresh(confirmed):
             self._listings.refresh(parent, is_level=True)

@@ -27,6 +27,11 @@ class Freshness:
     def is_exclusive(self) -> bool:
         return self.writers == "exclusive"
 
+    @property
+    def is_strict(self) -> bool:
+        """True when nothing old may be answered: each question waits for the store's own word."""
+        return not self.is_exclusive and self.max_age <= 0
+
     def age(self, confirmed_ns: int) -> float:
         """Return the seconds since `confirmed_ns`."""
         return (self.now_ns() - confirmed_ns) / SECOND_NS

@@ -50,13 +50,16 @@ class Listings:
         *,
         is_level: bool,
         is_known: Callable[[], Awaitable[bool]],
+        is_refresh: bool,
         patience: float,
     ) -> None:
         """List `prefix`, and return when that has ended or what is wanted is known.
 
+        With `is_refresh` what is known already is listed again.
+
         Raises `StoreError` when it cannot be listed, or not within `patience` seconds.
         """
-        listing = self._start(prefix, is_level, is_refresh=False)
+        listing = self._start(prefix, is_level, is_refresh=is_refresh)
         listing.waiters += 1
         try:
             with trio.move_on_after(patience) as scope:

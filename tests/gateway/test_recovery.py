@@ -286,17 +286,3 @@ async def test_a_spool_is_private(tmp_path: Path) -> None:
         await make_directory(repository.tree, "d")
         for path in (tmp_path / "spool").rglob("*"):
             assert os.stat(path).st_mode & 0o077 == 0
-
-
-@pytest.mark.parametrize("is_enforced", [True, False])
-@pytest.mark.parametrize("writers", ["shared", "exclusive"])
-async def test_who_writes_with_others_is_told_where_the_store_cannot_decide(
-    writers: str, is_enforced: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    config = msgspec.structs.replace(CONFIG, writers=writers)
-
-    async with opened(tmp_path, memory(conditional_put=is_enforced), config):
-        pass
-
-    is_told = "overwrite each other's new files: the store ignores conditions" in caplog.text
-    assert is_told == (writers == "shared" and not is_enforced)

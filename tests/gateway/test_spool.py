@@ -28,7 +28,7 @@ from support.writing import (
 )
 
 from backgate.fs.tree import Changes
-from backgate.gateway.errors import AlreadyThere, FileError, Refused, Unreachable, UsageError
+from backgate.gateway.errors import FileError, Refused, Unreachable, UsageError
 from backgate.gateway.pending import read_pending
 from backgate.gateway.provider import NO_METADATA
 from backgate.gateway.providers.memory import Fault
@@ -520,24 +520,6 @@ async def test_a_file_longer_than_the_store_takes_is_refused(tmp_path: Path) -> 
 
         assert caught.value.errno == errno.EFBIG
         await file.release()
-
-
-async def test_where_others_write_too_the_store_says_who_was_first(tmp_path: Path) -> None:
-    shared = msgspec.structs.replace(CONFIG, writers="shared")
-    provider = memory()
-    async with (
-        opened(tmp_path / "one", provider, shared) as one,
-        opened(tmp_path / "two", provider, shared) as two,
-    ):
-        files = [await create(here, "lock", exclusive=True) for here in (one, two)]
-        await files[0].write_at(0, b"one")
-        await files[1].write_at(0, b"two")
-        await files[0].flush()
-
-        with pytest.raises(AlreadyThere):
-            await files[1].flush()
-
-        assert one.content("lock") == b"one"
 
 
 async def test_a_directory_rename_is_finished_after_a_crash(tmp_path: Path) -> None:

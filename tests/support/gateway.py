@@ -89,14 +89,8 @@ class Gateway:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
             notices.bind(str(address))
             notices.settimeout(NOTICE_WITHIN)
-            with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [str(COMMAND), "mount", target, str(self.mountpoint), "--foreground", *options],
-                    env=self.environment | {"NOTIFY_SOCKET": str(address)},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
+            self.begin_mount(*options, target=target, NOTIFY_SOCKET=str(address))
+            assert self._process is not None
             until = time.monotonic() + READY_WITHIN
             notice = b""
             while b"READY=1" not in notice:
@@ -105,6 +99,17 @@ class Gateway:
                     raise AssertionError(f"not ready: {self.log.read_text()}")
                 with suppress(TimeoutError):
                     notice = notices.recv(4096)
+
+    def begin_mount(self, *options: str, target: str = "store", **more: str) -> None:
+        """Start the process of a mount, and return at once."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(COMMAND), "mount", target, str(self.mountpoint), "--foreground", *options],
+                env=self.environment | more,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def umount(self) -> None:
         """Unmount as users do, and expect the process to end well."""

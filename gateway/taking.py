@@ -1,0 +1,123 @@
+"""Take a new name for one gateway alone, among all that write to one store.
+
+Where only this gateway writes, its index knows what is there and nobody is asked. Where others
+write too, the store decides: an empty object is put under the name, on the condition that there is
+none, before the tool hears that the name is its own. Where a store ignores conditions a lock would
+lock nobody out, so what tools take for one is refused, unless the administrator has said that no
+tool of another gateway asks for it (`locks = "gateway"`).
+"""
+
+import errno
+import logging
+import re
+
+import trio
+
+from backgate.gateway.attributes import Attributes, metadata_from_attributes
+from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.errors import (
+    AlreadyThere,
+    FileError,
+    NotFound,
+    StoreError,
+    Unsupported,
+)
+from backgate.gateway.keys import parent_of
+from backgate.gateway.metadata.cache import Metadata
+from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.staged import is_random
+from backgate.gateway.store import ObjectStore
+
+MARK = "backgate-taken"  # metadata name; says who took the name, and for what
+RETRY_AFTER = 30.0  # seconds until what could not be given back is tried again
+_LOCK = re.compile("lock", re.IGNORECASE)  # in the name of a directory that is made as a lock
+
+log = logging.getLogger(__name__)
+
+
+class Taking:
+    """Decides who has a new name; `gateway` names this spool among all of the store."""
+
+    def __init__(
+        self, config: RepositoryConfig, store: ObjectStore, metadata: Metadata, gateway: str
+    ) -> None:
+        self._store, self._metadata, self._gateway = store, metadata, gateway
+        is_shared = config.writers == "shared" or config.metadata is not None
+        is_asked = is_shared and config.locks == "store"
+        self.asks_store = is_asked and store.abilities.conditional_put
+        self._refuses = is_asked and not store.abilities.conditional_put
+
+    def warn(self) -> None:
+        """Tell the administrator now what will be refused."""
+        if self._refuses:
+            log.warning("%s: %s", self._store.name, self._reason("locks are refused"))
+
+    def concerns(self, key: str) -> bool:
+        """True when another gateway may want the new file `key`; not so for a random name."""
+        return (self.asks_store or self._refuses) and not is_random(key)
+
+    def expect_decided(self, what: str, key: str) -> None:
+        """Raise `Unsupported` when nobody can decide who does `what` with `key` first."""
+        if self._refuses:
+            raise Unsupported(f"{key!r}: {self._reason(f'{what} is refused')}", key=key)
+
+    def expect_no_lock(self, prefix: str) -> None:
+        """Raise `Unsupported` for a directory that is made as a lock, where it would be none."""
+        if _LOCK.search(prefix.removeprefix(parent_of(prefix[:-1]))):
+            self.expect_decided("mkdir of a lock", prefix)
+
+    async def take(self, key: str, attributes: Attributes | None, purpose: object) -> ObjectInfo:
+        """Put an empty object under `key`, which nobody has, for `purpose`.
+
+        Raises `FileError` (EEXIST) when somebody has it; the index then knows what it is.
+        """
+        self.expect_decided("creating it exclusively", key)
+        metadata = {} if attributes is None else metadata_from_attributes(attributes)
+        metadata[MARK] = self._mark(purpose)
+        try:
+            info = await self._store.put(key, b"", metadata, if_absent=True)
+        except AlreadyThere:
+            await self.learn(key)
+            raise FileError(errno.EEXIST, key) from None
+        await self._metadata.stored(info, attributes)
+        return info
+
+    async def learn(self, key: str) -> None:
+        """Have the index know what another gateway has under `key`."""
+        try:
+            await self._metadata.current(key)
+        except NotFound:
+            log.debug("%r is gone again", key)
+
+    async def give_back(self, key: str, purpose: object) -> None:
+        """Delete what was taken for `purpose`, unless it is something else by now."""
+        try:
+            info = await self._store.head(key)
+        except NotFound:
+            return
+        if info.size or (info.metadata or {}).get(MARK) != self._mark(purpose):
+            return
+        for error in (await self._store.delete([key])).values():
+            raise error
+        await self._metadata.removed([key])
+
+    async def surely_give_back(self, key: str, purpose: object) -> None:
+        """Return once `give_back` has been done, however long the store is away."""
+        while True:
+            try:
+                await self.give_back(key, purpose)
+            except StoreError as error:
+                log.info("%r stays taken for now: %s", key, error)
+                await trio.sleep(RETRY_AFTER)
+            else:
+                return
+
+    def _mark(self, purpose: object) -> str:
+        return f"{self._gateway}/{purpose}"
+
+    def _reason(self, what: str) -> str:
+        why = self._store.abilities.why_unconditional
+        return (
+            f"{what}: other gateways write here too and {why}, so it would lock nobody out; "
+            'write locks = "gateway" if no tool on another gateway needs to know'
+        )

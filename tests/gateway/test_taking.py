@@ -1,0 +1,305 @@
+"""Tests of `gateway/taking.py`: among the gateways of one store, one has a new name."""
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from support.writing import (
+    CONFIG,
+    Open,
+    create,
+    entry_at,
+    make_directory,
+    memory,
+    names,
+    opened,
+    place,
+    read,
+    rename,
+    write,
+)
+
+from backgate.gateway import pending, recovery
+from backgate.gateway.errors import AlreadyThere, FileError, Unreachable, Unsupported
+from backgate.gateway.providers.memory import Fault, Memory
+
+SHARED = msgspec.structs.replace(CONFIG, writers="shared")
+HERE = msgspec.structs.replace(SHARED, locks="gateway")
+
+
+@asynccontextmanager
+async def two(folder: Path, provider: Memory) -> AsyncIterator[tuple[Open, Open]]:
+    async with (
+        opened(folder / "one", provider, SHARED) as one,
+        opened(folder / "other", provider, SHARED) as other,
+    ):
+        yield one, other
+
+
+async def lock_with_a_file(repository: Open, path: str) -> None:
+    file = await create(repository, path, exclusive=True)
+    await file.write_at(0, b"me")
+    await file.flush()
+    await file.release()
+
+
+async def lock_as_borg(repository: Open, path: str, name: str) -> None:
+    """A directory with a file of one's own in it, renamed to the name of the lock."""
+    await make_directory(repository.tree, f"{path}.{name}")
+    await write(repository.tree, f"{path}.{name}/{name}", b"")
+    await rename(repository.tree, f"{path}.{name}", path)
+
+
+async def refused(work: object) -> int:
+    with pytest.raises(FileError) as caught:
+        await work  # type: ignore[misc]
+    return caught.value.errno
+
+
+async def test_a_file_is_made_exclusively_by_one_gateway_only(tmp_path: Path) -> None:
+    async with two(tmp_path, memory()) as (one, other):
+        assert await names(other.tree) == []
+
+        file = await create(one, "lock", exclusive=True)
+
+        assert await refused(create(other, "lock", exclusive=True)) == errno.EEXIST
+        assert await read(other.tree, "lock") == b""  # as the store has it until the close
+        await file.write_at(0, b"one")
+        await file.flush()
+        await file.release()
+        assert one.content("lock") == b"one"
+
+
+async def test_of_many_who_lock_at_once_one_succeeds(tmp_path: Path) -> None:
+    won: list[Open] = []
+
+    async def lock(repository: Open) -> None:
+        try:
+            await lock_with_a_file(repository, "lock")
+        except FileError as error:
+            assert error.errno == errno.EEXIST
+        else:
+            won.append(repository)
+
+    async with two(tmp_path, memory()) as both, trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(lock, both[number % 2])
+
+    assert len(won) == 1
+
+
+async def test_a_lock_that_is_released_is_free_at_once_for_all(tmp_path: Path) -> None:
+    async with two(tmp_path, memory()) as (one, other):
+        await lock_with_a_file(one, "lock")
+        await make_directory(one.tree, "lock.d")
+        assert await names(other.tree) == ["lock", "lock.d"]
+
+        await one.tree.unlink(*await place(one.tree, "lock"))
+        await one.tree.remove_directory(*await place(one.tree, "lock.d"))
+
+        await lock_with_a_file(other, "lock")
+        await make_directory(other.tree, "lock.d")
+        assert await refused(lock_with_a_file(one, "lock")) == errno.EEXIST
+        assert await refused(make_directory(one.tree, "lock.d")) == errno.EEXIST
+
+
+async def test_names_that_tools_make_up_are_asked_for_by_nobody(tmp_path: Path) -> None:
+    provider = memory(conditional_put=False)
+    async with opened(tmp_path, provider, SHARED) as repository:
+        for name in ("pack-tmp-123", ".file.aB3xY9"):
+            await lock_with_a_file(repository, name)
+            await rename(repository.tree, name, "published")
+
+        assert [verb for verb, _ in provider.requests].count("put") == 2
+
+
+async def test_what_was_taken_and_never_closed_is_given_back_after_a_crash(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await create(repository, "empty", exclusive=True)
+        file = await create(repository, "half", exclusive=True)
+        await file.write_at(0, b"half")
+        assert repository.stored_keys() == ["empty", "half"]
+
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await repository.spool.drained()
+
+        assert repository.stored_keys() == []
+        assert [one.key for one in repository.spool.pending()] == ["half"]
+        await repository.spool.retry("half")
+        assert repository.content("half") == b"half"
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await repository.spool.drained()
+        assert repository.stored_keys() == ["half"]
+
+
+async def test_what_another_gateway_has_made_of_it_is_not_given_back(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await create(repository, "lock", exclusive=True)
+        await create(repository, "later", exclusive=True)
+    provider.put("lock", b"")  # somebody broke the lock, and has it now
+    provider.put("later", b"of another")
+
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await repository.spool.drained()
+
+        assert repository.stored_keys() == ["later", "lock"]
+
+
+async def test_an_empty_lock_whose_close_returned_survives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        file = await create(repository, "lock", exclusive=True)
+        await file.flush()
+        await file.release()
+    for module in (recovery, pending):
+        monkeypatch.setattr(module, "boot_id", lambda: "another")
+
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await repository.spool.drained()
+
+        assert repository.stored_keys() == ["lock"]
+
+
+async def test_a_lost_answer_takes_no_name_for_good(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        gone = Fault(verb="put", key="lock", error=lambda: Unreachable("lost"), times=2)
+        provider.faults = [gone]
+        with pytest.raises(Unreachable):
+            await create(repository, "lock", exclusive=True)
+        provider.faults = []
+
+        await lock_with_a_file(repository, "lock")
+
+
+async def test_a_directory_is_renamed_onto_no_directory_of_another_gateway(tmp_path: Path) -> None:
+    async with two(tmp_path, memory()) as (one, other):
+        assert await names(other.tree) == []
+        await lock_as_borg(one, "lock", "one")
+
+        assert await refused(lock_as_borg(other, "lock", "other")) == errno.ENOTEMPTY
+
+        assert one.stored_keys() == ["lock.other/other", "lock/one"]
+        await one.tree.unlink(*await place(one.tree, "lock/one"))
+        await one.tree.remove_directory(*await place(one.tree, "lock"))
+        await rename(other.tree, "lock.other", "lock")
+        assert one.stored_keys() == ["lock/other"]
+
+
+async def test_a_directory_without_a_marker_is_no_free_name(tmp_path: Path) -> None:
+    provider = memory()
+    provider.put("lock/one", b"")
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await make_directory(repository.tree, "mine")
+        provider.put("later/one", b"")
+
+        assert await refused(rename(repository.tree, "mine", "later")) == errno.ENOTEMPTY
+        assert await refused(make_directory(repository.tree, "lock")) == errno.EEXIST
+
+
+async def test_a_rename_that_must_not_replace_asks_the_store(tmp_path: Path) -> None:
+    async with two(tmp_path, memory()) as (one, other):
+        await write(other.tree, "stored", b"stored")
+        assert await names(other.tree) == ["stored"]
+        await write(one.tree, "target", b"one")
+        await write(other.tree, "open.tmp", b"staged")
+
+        for source in ("stored", "open.tmp"):
+            with pytest.raises((FileError, AlreadyThere)):
+                await rename(other.tree, source, "target", no_replace=True)
+            await rename(other.tree, source, f"free-{source}", no_replace=True)
+
+        assert one.content("target") == b"one"
+        assert one.content("free-stored") == b"stored"
+
+
+class Killer(trio.abc.Instrument):
+    """Ends everything after so many steps of any task, as a crash does."""
+
+    def __init__(self, steps: int) -> None:
+        self.scope, self._left = trio.CancelScope(), steps
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.scope.cancel()
+
+
+@pytest.mark.slow
+async def test_a_crash_in_locking_merges_no_two_locks(tmp_path: Path) -> None:
+    steps, is_locked = 1, False
+    while not is_locked:
+        provider, folder = memory(), tmp_path / str(steps)
+        killer = Killer(steps)
+        async with opened(folder / "other", provider, SHARED) as other:
+            with killer.scope:
+                async with opened(folder / "one", provider, SHARED) as one:
+                    trio.lowlevel.add_instrument(killer)
+                    try:
+                        await lock_as_borg(one, "lock", "one")
+                        is_locked = True
+                    finally:
+                        trio.lowlevel.remove_instrument(killer)
+            has_other = True
+            try:
+                await lock_as_borg(other, "lock", "other")
+            except FileError as error:
+                assert error.errno == errno.ENOTEMPTY
+                has_other = False
+
+            async with opened(folder / "one", provider, SHARED) as one:
+                await one.spool.drained()
+                held = [key for key in one.stored_keys() if key.startswith("lock/")]
+
+            assert held in ([["lock/other"]] if has_other else [["lock/one"], []]), steps
+            assert not has_other or not is_locked
+            if not held:  # taken for a rename that was never told: given back
+                await rename(other.tree, "lock.other", "lock")
+        steps += 1 + steps // 8
+
+
+async def test_where_the_store_ignores_conditions_locks_are_refused_and_say_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path, memory(conditional_put=False), SHARED) as repository:
+        assert "locks are refused: other gateways write here too" in caplog.text
+        caplog.clear()
+        await make_directory(repository.tree, "data")
+        await write(repository.tree, "data/file", b"content")
+
+        for work in (
+            create(repository, "lock", exclusive=True),
+            make_directory(repository.tree, "index.lock"),
+            rename(repository.tree, "data", "lock.exclusive"),
+        ):
+            with pytest.raises(Unsupported, match="it would lock nobody out; write locks ="):
+                await work
+
+        assert repository.stored_keys() == ["data/file"]
+        assert (await entry_at(repository.tree, "data")).is_directory
+
+
+async def test_an_administrator_may_say_that_nobody_else_asks(tmp_path: Path) -> None:
+    provider = memory(conditional_put=False)
+    async with opened(tmp_path, provider, HERE) as repository:
+        await lock_with_a_file(repository, "lock")
+        await lock_as_borg(repository, "lock.exclusive", "one")
+
+        assert await refused(create(repository, "lock", exclusive=True)) == errno.EEXIST
+        assert await refused(lock_as_borg(repository, "lock.exclusive", "two")) == errno.ENOTEMPTY
+
+
+async def test_where_only_one_gateway_writes_nothing_is_asked(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, CONFIG) as repository:
+        await lock_with_a_file(repository, "file")
+
+        assert [verb for verb, _ in provider.requests].count("put") == 1
