@@ -23,7 +23,7 @@ from backgate.gateway.records import HIDDEN
 
 pytestmark = [pytest.mark.soak, pytest.mark.live, pytest.mark.mounted, pytest.mark.timeout(7200)]
 
-ROUNDS = int(os.environ.get("R", 40))
+ROUNDS = 40  # of each of the five writers
 IN_RECOVERY = 0.4  # of the rounds, another crash while the first is being taken up
 
 
