@@ -7,6 +7,7 @@ from typing import cast
 
 import pyfuse3
 
+from backgate.fs import acl
 from backgate.fs.attributes import attributes, lifetime
 from backgate.fs.inodes import Directory, Inode
 from backgate.fs.operations import Reading
@@ -15,6 +16,8 @@ from backgate.fs.tree import Changes, Entry, Tree, WritableFile, WritableTree, i
 from backgate.gateway.errors import FileError
 
 PERMISSIONS = 0o7777
+NAMESPACES = (b"user.", b"trusted.", b"security.")  # of extended attributes, xattr(7)
+ACLS = (acl.ACCESS, acl.DEFAULT)
 SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -162,6 +165,10 @@ class Operations(Reading):
     async def _set_xattr(self, number: int, name: bytes, value: bytes | None) -> None:
         if not self._has_xattrs:
             raise pyfuse3.FUSEError(errno.ENOSYS)
+        if name not in ACLS and not name.startswith(NAMESPACES):
+            raise FileError(errno.EOPNOTSUPP, name, "no attribute is named so")
+        if name in NAMESPACES:
+            raise FileError(errno.EINVAL, name)
         known = self._inodes[number]
         tree, entry = await self._shown(known)
         if not self._changeable(tree, known).is_mirror:
@@ -247,7 +254,11 @@ def _changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, entry
 
 
 def _without_set_id(entry: Entry) -> int | None:
-    """Return the permissions without set-id bits, which chown(2) takes away; None without any."""
-    if not entry.is_file or not entry.mode & SET_ID:
+    """Return the permissions without set-id bits, which chown(2) takes away; None without any.
+
+    A set-group bit of what the group cannot execute means something else, and stays.
+    """
+    lost = SET_ID if entry.mode & stat.S_IXGRP else stat.S_ISUID
+    if not entry.is_file or not entry.mode & lost:
         return None
-    return entry.mode & PERMISSIONS & ~SET_ID
+    return entry.mode & PERMISSIONS & ~lost

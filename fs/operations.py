@@ -56,7 +56,7 @@ class Reading(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         directory = self._inodes.directory(parent_inode)
         tree, entry = await self._inodes.inside(directory)
-        if len(name) > KERNEL_NAME_MAX:
+        if len(name) > (NAME_MAX if is_writable(tree) else KERNEL_NAME_MAX):
             raise FileError(errno.ENAMETOOLONG, name)
         try:
             found = await tree.child(entry, name)

@@ -197,7 +197,7 @@ class Entries:
         touched_ns = self._touched.get(found.prefix)
         if touched_ns is not None:
             attributes = replace(attributes, mtime_ns=touched_ns, ctime_ns=touched_ns)
-        return self._made(name, found.prefix, attributes, 0, nlink=2)
+        return self._made(name, found.prefix, attributes, 0)
 
     def linked(self, info: ObjectInfo, target: bytes) -> None:
         """Remember the target of a symlink that was just stored."""
@@ -264,7 +264,6 @@ class Entries:
         attributes: Attributes,
         size: int,
         *,
-        nlink: int = 1,
         is_settled: bool = True,
         target: bytes | None = None,
     ) -> Entry:
@@ -277,7 +276,7 @@ class Entries:
             mtime_ns=attributes.mtime_ns,
             atime_ns=attributes.atime_ns,
             ctime_ns=attributes.ctime_ns,
-            nlink=nlink,
+            nlink=1,  # of a directory too: subdirectories are not counted, and find(1) knows that
             rdev=attributes.rdev,
             target=target,
             has_xattrs=self._is_mirror and bool(attributes.xattrs),

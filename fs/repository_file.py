@@ -1,5 +1,7 @@
 """A file of the repository that is open for writing, as the tree's contract has it."""
 
+import dataclasses
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,8 +50,10 @@ class RepositoryFile:
         await self._spool.write(self._file, offset, data)
 
     async def change(self, changes: Changes) -> Entry:
-        if changes.size is not None:
+        if changes.size is not None and changes.size != self._file.size:
             await self._spool.truncate(self._file, changes.size)
+        elif changes.size is not None and changes.mtime_ns is None:
+            changes = dataclasses.replace(changes, mtime_ns=time.time_ns())
         if changes.sets_attributes:
             await self._attributes.of_spooled(self._file, partial(changed, changes=changes))
         return self.entry

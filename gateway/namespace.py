@@ -145,6 +145,8 @@ class Namespace:
         if target.known is not None:
             await self._preserve(target)
         spooled = name.spooled
+        if spooled is not None:
+            spooled.renamed()
         is_durable = target.spooled is not None and target.spooled.is_durable
         if spooled is not None and spooled.is_dirty:
             spooled.if_absent = no_replace and self._taking.asks_store

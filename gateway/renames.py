@@ -8,6 +8,7 @@ again.
 
 import errno
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,7 +128,9 @@ class Renames:
         for one in objects:
             copy = copies.get(one.info.key)
             if copy is not None:
-                await self._metadata.stored(copy, one.attributes)
+                is_top = one.target == move.target
+                attributes = _renamed(one.attributes) if is_top else one.attributes
+                await self._metadata.stored(copy, attributes)
                 on_moved(one.info.key, copy)
         await self._journal.synchronize()  # from here on the originals may be gone
         await self._delete([one.info.key for one in objects])
@@ -214,6 +217,8 @@ class Renames:
         for prefix in sorted(prefixes):
             attributes = await self._attributes_of(prefix)
             target = move.target + prefix.removeprefix(move.source)
+            if prefix == move.source:
+                attributes = _renamed(attributes)
             await self._metadata.directory_made(target, attributes)
 
     async def _attributes_of(self, prefix: str) -> Attributes | None:
@@ -234,3 +239,8 @@ class Renames:
 
 def _purpose(move: Move) -> str:
     return f"rename-{move.number}"
+
+
+def _renamed(attributes: Attributes | None) -> Attributes | None:
+    """Return `attributes` with the time of a rename, which the cache alone keeps."""
+    return None if attributes is None else replace(attributes, ctime_ns=time.time_ns())

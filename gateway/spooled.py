@@ -137,6 +137,10 @@ class SpooledFile:
         self.attributes = attributes
         self.attributes_version += 1
 
+    def renamed(self) -> None:
+        """Note that its name changed; nothing has to be stored for that."""
+        self.attributes = replace(self.attributes, ctime_ns=time.time_ns())
+
     async def read_at(self, offset: int, length: int) -> Data:
         """Return `length` bytes at `offset` as they are now, fewer only where the file ends.
 

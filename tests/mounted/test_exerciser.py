@@ -1,8 +1,6 @@
 """A file that is exercised at random on a real mount equals a byte array."""
 
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,24 +9,15 @@ import pytest
 from support.exerciser import Different, Exerciser, Operation, exercise, parsed
 from support.gateway import gateway
 from support.mounting import mounted
-from support.writing import CONFIG, memory, opened
+from support.repositories import small_parts
+from support.writing import CONFIG
 
-from backgate.fs.tree import Tree
 from backgate.gateway.config import RepositoryConfig
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
 PRESSED = msgspec.structs.replace(CONFIG, spool=100_000)  # bytes; less than most files have
 LAZY = msgspec.structs.replace(CONFIG, durability="journal")
-
-
-@asynccontextmanager
-async def small_parts(
-    home: Path, config: RepositoryConfig, _happened: Callable[[str, bytes], None]
-) -> AsyncIterator[Tree]:
-    """A repository in memory in which each file has many parts."""
-    async with opened(home / "gateway", memory(), config) as repository:
-        yield repository.tree
 
 
 @pytest.mark.parametrize("config", [CONFIG, PRESSED, LAZY], ids=["roomy", "pressed", "lazy"])
