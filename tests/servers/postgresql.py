@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,8 +29,8 @@ ENDS_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 class PostgreSQL:
     """A server on loopback that can be stopped and started again."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, home: Path, settings: Mapping[str, str]) -> None:
+        self._home, self._settings = home, {**SETTINGS, **settings}
         (self.port,) = free_ports(1)
         self.password_file = home / "password"
         self._as_user = _as_ordinary_user(home)
@@ -48,7 +48,7 @@ class PostgreSQL:
         return Server(url, parameter, PASSWORD)
 
     def start(self) -> None:
-        options = [f"-c{key}={value}" for key, value in SETTINGS.items()]
+        options = [f"-c{key}={value}" for key, value in self._settings.items()]
         options += [f"-k{self._home}", "-hlocalhost", f"-p{self.port}", f"-D{self._data}"]
         command = [*self._as_user, *ENDS_WITH_US, str(_program("postgres")), *options]
         self._running = Running(command, self._home / "log")
@@ -90,10 +90,10 @@ class PostgreSQL:
 
 
 @contextmanager
-def postgresql() -> Iterator[PostgreSQL]:
-    """Run a server while the context is open."""
+def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[PostgreSQL]:
+    """Run a server, with `settings` beside those of tests, while the context is open."""
     with tempfile.TemporaryDirectory(prefix="backgate-postgresql-") as directory:
-        server = PostgreSQL(Path(directory))
+        server = PostgreSQL(Path(directory), settings or {})
         try:
             yield server
         finally:
