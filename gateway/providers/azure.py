@@ -1,13 +1,14 @@
 """Azure Blob Storage: a container as a bucket, its block lists as multipart uploads.
 
 Blocks that are staged for a key are one heap, whoever staged them: when one upload to a key is
-committed, others to the same key are gone, and their commits say so.
+committed, others to the same key are gone, and their commits say so. Blocks of an upload that was
+given up are dropped by Azure after a week.
 """
 
 import base64
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -16,36 +17,33 @@ from backgate.gateway.credentials import AnyCredentials, AzureCredentials
 from backgate.gateway.endpoints import endpoint_of
 from backgate.gateway.errors import ConfigError, Replaced, Unsupported
 from backgate.gateway.provider import (
-    NO_METADATA,
     Abilities,
     Body,
     ObjectInfo,
-    Page,
-    PendingUpload,
     Provider,
 )
 from backgate.gateway.providers import ranges
 from backgate.gateway.providers.azure_blobs import AzureBlobs
 from backgate.gateway.providers.azure_client import AzureClient
 from backgate.gateway.providers.azure_keys import Signature
-from backgate.gateway.providers.pending_uploads import PendingUploads, reserving, without_ours
+from backgate.gateway.providers.pending_uploads import reserving
 from backgate.gateway.providers.s3_client import authorities
-from backgate.gateway.providers.s3_metadata import to_headers
 from backgate.gateway.providers.web import Web, http_date_ns
+from backgate.gateway.providers.with_uploads import ProviderWithUploads, prefix_in
 from backgate.gateway.units import SECOND_NS
+
+Signed = Callable[[AnyCredentials | None], Signature]
 
 _DIGITS = 16  # hexadecimal digits of a body's MD5 in the name of its block: which version it is
 
 
-class Azure(Provider):
+class Azure(ProviderWithUploads):
     """A container."""
 
-    def __init__(self, container: str, client: AzureClient, abilities: Abilities) -> None:
-        self.name = f"az://{container}"
-        self.abilities = abilities
-        self._client = client
+    def __init__(self, client: AzureClient, abilities: Abilities, signed: Signed) -> None:
+        self._client, self._signed = client, signed
         self._blobs = AzureBlobs(client)
-        self._uploads = PendingUploads(self._blobs)
+        super().__init__(self._blobs, abilities)
 
     def check(self) -> None:
         self._blobs.check()
@@ -55,9 +53,6 @@ class Azure(Provider):
         if account.headers.get("x-ms-is-hns-enabled", "") == "true":
             why = "the account has a hierarchical namespace, in which directories are blobs"
             raise Unsupported(f"{self.name}: check: {why}: use an account without one")
-
-    def head(self, key: str) -> ObjectInfo:
-        return self._blobs.head(key)
 
     def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
         if stop <= start:
@@ -71,17 +66,6 @@ class Azure(Provider):
             return ranges.nothing_of(self, key, start, etag)
         return ranges.bytes_of(answer, start, stop, f"{self.name}: get {key!r}", key)
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        metadata: Mapping[str, str] = NO_METADATA,
-        *,
-        if_absent: bool = False,
-    ) -> ObjectInfo:
-        self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
-        return self._blobs.put(key, body, self._headers(metadata, key), if_absent=if_absent)
-
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:
@@ -92,25 +76,6 @@ class Azure(Provider):
         elif headers is not None:
             self._blobs.set_metadata(source, headers)
         return self.head(target)
-
-    def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        return self._blobs.delete(keys)
-
-    def page(
-        self,
-        prefix: str = "",
-        delimiter: str = "",
-        *,
-        after: str = "",
-        token: str | None = None,
-        limit: int = 1000,
-    ) -> Page:
-        found = self._blobs.page(prefix, delimiter, after=after, token=token, limit=limit)
-        return without_ours(found)
-
-    def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
-        self.refuse_what_it_cannot_hold(key, 0, metadata)
-        return self._uploads.begin(key, self._headers(metadata, key))
 
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
         self._uploads.require(key, upload)
@@ -141,17 +106,11 @@ class Azure(Provider):
         self._uploads.end(key, upload)
         return self.head(key)
 
-    def abort_upload(self, key: str, upload: str) -> None:
-        self._uploads.end(key, upload)  # Azure drops the blocks after a week
-
-    def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
-        return self._uploads.pending(prefix)
+    def renew(self, credentials: AnyCredentials | None) -> None:
+        self._client.renew(self._signed(credentials))
 
     def close(self) -> None:
         self._client.close()
-
-    def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
-        return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)
 
 
 def _block(upload: str, number: int, etag: str) -> str:
@@ -165,19 +124,21 @@ def open_url(config: RepositoryConfig, credentials: AnyCredentials | None) -> tu
     endpoint = endpoint_of(config)
     if "?" in endpoint.url:
         raise ConfigError(f"{config.origin}: endpoint_url: a signature belongs into credentials")
-    keys = credentials if isinstance(credentials, AzureCredentials) else None
+
+    def signed(found: AnyCredentials | None) -> Signature:
+        keys = found if isinstance(found, AzureCredentials) else None
+        return Signature(
+            None if keys is None else _of_account(keys, config, endpoint.url),
+            container,
+            config.origin,
+            is_https=endpoint.url.startswith("https:"),
+        )
+
     web = Web(endpoint.url, authorities(config.ca_bundle, config.origin))
-    signature = Signature(
-        None if keys is None else _of_account(keys, config, endpoint.url),
-        container,
-        config.origin,
-        is_https=endpoint.url.startswith("https:"),
-    )
-    client = AzureClient(f"az://{container}", container, web, signature)
+    client = AzureClient(f"az://{container}", container, web, signed(credentials))
     abilities = endpoint.profile.abilities()
-    path = path.strip("/")
-    provider = Azure(container, client, replace(abilities, keys=reserving(abilities.keys)))
-    return provider, f"{path}/" if path else ""
+    provider = Azure(client, replace(abilities, keys=reserving(abilities.keys)), signed)
+    return provider, prefix_in(path)
 
 
 def _of_account(

@@ -87,6 +87,10 @@ class AzureClient:
         """Return where the store itself finds `key`, opened by the signature."""
         return self._web.origin + self.target(key)
 
+    def renew(self, signature: Signature) -> None:
+        """Open with another signature from now on."""
+        self._signature = signature
+
     def close(self) -> None:
         self._web.close()
 

@@ -4,6 +4,7 @@ import re
 
 from backgate.gateway.errors import (
     AlreadyThere,
+    Denied,
     InvalidKey,
     NotFound,
     Refused,
@@ -11,6 +12,7 @@ from backgate.gateway.errors import (
     StoreFull,
     Unreachable,
     Unsupported,
+    WrongCredentials,
 )
 from backgate.gateway.providers.web import Answer, brief
 
@@ -22,9 +24,11 @@ _PASSING = {  # faults that come with another status than 429 or 5xx
     "OperationTimedOut",
     "PendingCopyOperation",
 }
-_REFUSED = {
+_WRONG_CREDENTIALS = {
     "AuthenticationFailed": "wrong key or signature, or it has expired, or this clock is wrong",
     "InvalidAuthenticationInfo": "wrong key or signature",
+}
+_REFUSED = {
     "KeyBasedAuthenticationNotPermitted": "the storage account allows no account keys",
     "PublicAccessNotPermitted": "the storage account allows nobody in without credentials",
     "BlobImmutableDueToPolicy": "an immutability policy protects it",
@@ -71,10 +75,13 @@ def error_of(
         return Unreachable(f"{what}: {said}", key=key, retry_after=answer.retry_after)
     if is_anonymous and status in (401, 403, 404, 409):
         return Refused(f"{what}: no credentials: {_HOW_TO_GIVE_CREDENTIALS} ({said})", key=key)
+    if code in _WRONG_CREDENTIALS:
+        return WrongCredentials(f"{what}: {_WRONG_CREDENTIALS[code]}", key=key)
     if code in _REFUSED:
         return Refused(f"{what}: {_REFUSED[code]}", key=key)
     if status in (401, 403) or code.startswith(_LEASED):
-        return Refused(f"{what}: access denied ({said})", key=key)
+        kind = Refused if code.startswith(_LEASED) else Denied
+        return kind(f"{what}: access denied ({said})", key=key)
     return _other(answer, code, said, what, key)
 
 

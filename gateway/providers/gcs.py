@@ -5,7 +5,7 @@ one of them, 32 at a time.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,8 +18,6 @@ from backgate.gateway.provider import (
     Abilities,
     Body,
     ObjectInfo,
-    Page,
-    PendingUpload,
     Provider,
 )
 from backgate.gateway.providers import ranges
@@ -27,35 +25,30 @@ from backgate.gateway.providers.gcs_client import GcsClient
 from backgate.gateway.providers.gcs_objects import GcsObjects
 from backgate.gateway.providers.gcs_tokens import Tokens
 from backgate.gateway.providers.pending_uploads import (
-    PendingUploads,
     part_key,
     reserving,
-    without_ours,
 )
 from backgate.gateway.providers.s3_client import authorities
-from backgate.gateway.providers.s3_metadata import to_headers
 from backgate.gateway.providers.web import Web, http_date_ns
+from backgate.gateway.providers.with_uploads import ProviderWithUploads, prefix_in
 from backgate.gateway.units import SECOND_NS
+
+TokensOf = Callable[[AnyCredentials | None], Tokens]
 
 COMPOSED_MAX = 32  # objects in one compose
 
 
-class Gcs(Provider):
+class Gcs(ProviderWithUploads):
     """A bucket."""
 
-    def __init__(self, client: GcsClient, abilities: Abilities) -> None:
-        self.name = client.name
-        self.abilities = abilities
-        self._client = client
+    def __init__(self, client: GcsClient, abilities: Abilities, tokens: TokensOf) -> None:
+        self._client, self._tokens = client, tokens
         self._objects = GcsObjects(client)
-        self._uploads = PendingUploads(self._objects)
+        super().__init__(self._objects, abilities)
 
     def check(self) -> None:
         if told_ns := http_date_ns(self._objects.date()):
             self.clock_skew = told_ns / SECOND_NS - time.time()
-
-    def head(self, key: str) -> ObjectInfo:
-        return self._objects.head(key)
 
     def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
         if stop <= start:
@@ -68,17 +61,6 @@ class Gcs(Provider):
             return ranges.nothing_of(self, key, start, etag)
         return ranges.bytes_of(answer, start, stop, f"{self.name}: get {key!r}", key)
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        metadata: Mapping[str, str] = NO_METADATA,
-        *,
-        if_absent: bool = False,
-    ) -> ObjectInfo:
-        self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
-        return self._objects.put(key, body, self._headers(metadata, key), if_absent=if_absent)
-
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
     ) -> ObjectInfo:
@@ -86,25 +68,6 @@ class Gcs(Provider):
         headers = None if metadata is None else self._headers(metadata, target)
         self._objects.copy(source, target, headers)
         return self.head(target)
-
-    def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        return self._objects.delete(keys)
-
-    def page(
-        self,
-        prefix: str = "",
-        delimiter: str = "",
-        *,
-        after: str = "",
-        token: str | None = None,
-        limit: int = 1000,
-    ) -> Page:
-        found = self._objects.page(prefix, delimiter, after=after, token=token, limit=limit)
-        return without_ours(found)
-
-    def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
-        self.refuse_what_it_cannot_hold(key, 0, metadata)
-        return self._uploads.begin(key, self._headers(metadata, key))
 
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
         self._uploads.require(key, upload)
@@ -139,11 +102,8 @@ class Gcs(Provider):
         self._uploads.end(key, upload)
         return self.head(key)
 
-    def abort_upload(self, key: str, upload: str) -> None:
-        self._uploads.end(key, upload)
-
-    def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
-        return self._uploads.pending(prefix)
+    def renew(self, credentials: AnyCredentials | None) -> None:
+        self._client.renew(self._tokens(credentials))
 
     def close(self) -> None:
         self._client.close()
@@ -164,18 +124,18 @@ class Gcs(Provider):
             made.append((target, self._objects.compose(target, some, NO_METADATA)))
         return made
 
-    def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
-        return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)
-
 
 def open_url(config: RepositoryConfig, credentials: AnyCredentials | None) -> tuple[Provider, str]:
     """Return the bucket and the prefix of `gs://bucket/prefix`; raises `ConfigError`."""
     bucket, _, path = config.url.partition("://")[2].partition("/")
     endpoint = endpoint_of(config)
-    account = credentials if isinstance(credentials, GoogleCredentials) else None
     web = Web(endpoint.url, authorities(config.ca_bundle, config.origin))
-    client = GcsClient(f"gs://{bucket}", bucket, web, Tokens(account, web.http, config.origin))
+
+    def tokens(found: AnyCredentials | None) -> Tokens:
+        account = found if isinstance(found, GoogleCredentials) else None
+        return Tokens(account, web.http, config.origin)
+
+    client = GcsClient(f"gs://{bucket}", bucket, web, tokens(credentials))
     abilities = endpoint.profile.abilities()
-    path = path.strip("/")
-    provider = Gcs(client, replace(abilities, keys=reserving(abilities.keys)))
-    return provider, f"{path}/" if path else ""
+    provider = Gcs(client, replace(abilities, keys=reserving(abilities.keys)), tokens)
+    return provider, prefix_in(path)

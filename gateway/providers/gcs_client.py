@@ -111,5 +111,9 @@ class GcsClient:
         query = "&".join(f"{name}={quote(text, safe='')}" for name, text in call.query.items())
         return f"{self._web.path}{path}" + (f"?{query}" if query else "")
 
+    def renew(self, tokens: Tokens) -> None:
+        """Open with another account's tokens from now on."""
+        self._tokens = tokens
+
     def close(self) -> None:
         self._web.close()

@@ -5,12 +5,14 @@ from typing import Any
 
 from backgate.gateway.errors import (
     AlreadyThere,
+    Denied,
     NotFound,
     Refused,
     StoreError,
     StoreFull,
     Unreachable,
     Unsupported,
+    WrongCredentials,
 )
 from backgate.gateway.providers.web import Answer, brief
 
@@ -45,7 +47,8 @@ def error_of(
     if "quotaExceeded" in reasons:
         return StoreFull(f"{what}: {said}", key=key)
     if status in (401, 403):
-        return Refused(f"{what}: access denied ({said})", key=key)
+        kind = WrongCredentials if status == 401 else Denied
+        return kind(f"{what}: access denied ({said})", key=key)
     if status in (405, 501):
         return Unsupported(f"{what}: {said}", key=key)
     return StoreError(f"{what}: {said}", key=key)

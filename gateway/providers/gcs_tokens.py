@@ -8,7 +8,7 @@ from typing import Any
 import urllib3
 
 from backgate.gateway.credentials import GoogleCredentials
-from backgate.gateway.errors import ConfigError, Refused, Unreachable
+from backgate.gateway.errors import ConfigError, Unreachable, WrongCredentials
 from backgate.gateway.providers.web import brief
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -32,8 +32,8 @@ class Tokens:
     def headers(self, what: str) -> Mapping[str, str]:
         """Return what a request carries now; `what` begins the messages.
 
-        Raises `Refused` when Google does not know the account, `Unreachable` when it cannot be
-        asked.
+        Raises `WrongCredentials` when Google does not know the account, `Unreachable` when it
+        cannot be asked.
         """
         if self._account is None:
             return {}
@@ -47,7 +47,7 @@ class Tokens:
         except exceptions.GoogleAuthError as error:
             if getattr(error, "retryable", False) or isinstance(error, exceptions.TransportError):
                 raise Unreachable(f"{what}: no token: {brief(str(error))}") from error
-            raise Refused(f"{what}: no token: {brief(str(error))}") from error
+            raise WrongCredentials(f"{what}: no token: {brief(str(error))}") from error
 
     def forget(self) -> None:
         """Fetch another token next time: the store did not take this one."""

@@ -1,0 +1,79 @@
+"""What is alike of stores that know objects but keep no list of uploads: Azure's and Google's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from backgate.gateway.provider import (
+    NO_METADATA,
+    Abilities,
+    Body,
+    ObjectInfo,
+    Page,
+    PendingUpload,
+    Provider,
+)
+from backgate.gateway.providers.pending_uploads import Objects, PendingUploads, without_ours
+from backgate.gateway.providers.s3_metadata import to_headers
+
+
+class AnyObjects(Objects, Protocol):
+    """The verbs that need nothing added to them."""
+
+    def head(self, key: str) -> ObjectInfo: ...
+
+
+class ProviderWithUploads(Provider):
+    """A provider by the verbs of `objects`; its pending uploads are objects of their own."""
+
+    def __init__(self, objects: AnyObjects, abilities: Abilities) -> None:
+        self.name, self.abilities = objects.name, abilities
+        self._verbs = objects
+        self._uploads = PendingUploads(objects)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._verbs.head(key)
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
+        return self._verbs.put(key, body, self._headers(metadata, key), if_absent=if_absent)
+
+    def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+        return self._verbs.delete(keys)
+
+    def page(
+        self,
+        prefix: str = "",
+        delimiter: str = "",
+        *,
+        after: str = "",
+        token: str | None = None,
+        limit: int = 1000,
+    ) -> Page:
+        found = self._verbs.page(prefix, delimiter, after=after, token=token, limit=limit)
+        return without_ours(found)
+
+    def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
+        self.refuse_what_it_cannot_hold(key, 0, metadata)
+        return self._uploads.begin(key, self._headers(metadata, key))
+
+    def abort_upload(self, key: str, upload: str) -> None:
+        self._uploads.end(key, upload)
+
+    def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
+        return self._uploads.pending(prefix)
+
+    def _headers(self, metadata: Mapping[str, str], key: str) -> dict[str, str]:
+        return to_headers(metadata, self.abilities.limits.metadata_max, self.name, key)
+
+
+def prefix_in(path: str) -> str:
+    """Return the prefix of keys that the path of a repository's URL says."""
+    path = path.strip("/")
+    return f"{path}/" if path else ""
