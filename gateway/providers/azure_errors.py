@@ -28,6 +28,7 @@ _WRONG_CREDENTIALS = {
     "AuthenticationFailed": "wrong key or signature, or it has expired, or this clock is wrong",
     "InvalidAuthenticationInfo": "wrong key or signature",
 }
+_UNAUTHENTIC = "failed to authenticate the request"  # the words, where an emulator's code differs
 _REFUSED = {
     "KeyBasedAuthenticationNotPermitted": "the storage account allows no account keys",
     "PublicAccessNotPermitted": "the storage account allows nobody in without credentials",
@@ -75,8 +76,9 @@ def error_of(
         return Unreachable(f"{what}: {said}", key=key, retry_after=answer.retry_after)
     if is_anonymous and status in (401, 403, 404, 409):
         return Refused(f"{what}: no credentials: {_HOW_TO_GIVE_CREDENTIALS} ({said})", key=key)
-    if code in _WRONG_CREDENTIALS:
-        return WrongCredentials(f"{what}: {_WRONG_CREDENTIALS[code]}", key=key)
+    if code in _WRONG_CREDENTIALS or _UNAUTHENTIC in said:
+        why = _WRONG_CREDENTIALS.get(code, _WRONG_CREDENTIALS["AuthenticationFailed"])
+        return WrongCredentials(f"{what}: {why}", key=key)
     if code in _REFUSED:
         return Refused(f"{what}: {_REFUSED[code]}", key=key)
     if status in (401, 403) or code.startswith(_LEASED):

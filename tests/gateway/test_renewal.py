@@ -1,12 +1,19 @@
 """Credentials that expire while a repository is open, and are renewed where they lie."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trio
+from azure.storage.blob import generate_container_sas
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from servers.azurite import Azurite
 from servers.faultproxy import FaultProxy, Rule, fault_proxy
+from servers.gcs import FakeGcs
 from servers.seaweedfs import SeaweedFS
 
 from backgate.gateway import renewal
@@ -49,6 +56,10 @@ def config(keys: Path, proxy: FaultProxy, seaweedfs_server: SeaweedFS) -> Reposi
 
 @pytest.fixture
 def places(config: RepositoryConfig, tmp_path: Path) -> Places:
+    return places_in(tmp_path, config)
+
+
+def places_in(tmp_path: Path, config: RepositoryConfig) -> Places:
     names = ("CACHE_DIRECTORY", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
     return places_of(config, {name: str(tmp_path / name) for name in names})
 
@@ -134,3 +145,95 @@ async def test_what_is_denied_is_not_waited_for(
 
         with pytest.raises(Denied):
             await repository.store.head("a")
+
+
+async def read_until_renewed(
+    config: RepositoryConfig, tmp_path: Path, renew: Callable[[], None]
+) -> None:
+    """Read again and again with credentials that expire, and on with those that `renew` gives."""
+    async with opening(config, places_in(tmp_path, config)) as repository:
+        store, is_renewed = repository.store, trio.Event()
+        await store.put("a", DATA)
+
+        async def read() -> None:
+            while not is_renewed.is_set():
+                assert await store.get("a", 0, len(DATA)) == DATA
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await waits(repository)
+            assert "waiting for new ones in file:" in store.counters.last_error
+            renew()
+            is_renewed.set()
+
+        assert store.counters.expired == ""
+        assert await store.get("a", 0, len(DATA)) == DATA
+
+
+async def test_a_signature_of_azure_that_expires_is_replaced(
+    azurite_server: Azurite, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "LOOK_EVERY", 0.0)
+    azurite_server.empty(azurite_server.container("renewal"))
+
+    def sign(seconds: float) -> None:
+        signature = generate_container_sas(
+            azurite_server.account,
+            "renewal",
+            account_key=azurite_server.key,
+            permission="racwdl",
+            expiry=datetime.now(UTC) + timedelta(seconds=seconds),
+        )
+        keys.write_text(f'sas = "{signature}"')
+
+    config = RepositoryConfig(
+        name="test",
+        url="az://renewal",
+        endpoint_url=azurite_server.endpoint_url,
+        credentials=f"file:{keys}",
+    )
+    sign(seconds=3)
+
+    await read_until_renewed(config, tmp_path, lambda: sign(seconds=600))
+
+
+async def test_an_account_of_google_that_is_no_longer_known_is_replaced(
+    gcs_server: FakeGcs, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "LOOK_EVERY", 0.0)
+    gcs_server.empty(gcs_server.bucket("renewal"))
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    with fault_proxy(gcs_server.endpoint_url) as proxy:
+
+        def grant(name: str) -> None:
+            keys.write_text(
+                json.dumps(
+                    {
+                        "type": "service_account",
+                        "private_key": private.decode(),
+                        "client_email": f"{name}@acme.iam.gserviceaccount.com",
+                        "token_uri": f"{proxy.url}/{name}",
+                    }
+                )
+            )
+            token = json.dumps({"access_token": name, "expires_in": 3600, "token_type": "Bearer"})
+            kind = {"Content-Type": "application/json"}
+            match = f"POST /{name}"
+            proxy.rules[:] = [Rule(match=match, status=200, headers=kind, body=token.encode())]
+
+        config = RepositoryConfig(
+            name="test",
+            url="gs://renewal",
+            endpoint_url=proxy.url,
+            credentials=f"file:{keys}",
+        )
+        grant("first")
+        proxy.rules.append(Rule(match="/o/a", status=401, skip=1))
+
+        await read_until_renewed(config, tmp_path, lambda: grant("second"))
+
+        assert proxy.headers[-1]["authorization"] == "Bearer second"
