@@ -34,6 +34,7 @@ from backgate.gateway.units import KIB, MIB
 FILTERS = "chunk-filters.json"
 SMALL_MAX = 64 * KIB  # bytes of a footer, header or list of filters, as stored
 FOLDER = 1000  # blocks in one directory of them
+TABLE_SURE = 4 * MIB  # bytes that any table may have: a disk of 8 TiB
 TABLE_MAX = (
     64 * MIB
 )  # bytes; a disk of 128 TiB has as many, for Xen Orchestra writes 8 times too many
@@ -171,7 +172,7 @@ def _table(opener: ChunkFiles, stored: Data, footer: Footer, header: Header) -> 
     where = f"{opener.directory}/bat"
     blocks = -(-footer.size // header.block_size)
     needed = -(-blocks // 8)
-    limit = max(header.entries, needed)
+    limit = max(TABLE_SURE, 2 * max(header.entries, needed))  # a merge may be enlarging it just now
     if limit > TABLE_MAX:
         raise Damaged(where, None, f"a table of {limit} bytes is refused")
     table = bytes(opener.decode("bat", stored, limit))

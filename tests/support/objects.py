@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from backgate.gateway.errors import NotFound
+from backgate.gateway.errors import NotFound, Replaced
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Data, Source
 
@@ -68,5 +68,7 @@ class _FileSource:
     async def read_at(self, offset: int, length: int) -> Data:
         await trio.lowlevel.checkpoint()
         self._objects.reads.append((self._info.key, offset, length))
+        if await self._objects.info(self._info.key) != self._info:
+            raise Replaced(f"{self._info.key}: another version lies there", key=self._info.key)
         with open(self._objects.root / self._info.key, "rb") as file:
             return os.pread(file.fileno(), length, offset)
