@@ -9,6 +9,7 @@ import trio
 from backgate.fs.disks.chunks import Chunks
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.format import Backup, Surroundings
+from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.xen_orchestra.chains import Chains
 from backgate.fs.formats.xen_orchestra.configurations import (
     configuration_backup,
@@ -27,7 +28,6 @@ from backgate.fs.formats.xen_orchestra.vms import (
     VmBackup,
     directories,
     disks_of,
-    identity,
     qcow2_warning,
     shown,
     unfinished,

@@ -1,12 +1,12 @@
 """The backups of VMs: what their metadata says, under which path each is shown, and what is not."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from backgate.fs.disks.keys import beside
 from backgate.fs.format import Backup
+from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.xen_orchestra.documents import Metadata, Vbd
 from backgate.fs.formats.xen_orchestra.layout import (
     CONFIG_BACKUPS,
@@ -49,12 +49,6 @@ class VmBackup:
     stamp: str
     metadata: Metadata | None
     reason: str = ""
-
-
-def identity(info: ObjectInfo) -> str:
-    """Return a name for this version of this object."""
-    text = "\0".join((info.key, info.etag, str(info.size)))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def vm_name(backups: Iterable[VmBackup], uuid: str) -> str:
