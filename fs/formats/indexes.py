@@ -31,6 +31,15 @@ LEFT_BEHIND_AFTER = (
     7 * 86400.0
 )  # seconds without a write after which nobody makes that index any more
 
+_WHILE_WRITING = """
+PRAGMA page_size = 8192;
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -16384;
+PRAGMA temp_store = MEMORY;
+"""  # nothing is kept of a file that was not written whole, so there is nothing to roll back
+_WHILE_READING = "PRAGMA cache_size = -1024; PRAGMA mmap_size = 0;"
+
 log = logging.getLogger(__name__)
 Index = TypeVar("Index")
 
@@ -136,3 +145,23 @@ def _synchronize(path: str) -> None:
         os.fsync(descriptor)  # a rename may outlive a power cut that the bytes do not
     finally:
         os.close(descriptor)
+
+
+def create_index(path: Path, tables: str) -> sqlite3.Connection:
+    """Create an empty index for one writer in a worker thread; it ends with COMMIT."""
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    connection.executescript(_WHILE_WRITING + tables + "BEGIN;")
+    return connection
+
+
+def open_index(path: Path) -> sqlite3.Connection:
+    """Open an index that was written whole; it goes on working when the file is deleted."""
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
+    try:
+        connection.executescript(_WHILE_READING)
+        connection.execute("SELECT value FROM facts LIMIT 1").fetchone()
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection

@@ -17,6 +17,7 @@ from backgate.fs.formats.compression.decoders import Decoders
 from backgate.fs.formats.compression.firstpass import FirstPass
 from backgate.fs.formats.compression.packed import PackedFile
 from backgate.fs.formats.compression.source import Packed, Pieces, Unpacked
+from backgate.fs.formats.indexes import open_index
 from backgate.fs.formats.tar import schema
 from backgate.gateway.source import Data
 from backgate.gateway.units import MIB
@@ -80,7 +81,7 @@ async def unpacked(
     packed.reads.clear()
     codec = codec_of(data[:6])
     assert codec is not None
-    with closing(schema.open_whole(path)) as database:
+    with closing(open_index(path)) as database:
         pieces = Pieces(4 * MIB, getsizeof=len)
         object_ = Packed(path, "object", packed, codec)
         yield Unpacked(object_, database, Decoders(memory), pieces), packed

@@ -2,7 +2,6 @@
 like the others.
 """
 
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -14,7 +13,7 @@ from backgate.fs.formats.compression.firstpass import TABLES, FirstPass, require
 from backgate.fs.formats.compression.packed import LONGEST_READ, PackedFile
 from backgate.fs.formats.compression.source import Packed, Pieces, Unpacked
 from backgate.fs.formats.image.kind import Kind, kind_of
-from backgate.fs.formats.indexes import Indexes, Subject, identity
+from backgate.fs.formats.indexes import Indexes, Subject, create_index, identity, open_index
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Source
 from backgate.gateway.units import MIB
@@ -30,7 +29,7 @@ class PackedImages:
     def __init__(self, surroundings: Surroundings) -> None:
         folder = surroundings.cache_directory / f"unpacked-{VERSION}"
         self._objects = surroundings.objects
-        self._indexes = Indexes(self._objects, folder, _read, _write)
+        self._indexes = Indexes(self._objects, folder, open_index, _write)
         self._pieces = Pieces(PIECES, getsizeof=len)
         self._decoders = Decoders(max(0, surroundings.memory_limit - PIECES))
 
@@ -58,26 +57,12 @@ class PackedImages:
             yield Unpacked(packed, database, self._decoders, self._pieces)
 
 
-def _read(path: Path) -> sqlite3.Connection:
-    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    database = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
-    try:
-        database.execute("SELECT value FROM facts LIMIT 1").fetchone()
-    except sqlite3.DatabaseError:
-        database.close()
-        raise
-    return database
-
-
 def _write(subject: Subject, path: Path) -> None:
     require_room(subject.folder)
     file = PackedFile(subject.info.key, subject.sequential, first_read=LONGEST_READ)
     codec = codec_of(_head(file))
     assert codec is not None  # as it was when this was asked for: the version is the same
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    with closing(database):
-        database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {FACTS}")
-        database.executescript(f"{TABLES} BEGIN;")
+    with closing(create_index(path, FACTS + TABLES)) as database:
         FirstPass(file, codec, database).finish()
         database.execute("COMMIT")
 

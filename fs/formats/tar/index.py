@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backgate.fs.formats.tar import schema
+from backgate.fs.formats.indexes import open_index
 
 NODE_COLUMNS = (
     "node, mode, uid, gid, size, mtime_ns, atime_ns, ctime_ns, nlink, rdev, data, target, "
@@ -44,7 +44,7 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         """Raises `sqlite3.DatabaseError` when the file is no index."""
-        self.connection = schema.open_whole(path)
+        self.connection = open_index(path)
 
     def close(self) -> None:
         """Close the file; nothing is asked of this index afterwards."""

@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from backgate.fs.formats.compression.firstpass import TABLES
+from backgate.fs.formats.indexes import create_index
 
 VERSION = 2  # part of the folder's name: another version of this code makes its own indexes
 ROOT = 1  # the node of the top directory
@@ -30,31 +31,7 @@ CREATE TABLE xattrs (
 CREATE TABLE left_out (at INTEGER PRIMARY KEY, path BLOB NOT NULL, reason TEXT NOT NULL) STRICT;
 """
 
-_WHILE_WRITING = """
-PRAGMA page_size = 8192;
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -16384;
-PRAGMA temp_store = MEMORY;
-"""  # nothing is kept of a file that was not written whole, so there is nothing to roll back
-_WHILE_READING = "PRAGMA cache_size = -1024; PRAGMA mmap_size = 0;"
-
 
 def create(path: Path) -> sqlite3.Connection:
     """Create an empty index for one writer in a worker thread."""
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    connection.executescript(_WHILE_WRITING + _SCHEMA + TABLES + "BEGIN;")
-    return connection
-
-
-def open_whole(path: Path) -> sqlite3.Connection:
-    """Open an index that was written whole; it goes on working when the file is deleted."""
-    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
-    try:
-        connection.executescript(_WHILE_READING)
-        connection.execute("SELECT value FROM facts LIMIT 1").fetchone()
-    except sqlite3.DatabaseError:
-        connection.close()
-        raise
-    return connection
+    return create_index(path, _SCHEMA + TABLES)

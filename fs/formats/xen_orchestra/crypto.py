@@ -35,14 +35,14 @@ class NotAuthentic(ValueError):
     """Bytes that this key has not sealed; the caller knows where they lie."""
 
 
-class Verifier(Protocol):
-    """Takes a ciphertext piece by piece, in order."""
+class Stream(Protocol):
+    """Decrypts one message piece by piece, in order."""
 
-    def update(self, data: Data) -> object:
-        """Take the next bytes."""
+    def update(self, sealed: Data, /) -> bytes:
+        """Return the plain bytes of the next piece; nothing is sure before `verify`."""
 
     def verify(self, tag: bytes) -> None:
-        """Raise `NotAuthentic` unless the bytes taken are what was sealed."""
+        """Raise `NotAuthentic` unless all that was taken is what was sealed."""
 
 
 class Opener:
@@ -62,10 +62,10 @@ class Opener:
         except InvalidTag:
             raise NotAuthentic(NO_TAG) from None
 
-    def verifier(self, iv: bytes) -> Verifier:
-        """Return what verifies a message of any length."""
+    def stream(self, iv: bytes) -> Stream:
+        """Return what decrypts and verifies a message of any length."""
         if self.algorithm == CHACHA20:
-            return _Poly1305(self._key, iv)
+            return _ChaCha20(self._key, iv)
         return _Gcm(self._key, iv)
 
     def decrypted(self, iv: bytes, offset: int, data: Data) -> bytes:
@@ -82,17 +82,18 @@ class Opener:
         return Cipher(AES(self._key), CTR(nonce)).decryptor().update(data)
 
 
-class _Poly1305:
+class _ChaCha20:
     """RFC 8439, 2.8, without additional data."""
 
     def __init__(self, key: bytes, iv: bytes) -> None:
-        nonce = bytes(4) + iv
-        one_time = Cipher(ChaCha20(key, nonce), None).encryptor().update(bytes(KEY))
+        self._cipher = Cipher(ChaCha20(key, bytes(4) + iv), None).decryptor()
+        one_time = self._cipher.update(bytes(STREAM_BLOCK))[:KEY]
         self._mac, self._length = Poly1305(one_time), 0
 
-    def update(self, data: Data) -> None:
-        self._mac.update(data)
-        self._length += len(data)
+    def update(self, sealed: Data, /) -> bytes:
+        self._mac.update(sealed)
+        self._length += len(sealed)
+        return self._cipher.update(sealed)
 
     def verify(self, tag: bytes) -> None:
         self._mac.update(bytes(-self._length % 16) + _LENGTHS.pack(0, self._length))
@@ -104,13 +105,13 @@ class _Poly1305:
 
 class _Gcm:
     def __init__(self, key: bytes, iv: bytes) -> None:
-        self._decryptor = Cipher(AES(key), GCM(iv)).decryptor()
+        self._cipher = Cipher(AES(key), GCM(iv)).decryptor()
 
-    def update(self, data: Data) -> None:
-        self._decryptor.update(data)
+    def update(self, sealed: Data, /) -> bytes:
+        return self._cipher.update(sealed)
 
     def verify(self, tag: bytes) -> None:
         try:
-            self._decryptor.finalize_with_tag(tag)
+            self._cipher.finalize_with_tag(tag)
         except InvalidTag:
             raise NotAuthentic(NO_TAG) from None

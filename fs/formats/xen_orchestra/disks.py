@@ -33,7 +33,7 @@ class BrokenDisk:
 class OpenedDisk:
     """One disk of a backup, and its bytes."""
 
-    disk: Disk
+    name: str  # of its directory
     source: Source
 
 
@@ -53,4 +53,4 @@ async def open_all(
     async with open_nursery() as nursery:
         for disk in disks:
             nursery.start_soon(open_one, disk)
-    return [OpenedDisk(disk, found[disk.name]) for disk in disks]
+    return [OpenedDisk(disk.name, found[disk.name]) for disk in disks]

@@ -20,11 +20,12 @@ from backgate.fs.formats.xen_orchestra.layout import (
     layout_of,
 )
 from backgate.fs.formats.xen_orchestra.repository import Repository
+from backgate.fs.formats.xen_orchestra.xva import Unpacking
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import NotFound
 from backgate.gateway.provider import ObjectInfo
 
-CHUNKS_PART = 2  # half of the memory keeps decoded blocks; what is being decoded takes the rest
+CHUNKS_PART = 2  # half of the memory keeps decoded blocks, the rest unpacks archives
 
 
 class XenOrchestraFormat(BackupFormat):
@@ -34,7 +35,9 @@ class XenOrchestraFormat(BackupFormat):
 
     def __init__(self, surroundings: Surroundings) -> None:
         super().__init__(surroundings)
-        self._chunks = Chunks(surroundings.memory_limit // CHUNKS_PART)
+        memory = surroundings.memory_limit // CHUNKS_PART
+        self._chunks = Chunks(memory)
+        self._unpacking = Unpacking.of(surroundings.memory_limit - memory)
         self._repositories: dict[str, Repository] = {}
 
     def is_landmark(self, key: str) -> bool:
@@ -49,9 +52,12 @@ class XenOrchestraFormat(BackupFormat):
         found: list[Backup] = []
         for where, (vms, configurations) in sorted(wheres.items()):
             if where not in self._repositories:
-                self._repositories[where] = Repository(where, self.surroundings, self._chunks)
+                self._repositories[where] = self._repository(where)
             found += await self._repositories[where].backups(vms, configurations)
         return sorted(found, key=lambda backup: (backup.path, backup.key))
+
+    def _repository(self, where: str) -> Repository:
+        return Repository(where, self.surroundings, self._chunks, self._unpacking)
 
     @asynccontextmanager
     async def open(self, backup: Backup) -> AsyncIterator[Tree]:

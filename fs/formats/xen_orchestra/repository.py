@@ -15,7 +15,7 @@ from backgate.fs.formats.xen_orchestra.configurations import (
     configuration_backup,
     configuration_tree,
 )
-from backgate.fs.formats.xen_orchestra.disks import open_all
+from backgate.fs.formats.xen_orchestra.disks import OpenedDisk, open_all
 from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Metadata, parse
 from backgate.fs.formats.xen_orchestra.files_tree import FilesTree
 from backgate.fs.formats.xen_orchestra.layout import METADATA, MetadataLayout, VmLayout
@@ -27,12 +27,14 @@ from backgate.fs.formats.xen_orchestra.vms import (
     FULL,
     VmBackup,
     directories,
+    disk_names,
     disks_of,
     qcow2_warning,
     shown,
     unfinished,
     vm_name,
 )
+from backgate.fs.formats.xen_orchestra.xva import Archives
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import (
     Damaged,
@@ -53,9 +55,13 @@ log = logging.getLogger(__name__)
 class Repository:
     """The repository at the prefix `where`."""
 
-    def __init__(self, where: str, lent: Surroundings, chunks: Chunks) -> None:
+    def __init__(
+        self, where: str, lent: Surroundings, chunks: Chunks, unpacking: Unpacking
+    ) -> None:
         self.remote = Remote(where, lent)
         self._lent = lent
+        self._chunks = chunks
+        self._archives = Archives(self.remote, lent, unpacking)
         self._chains = Chains(self.remote, chunks)
         self._read: dict[str, VmBackup] = {}  # by identity of the metadata
         self._vms: Sequence[VmLayout] = ()
@@ -104,14 +110,26 @@ class Repository:
             raise Damaged(info.key, None, one.reason)
         if warning := qcow2_warning(one.metadata):
             log.warning("%s: %s", info.key, warning)
-        yield await self._tree(vm, one, one.metadata, backup.time_ns)
+        async with self._opened(vm, one.metadata, info.key) as disks:
+            files: dict[tuple[bytes, ...], Source] = {
+                (b"disks", one.name.encode(), b"disk.raw"): one.source for one in disks
+            }
+            yield FilesTree(files, backup.time_ns)
 
-    async def _tree(self, vm: VmLayout, one: VmBackup, metadata: Metadata, time_ns: int) -> Tree:
-        opened = await open_all(self._chains, disks_of(vm.directory, metadata), vm.states)
-        files: dict[tuple[bytes, ...], Source] = {
-            (b"disks", one.disk.name.encode(), b"disk.raw"): one.source for one in opened
-        }
-        return FilesTree(files, time_ns)
+    @asynccontextmanager
+    async def _opened(
+        self, vm: VmLayout, metadata: Metadata, key: str
+    ) -> AsyncIterator[Sequence[OpenedDisk]]:
+        if metadata.mode == DELTA:
+            yield await open_all(self._chains, disks_of(vm.directory, metadata), vm.states)
+            return
+        info = await self.remote.info(beside(key, metadata.xva or "", vm.directory))
+        async with self._archives.open(info) as archive:
+            names = disk_names((disk.device, disk.label) for disk in archive.disks)
+            yield [
+                OpenedDisk(name, archive.source(disk, self._chunks))
+                for name, disk in zip(names, archive.disks, strict=True)
+            ]
 
     async def _metadata(self, infos: Iterable[ObjectInfo]) -> dict[str, VmBackup]:
         """Return the metadata of backups by key; each version is read once."""

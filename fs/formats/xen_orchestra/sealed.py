@@ -17,7 +17,6 @@ from backgate.fs.formats.xen_orchestra.crypto import (
     TAG,
     NotAuthentic,
     Opener,
-    Verifier,
 )
 from backgate.gateway.errors import Damaged
 from backgate.gateway.provider import ObjectInfo
@@ -61,22 +60,18 @@ class SealedSource:
         async with self._verifying:
             if self._is_verified:
                 return
-            verifier = self._opener.verifier(await self._nonce())
+            stream = self._opener.stream(await self._nonce())
             stop = self._info.size - TAG
             with self._objects.sequential(self._info) as sequential:
                 for at in range(IV, stop, STEP):
                     data = await sequential.read_at(at, min(STEP, stop - at))
-                    await trio.to_thread.run_sync(verifier.update, data, limiter=self._workers)
+                    await trio.to_thread.run_sync(stream.update, data, limiter=self._workers)
                 tag = bytes(await sequential.read_at(stop, TAG))
-            self.require_tag(verifier, tag)
+            try:
+                stream.verify(tag)
+            except NotAuthentic as error:
+                raise Damaged(self._info.key, None, str(error)) from None
             self._is_verified = True
-
-    def require_tag(self, verifier: Verifier, tag: bytes) -> None:
-        """Raise `Damaged` unless all that `verifier` has taken is what was sealed."""
-        try:
-            verifier.verify(tag)
-        except NotAuthentic as error:
-            raise Damaged(self._info.key, None, str(error)) from None
 
     async def unverified(self, offset: int, length: int) -> Data:
         """The same as `read_at`, of bytes that may turn out not to be authentic."""

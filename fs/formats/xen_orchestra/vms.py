@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backgate.fs.disks.keys import beside
 from backgate.fs.format import Backup
 from backgate.fs.formats.indexes import identity
-from backgate.fs.formats.xen_orchestra.documents import Metadata, Vbd
+from backgate.fs.formats.xen_orchestra.documents import Metadata, Vbd, Vdi
 from backgate.fs.formats.xen_orchestra.layout import (
     CONFIG_BACKUPS,
     POOL_BACKUPS,
@@ -76,19 +76,24 @@ def disks_of(vm_directory: str, metadata: Metadata) -> list[Disk]:
     """
     vdis = metadata.vdis or {}
     devices = {vbd.VDI: vbd for vbd in (metadata.vbds or {}).values() if vbd.VDI}
-    found: list[Disk] = []
-    taken: set[str] = set()
-    for ref, path in sorted((metadata.vhds or {}).items(), key=lambda one: _order(devices, one[0])):
-        vdi = vdis.get(ref)
-        label = (vdi.name_label if vdi else "") or "disk"
-        device = _device(devices.get(ref))
-        name = safe_part(f"{device}-{label}" if device else label)
-        if name in taken:
-            name = safe_part(f"{device}-{len(found)}-{label}")
-        taken.add(name)
-        key = beside(f"{vm_directory}x", path, vm_directory)
-        found.append(Disk(name, key, vdi.virtual_size if vdi else None))
-    return found
+    refs = sorted(metadata.vhds or {}, key=lambda ref: _order(devices, ref))
+    known = [vdis.get(ref, Vdi()) for ref in refs]
+    labels = zip((_device(devices.get(ref)) for ref in refs), known, strict=True)
+    names = disk_names((device, vdi.name_label or "") for device, vdi in labels)
+    paths = [beside(f"{vm_directory}x", (metadata.vhds or {})[ref], vm_directory) for ref in refs]
+    return [
+        Disk(name, path, vdi.virtual_size)
+        for name, path, vdi in zip(names, paths, known, strict=True)
+    ]
+
+
+def disk_names(disks: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the names of disks' directories, out of their devices and what they are called."""
+    names: list[str] = []
+    for device, label in disks:
+        name = safe_part("-".join(part for part in (device, label or "disk") if part))
+        names.append(name if name not in names else safe_part(f"{len(names)}-{name}"))
+    return names
 
 
 def shown(layout: VmLayout, directory: str, one: VmBackup, reason: str) -> Backup:

@@ -11,7 +11,7 @@ from support.compressed import SHAPES, Counted, first_pass, plain_bytes, unpacke
 
 from backgate.fs.formats.compression import firstpass
 from backgate.fs.formats.compression import gzip as gzip_codec
-from backgate.fs.formats.tar import schema
+from backgate.fs.formats.indexes import open_index
 from backgate.gateway.errors import Damaged
 from backgate.gateway.units import KIB, MIB
 
@@ -42,7 +42,7 @@ async def test_gzip_restarts_at_every_bit(tmp_path: Path, monkeypatch: pytest.Mo
     small_blocks = zlib.compressobj(wbits=31, memLevel=1)
     packed = Counted(small_blocks.compress(PLAIN) + small_blocks.flush())
     await first_pass(packed, path)
-    database = schema.open_whole(path)
+    database = open_index(path)
     states = database.execute("SELECT state FROM units WHERE length(state) > 0").fetchall()
     database.close()
     assert {state[0] for (state,) in states} == set(range(8))
