@@ -34,7 +34,7 @@ from backgate.fs.formats.xen_orchestra.vms import (
     unfinished,
     vm_name,
 )
-from backgate.fs.formats.xen_orchestra.xva import Archives
+from backgate.fs.formats.xen_orchestra.xva import Archives, Unpacking
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import (
     Damaged,
