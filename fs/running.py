@@ -123,7 +123,9 @@ def running(folders: Iterable[Path]) -> list[RunningMount]:
     """Return the mounts that are registered below `folders` and alive, the oldest first."""
     found = {}
     for folder in folders:
-        for path in sorted([*folder.glob(f"*{SUFFIX}"), *folder.glob(f"*/*{SUFFIX}")]):
+        inner = [entry.path for entry in _entries(folder) if entry.is_dir(follow_symlinks=False)]
+        paths = [entry.path for one in (str(folder), *inner) for entry in _entries(one)]
+        for path in sorted(Path(path) for path in paths if path.endswith(SUFFIX)):
             mount = _read(path)
             if mount is not None and mount.is_alive():
                 found[mount.socket] = mount
@@ -139,6 +141,15 @@ def short_path(path: str) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}/{name}"
     finally:
         os.close(descriptor)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder that anybody may have made, and may be removing just now."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _connected(path: str) -> socket.socket:

@@ -153,6 +153,24 @@ def test_what_others_put_into_their_folders_neither_holds_up_nor_misleads(tmp_pa
         assert running([tmp_path]) == []
 
 
+def test_folders_that_go_while_they_are_looked_through_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    scandir = os.scandir
+
+    def racing(path: str | Path) -> object:
+        if Path(path) == gone:
+            gone.rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", racing)
+
+    assert running([tmp_path]) == []
+    assert not gone.exists()
+
+
 async def test_a_command_that_goes_away_stops_its_verb(mount: RunningMount) -> None:
     stopped = trio.Event()
 

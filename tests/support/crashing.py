@@ -246,7 +246,7 @@ class Restic(Traced):
             subprocess.run(init, check=True, capture_output=True, env=os.environ | PASSWORD)
         shutil.copytree(template, self.top, dirs_exist_ok=True)
         return self.traced("restic", "-r", self.top, "--no-cache", "--pack-size", "4",
-                           "backup", "--read-concurrency", "2", data)  # fmt: skip
+                           "backup", data)  # fmt: skip
 
     def check(self, found: Mapping[str, bytes]) -> int:
         _, renamed = self.acknowledged()
