@@ -48,6 +48,12 @@ class Backlog:
         """True while files are being stored that did not fail before."""
         return bool(self._due(staged_for=math.inf, retried_after=math.inf))
 
+    @property
+    def fault(self) -> str:
+        """Why a closed file could not be stored; empty when all could."""
+        files = (file for file in self._spool.shelf if file.is_waiting and file.reason)
+        return next((f"{file.key!r}: {file.reason}" for file in files), "")
+
     def wake(self) -> None:
         """Note that a file may have to be stored later."""
         self._added.set()

@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from backgate.gateway.attributes import Attributes, metadata_from_attributes, metadata_with
 from backgate.gateway.errors import FileError, Unsupported
-from backgate.gateway.journal import Journal
 from backgate.gateway.parts import COPY_PART, PartPlan
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.records import Began, Ended
 from backgate.gateway.store import ObjectStore
+from backgate.gateway.uploads import Uploads
 
 MARK_MAX = 64  # bytes that the gateway itself adds to the metadata of an object
 
@@ -26,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class Copies:
-    """Copies objects within one store; uploads it begins are known to `journal`."""
+    """Copies objects within one store."""
 
-    def __init__(self, store: ObjectStore, journal: Journal, plan: PartPlan) -> None:
-        self._store, self._journal, self._plan = store, journal, plan
+    def __init__(self, store: ObjectStore, uploads: Uploads, plan: PartPlan) -> None:
+        self._store, self._uploads, self._plan = store, uploads, plan
 
     async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
         """Copy the object `info` to `key`; its metadata goes along, `attributes` where given.
@@ -87,15 +86,13 @@ class Copies:
     ) -> ObjectInfo:
         """Make `key` of parts of `size` bytes each; larger ones where they would be too many."""
         size = max(size, -(-info.size // self._store.abilities.limits.part_count))
-        upload = await self._store.begin_upload(key, metadata)
-        self._journal.append(Began(upload, key))
-        await self._journal.synchronize()
+        upload = await self._uploads.begin(key, metadata)
         etags = []
         for number, start in enumerate(range(0, info.size, size), 1):
             stop = min(start + size, info.size)
             etags.append((number, await send(info, key, upload, number, start, stop)))
         copy = await self._store.commit_upload(key, upload, etags)
-        self._journal.append(Ended(upload))
+        self._uploads.ended(upload)
         return copy
 
     async def _copied(

@@ -27,22 +27,26 @@ class Intake:
     async def write(self, file: SpooledFile, offset: int, data: Data) -> None:
         """Put `data` at `offset`; waits for room in the spool.
 
-        Raises `FileError`: EFBIG, ENOSPC when the gateway's disk is full; `StoreError` when room
-        can only be made by a store that does not answer.
+        Raises `FileError`: EFBIG, ENOSPC when the gateway's disk is full of what cannot leave it;
+        `StoreError` when room can only be made by a store that does not answer.
         """
         stop = offset + len(data)
         self._expect_length(file, stop)
         await self._stored(file)
         if self._room.used + len(data) > self._room.limit:
-            await self._leaving.room(len(data), lambda: self._backlog.is_moving)
+            await self._leaving.room(len(data), self._backlog)
         if file.is_sending:
             await file.arrived(offset, stop)
         self._keeping.note(file)
-        try:
-            file.write(offset, data)
-        except FileError as error:
-            self._disk_failed(error)
-            raise
+        while True:
+            try:
+                file.write(offset, data)
+                break
+            except FileError as error:
+                if error.errno != errno.ENOSPC or not await self._leaving.freed(self._backlog):
+                    self._disk_failed(error)
+                    raise
+            await file.arrived(offset, stop)
         self._is_disk_full = False
         self._send_ahead(file, offset, stop)
 

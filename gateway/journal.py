@@ -18,12 +18,14 @@ from pathlib import Path
 import msgspec
 import trio
 
+from backgate.gateway.local_file import reserve
 from backgate.gateway.records import Record, State
 from backgate.gateway.units import MIB
 
 JOURNAL = "journal"
 LENGTH_MAX = 256 * MIB  # bytes of one record; a longer length is a torn one
 COMPACT_FROM = 8 * MIB  # bytes appended until the log is written anew
+RESERVE = MIB  # bytes kept free behind the end: a disk that is full must not stop what empties it
 _FRAME = struct.Struct("<II")  # length and CRC-32 of what follows
 
 _encoder = msgspec.msgpack.Encoder()
@@ -62,7 +64,7 @@ class Journal:
             self._path.replace(directory / f"{JOURNAL}.torn")
             log.warning("%s: the last %d bytes are torn and were left out", self._path, self.torn)
         self._descriptor = -1
-        self._length = self._written = self._synced = 0  # bytes
+        self._length = self._written = self._synced = self._reserved = 0  # bytes
         self._is_doubtful = False  # an fsync failed: the kernel may have dropped what it failed on
         self._syncing: trio.Event | None = None
         self._rewrite()
@@ -75,8 +77,11 @@ class Journal:
         self.state.apply(record)
         self._length += len(frame)
         self._written += len(frame)
-        if self._is_doubtful or self._length > COMPACT_FROM + 2 * self._live:
+        if self._is_doubtful:
             self._rewrite()
+        elif self._length > COMPACT_FROM + 2 * self._live:
+            self._compact()
+        self._reserve()
 
     async def synchronize(self) -> None:
         """Return once all that was appended is on disk."""
@@ -107,6 +112,19 @@ class Journal:
             self._syncing.set()
             self._syncing = None
 
+    def _compact(self) -> None:
+        try:
+            self._rewrite()
+        except OSError as error:
+            self._live = self._length  # as long again until the next try
+            log.warning("%s has grown long and cannot be written anew: %s", self._path, error)
+
+    def _reserve(self) -> None:
+        if self._length + RESERVE // 2 > self._reserved:
+            stop = self._length + RESERVE
+            if reserve(self._descriptor, self._length, stop):
+                self._reserved = stop
+
     def _rewrite(self) -> None:
         """Replace the log by one that says the same in fewer records, durably."""
         temporary = self._path.with_suffix(".new")
@@ -120,12 +138,14 @@ class Journal:
             synchronize_directory(self._path.parent)
         except OSError:
             os.close(descriptor)
+            temporary.unlink(missing_ok=True)
             raise
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor, self._is_doubtful = descriptor, False
         self._length = self._live = len(data)
-        self._synced = self._written
+        self._synced, self._reserved = self._written, 0
+        self._reserve()
 
 
 def synchronize_directory(directory: Path) -> None:

@@ -2,15 +2,16 @@
 
 From half of the limit on, parts of growing files leave for hidden objects. At the limit a writer
 waits until something has left, or was stored. When nothing can leave, because all files are open
-and shorter than a part, the limit is exceeded: waiting for ever would help nobody.
+and shorter than a part, the limit is exceeded: waiting for ever would help nobody. A disk that is
+full below the limit lowers it.
 """
 
 import logging
-from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
-from backgate.gateway.errors import BackgateError
+from backgate.gateway.errors import BackgateError, StoreFull
 from backgate.gateway.parts import Part, PartPlan
 from backgate.gateway.room import Room
 from backgate.gateway.shelf import Shelf
@@ -23,6 +24,18 @@ AT_ONCE = 4  # parts of one file; enough to fill a link, and no more is sent twi
 log = logging.getLogger(__name__)
 
 
+class Storing(Protocol):
+    """Who stores closed files."""
+
+    @property
+    def is_moving(self) -> bool:
+        """True while files are being stored that did not fail before."""
+
+    @property
+    def fault(self) -> str:
+        """Why a closed file could not be stored; empty when all could."""
+
+
 class Leaving:
     """What leaves one spool to make room."""
 
@@ -33,24 +46,41 @@ class Leaving:
         self._fault: BackgateError | OSError | None = None
         self._is_exceeded = False
 
-    async def room(self, size: int, is_storing: Callable[[], bool]) -> None:
-        """Return when `size` bytes more fit, or when nothing can be done about it.
+    async def room(self, size: int, storing: Storing) -> None:
+        """Return when `size` bytes more fit, or when only files that are open keep them from it.
 
-        `is_storing` tells whether closed files are being stored. Raises `StoreError` when what
-        should leave could not be stored before the deadline.
+        Raises `StoreError` when what should leave could not be stored before the deadline, and
+        `StoreFull` when nothing can leave because closed files cannot be stored.
         """
         while self._room.used + size > self._room.limit:
             self._fault = None
             if self._free():
                 continue
-            is_moving = self._uploader.ahead or self._leaving or self._begin() or is_storing()
-            if not is_moving:
+            if not (self._is_moving() or storing.is_moving):
+                self._expect_no_failed(storing)
                 self._exceed()
                 return
             await self._room.change()
             if self._fault is not None:
                 raise self._fault
         self._is_exceeded = False
+
+    async def freed(self, storing: Storing) -> bool:
+        """Return True when a disk that is full may hold more now; False when nothing can leave it.
+
+        Raises as `room`.
+        """
+        self._room.disk_is_full()
+        self._fault = None
+        if self._free():
+            return True
+        if not (self._is_moving() or storing.is_moving):
+            self._expect_no_failed(storing)
+            return False
+        await self._room.change()
+        if self._fault is not None:
+            raise self._fault
+        return True
 
     def leave(self, file: SpooledFile) -> bool:
         """Let full parts of `file` leave in the background; False when none can."""
@@ -72,6 +102,9 @@ class Leaving:
                 file.release_clean()
         return self._room.used < before
 
+    def _is_moving(self) -> bool:
+        return bool(self._uploader.ahead or self._leaving) or self._begin()
+
     def _begin(self) -> bool:
         """Let parts of the largest file leave that has full ones; False without any."""
         by_size = sorted(self._shelf, key=lambda file: file.local.total, reverse=True)
@@ -85,6 +118,10 @@ class Leaving:
         finally:
             self._leaving.discard((file.number, part))
             self._room.changed()
+
+    def _expect_no_failed(self, storing: Storing) -> None:
+        if storing.fault:
+            raise StoreFull(f"the spool is full of what cannot be stored: {storing.fault}")
 
     def _exceed(self) -> None:
         if not self._is_exceeded:

@@ -14,7 +14,8 @@ from backgate.gateway.source import Data
 from backgate.gateway.units import MIB
 
 ZEROS = 8 * MIB  # bytes written at a time where the file system has no holes
-_PUNCH_HOLE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, fallocate(2)
+_KEEP_SIZE = 0x01  # FALLOC_FL_KEEP_SIZE, fallocate(2)
+_PUNCH_HOLE = 0x02 | _KEEP_SIZE  # FALLOC_FL_PUNCH_HOLE
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -93,3 +94,9 @@ class LocalFile:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._descriptor = os.open(self.path, flags, 0o600)
         return self._descriptor
+
+
+def reserve(descriptor: int, start: int, stop: int) -> bool:
+    """Have the disk keep room for `[start, stop)` of a file; False where it does not."""
+    length = ctypes.c_int64(stop - start)
+    return bool(_libc.fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(start), length) == 0)

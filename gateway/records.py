@@ -89,6 +89,20 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
     number: int
 
 
+class Beginning(msgspec.Struct, frozen=True, tag="beginning"):
+    """A multipart upload is about to be begun."""
+
+    number: int
+    key: str
+    at_ns: int  # nanoseconds since 1970
+
+
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    """It is sure which upload, if any, came of a beginning."""
+
+    number: int
+
+
 class Began(msgspec.Struct, frozen=True, tag="began"):
     """A multipart upload was begun."""
 
@@ -136,6 +150,8 @@ Record: TypeAlias = (
     | Named
     | Elsewhere
     | Gone
+    | Beginning
+    | Found
     | Began
     | Ended
     | Aside
@@ -151,6 +167,7 @@ class State:
 
     header: Header = field(default_factory=lambda: Header("", ""))
     files: dict[int, Spooled] = field(default_factory=dict)  # in the order they became durable
+    beginnings: dict[int, Beginning] = field(default_factory=dict)
     uploads: dict[str, str] = field(default_factory=dict)  # upload -> key
     asides: set[str] = field(default_factory=set)  # keys
     moves: dict[int, Move] = field(default_factory=dict)
@@ -173,6 +190,10 @@ class State:
                 self.files = {n: _elsewhere(file, key, held) for n, file in self.files.items()}
             case Gone(number=number):
                 self.files.pop(number, None)
+            case Beginning(number=number):
+                self.beginnings[number] = record
+            case Found(number=number):
+                self.beginnings.pop(number, None)
             case Began(upload=upload, key=key):
                 self.uploads[upload] = key
             case Ended(upload=upload):
@@ -189,6 +210,7 @@ class State:
     def records(self) -> Iterator[Record]:
         """Return the fewest records that say the same."""
         yield self.header
+        yield from self.beginnings.values()
         yield from (Began(upload, key) for upload, key in self.uploads.items())
         yield from (Aside(key) for key in sorted(self.asides))
         yield from self.moves.values()

@@ -30,7 +30,7 @@ from backgate.gateway.leaving import Leaving
 from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.parts import FIRST_PART, PartPlan
 from backgate.gateway.pending import FILES, boot_id, is_kept, left_over, local_files
-from backgate.gateway.records import Gone, Header, Move, Moved, Spooled
+from backgate.gateway.records import Beginning, Gone, Header, Move, Moved, Spooled
 from backgate.gateway.renames import Renames
 from backgate.gateway.room import Room
 from backgate.gateway.shelf import Shelf
@@ -41,6 +41,7 @@ from backgate.gateway.staged import StagedNames
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.taking import Taking
 from backgate.gateway.upload import Uploader
+from backgate.gateway.uploads import Uploads
 
 LOCK = "lock"
 PRIVATE = 0o700
@@ -105,7 +106,8 @@ def _parts(
     deletions = Deletions(store, nursery)
     asides = Asides(store, journal, deletions, nursery, gateway)
     plan = PartPlan(store.abilities.limits, first_part)
-    uploader = Uploader(store, journal, asides, nursery, plan, room)
+    uploads = Uploads(store, journal)
+    uploader = Uploader(store, journal, uploads, asides, nursery, plan, room)
     taking = Taking(config, store, metadata, gateway)
     return Parts(
         directory=directory,
@@ -120,9 +122,10 @@ def _parts(
         deletions=deletions,
         asides=asides,
         taking=taking,
-        renames=Renames(store, metadata, journal, Copies(store, journal, plan), taking),
+        renames=Renames(store, metadata, journal, Copies(store, uploads, plan), taking),
         room=room,
         shelf=shelf,
+        uploads=uploads,
         uploader=uploader,
         leaving=Leaving(room, shelf, uploader, nursery),
     )
@@ -140,6 +143,7 @@ class _Recovery:
         """Take up files, and end in the background what else was begun."""
         state = self._journal.state
         uploads, asides, moves = dict(state.uploads), set(state.asides), list(state.moves.values())
+        beginnings = list(state.beginnings.values())
         taken: list[Spooled] = []
         paths = local_files(self._parts.directory / FILES)
         needed: set[str] = set()
@@ -157,10 +161,11 @@ class _Recovery:
         self._journal.append(Header(self._parts.gateway, boot_id()))
         await self._journal.synchronize()
         self._parts.asides.remove(asides - needed)
-        await self._parts.nursery.start(self._end, uploads, moves, taken)
+        await self._parts.nursery.start(self._end, beginnings, uploads, moves, taken)
 
     async def _end(
         self,
+        beginnings: Iterable[Beginning],
         uploads: Mapping[str, str],
         moves: Iterable[Move],
         taken: Iterable[Spooled],
@@ -169,7 +174,9 @@ class _Recovery:
         """End what was begun in the store; names that are being renamed are claimed at once."""
         async with trio.open_nursery() as nursery:
             for upload, key in uploads.items():
-                nursery.start_soon(self._parts.uploader.abort, key, upload)
+                nursery.start_soon(self._parts.uploads.abort, key, upload)
+            for beginning in beginnings:
+                nursery.start_soon(self._parts.uploads.find, beginning)
             for record in taken:
                 nursery.start_soon(self._give_back, record)
             for move in moves:

@@ -9,8 +9,9 @@ class Room:
     """The bytes that the files of one spool take on disk, and their limit."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit  # bytes
+        self.limit = limit  # bytes; fewer while the disk is full
         self.used = 0  # bytes
+        self._wanted = limit  # bytes
         self._changed = trio.Event()
 
     @property
@@ -22,7 +23,13 @@ class Room:
         """Note that `size` bytes more (or less) are used."""
         self.used += size
         if size < 0:
+            if self.used <= self.limit * PRESSED_FROM:
+                self.limit = self._wanted  # what filled the disk may have gone, too
             self.changed()
+
+    def disk_is_full(self) -> None:
+        """Note that the disk holds no more than it does now."""
+        self.limit = min(self.limit, self.used)
 
     def changed(self) -> None:
         """Wake who waits for room: there is more, or something that was to make it has ended."""

@@ -19,6 +19,7 @@ from backgate.gateway.staged import StagedNames
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.taking import Taking
 from backgate.gateway.upload import Uploader
+from backgate.gateway.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,5 +41,6 @@ class Parts:
     renames: Renames
     room: Room
     shelf: Shelf
+    uploads: Uploads
     uploader: Uploader
     leaving: Leaving

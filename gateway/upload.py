@@ -20,11 +20,12 @@ from backgate.gateway.extents import Backing
 from backgate.gateway.journal import Journal
 from backgate.gateway.parts import Part, PartPlan, Upload, composition
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.records import Began, Ended, Held, Left
+from backgate.gateway.records import Held, Left
 from backgate.gateway.room import Room
 from backgate.gateway.spooled import SpooledFile
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.units import MIB
+from backgate.gateway.uploads import Uploads
 
 IN_FLIGHT = 64 * MIB  # bytes of parts and small files in memory, over all files together
 
@@ -38,12 +39,14 @@ class Uploader:
         self,
         store: ObjectStore,
         journal: Journal,
+        uploads: Uploads,
         asides: Asides,
         nursery: trio.Nursery,
         plan: PartPlan,
         room: Room,
     ) -> None:
         self._store, self._journal, self._asides = store, journal, asides
+        self._uploads = uploads
         self._nursery, self.plan, self._room = nursery, plan, room
         self.ahead = 0  # parts that are about to leave, or leaving, before anybody waits for them
         self._allowance = Allowance(IN_FLIGHT)
@@ -96,15 +99,7 @@ class Uploader:
         if upload is not None:
             upload.is_given_up = True
             if upload.upload:
-                self._nursery.start_soon(self.abort, upload.key, upload.upload)
-
-    async def abort(self, key: str, upload: str) -> None:
-        """Abort an upload; the next start tries again what fails."""
-        try:
-            await self._store.abort_upload(key, upload)
-            self._journal.append(Ended(upload))
-        except (StoreError, OSError) as error:
-            log.info("an upload of %r stays until the next start: %s", key, error)
+                self._nursery.start_soon(self._uploads.abort, upload.key, upload.upload)
 
     async def _put(self, file: SpooledFile, key: str, size: int) -> ObjectInfo:
         async with self._allowance.taken(size):
@@ -128,7 +123,7 @@ class Uploader:
         info = await self._store.commit_upload(key, upload.upload, etags, if_absent=file.if_absent)
         file.upload = None
         file.committed(info)
-        self._journal.append(Ended(upload.upload))
+        self._uploads.ended(upload.upload)
         if file.attributes_version == upload.attributes_version:
             return info
         return await self._with_attributes(file, info)
@@ -171,12 +166,9 @@ class Uploader:
                 return
             upload.attributes_version = file.attributes_version
             metadata = metadata_from_attributes(file.attributes)
-            name = await self._store.begin_upload(upload.key, metadata)
-            self._journal.append(Began(name, upload.key))
-            upload.upload = name
+            upload.upload = await self._uploads.begin(upload.key, metadata)
             if upload.is_given_up:
-                self._nursery.start_soon(self.abort, upload.key, name)
-            await self._journal.synchronize()
+                self._nursery.start_soon(self._uploads.abort, upload.key, upload.upload)
 
     async def _send_ahead(self, file: SpooledFile, upload: Upload, part: Part) -> None:
         """Send one part while the file is written; a failure is for close to meet again."""

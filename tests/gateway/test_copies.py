@@ -12,6 +12,7 @@ from backgate.gateway.errors import NotFound, Replaced
 from backgate.gateway.journal import Journal
 from backgate.gateway.parts import PartPlan
 from backgate.gateway.units import KIB
+from backgate.gateway.uploads import Uploads
 
 DATA = bytes(range(256)) * 512  # 128 KiB
 METADATA = {"mode": "33188", "name": "é"}
@@ -42,7 +43,8 @@ async def repository(
     async with opened(tmp_path, memory(**abilities)) as found:
         found.provider.put("stored", DATA, METADATA)
         journal = Journal(tmp_path)
-        yield found, Copies(found.store, journal, PartPlan(found.store.abilities.limits, PART))
+        plan = PartPlan(found.store.abilities.limits, PART)
+        yield found, Copies(found.store, Uploads(found.store, journal), plan)
         assert not journal.state.uploads
         journal.close()
 
@@ -85,7 +87,8 @@ async def test_what_changes_on_its_way_through_the_gateway_is_not_mixed(tmp_path
         journal = Journal(tmp_path)
 
         with pytest.raises(Replaced):
-            await Copies(found.store, journal, PartPlan(SMALL, PART)).copy(old, None, "copy")
+            copies = Copies(found.store, Uploads(found.store, journal), PartPlan(SMALL, PART))
+            await copies.copy(old, None, "copy")
 
         assert found.stored_keys() == ["stored"]
         journal.close()

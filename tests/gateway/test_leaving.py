@@ -1,14 +1,16 @@
 """Tests of `gateway/leaving.py`: the spool stays within its limit while anything can leave."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
-from support.writing import CONFIG, PART, create, memory, opened, until, write
+from support.writing import CONFIG, PART, create, memory, opened, rename, until, write
 
-from backgate.gateway.errors import Refused
+from backgate.gateway.errors import Refused, StoreFull
 from backgate.gateway.providers.memory import Fault
 
 PRESSED = msgspec.structs.replace(CONFIG, spool=16 * PART)
@@ -43,20 +45,47 @@ async def test_with_a_journal_small_files_wait_for_room_while_others_are_stored(
         assert len(repository.stored_keys()) == 80
 
 
-async def test_a_writer_does_not_wait_for_files_that_cannot_be_stored(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_a_spool_full_of_what_cannot_be_stored_takes_no_more_and_says_why(
+    tmp_path: Path,
 ) -> None:
-    provider = memory()
+    provider, written = memory(), 0
     async with opened(tmp_path, provider, PRESSED_LAZY) as repository:
         provider.faults = [Fault(verb="put", error=refused)]
 
-        with trio.fail_after(10):
+        with trio.fail_after(10), pytest.raises(StoreFull, match=r"'file0': .*no such right"):
             for number in range(80):
                 await write(repository.tree, f"file{number}", bytes(SMALL))
+                written = number + 1
 
-        assert repository.spool.used > PRESSED.spool
-        assert "the spool is full" in caplog.text
+        assert repository.spool.used <= PRESSED.spool
         provider.faults = []
+        await repository.spool.retry()
+        assert len(repository.stored_keys()) >= written
+        await write(repository.tree, "more", bytes(SMALL))
+
+
+async def test_a_full_disk_waits_for_what_can_leave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, disk, data = os.pwrite, 20 * PART, os.urandom(100 * PART)
+    async with opened(tmp_path, memory()) as repository:
+
+        def pwrite(descriptor: int, piece: bytes, offset: int) -> int:
+            if repository.spool.used + len(piece) > disk:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return real(descriptor, piece, offset)
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        for name in ("long", "long.tmp"):
+            file = await create(repository, name)
+            for start in range(0, len(data), PART):
+                await file.write_at(start, data[start : start + PART])
+            await file.flush()
+            await file.release()
+        await rename(repository.tree, "long.tmp", "renamed")
+
+        assert repository.content("long") == repository.content("renamed") == data
+        assert repository.spool.limit == CONFIG.spool
 
 
 async def test_a_writer_waits_for_files_that_are_just_being_closed(tmp_path: Path) -> None:
