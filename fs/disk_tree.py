@@ -99,8 +99,14 @@ async def open_disks(
 class _Inside(Struct, frozen=True, array_like=True):
     """A node of the file system on the volume at `place`."""
 
-    place: "Place"
+    place: Place
     node: Node
+    above: tuple[bytes, ...] = ()  # inodes of the directories that it lies in
+
+    @property
+    def below(self) -> tuple[bytes, ...]:
+        """Return what `above` is for its children."""
+        return (*self.above, self.node.inode)
 
 
 class DiskTree:
@@ -125,11 +131,14 @@ class DiskTree:
         if inside is not None:
             number, _ = await self._volume(inside.place)
             node = await self._parser.child(number, inside.node.handle, name)
-            return _entry(inside.place, node)
+            if node.inode and stat.S_ISDIR(node.mode) and node.inode in inside.below:
+                where = f"{self._parser.where}: {_shown(inside.place)}"
+                raise Damaged(where, None, f"the directory {name!r} contains itself")
+            return _entry(inside, node)
         for entry in await self._entries(directory.node):
             if entry.name == name:
                 root = await self._inside(entry) if entry.is_directory else None
-                return entry if root is None else _entry(root.place, root.node).named(name)
+                return entry if root is None else _shown_as(root, is_settled=True).named(name)
         raise FileError(errno.ENOENT, name)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
@@ -140,7 +149,7 @@ class DiskTree:
             return Children(await self._entries(directory.node), None)
         number, _ = await self._volume(inside.place)
         page = await self._parser.children(number, inside.node.handle, cursor)
-        return Children([_entry(inside.place, node) for node in page.nodes], page.cursor)
+        return Children([_entry(inside, node) for node in page.nodes], page.cursor)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator[Source]:
@@ -312,7 +321,16 @@ def _require_directory(entry: Entry) -> None:
         raise FileError(errno.ENOTDIR, entry.name)
 
 
-def _entry(place: Place, node: Node) -> Entry:
+def _entry(directory: _Inside, node: Node) -> Entry:
+    """Return a node of `directory`; what cannot be, or not be told, is left to `child`."""
+    is_directory = stat.S_ISDIR(node.mode)
+    is_loop = is_directory and node.inode != b"" and node.inode in directory.below
+    inside = _Inside(directory.place, node, directory.below if is_directory else ())
+    return _shown_as(inside, is_settled=not node.problem and not is_loop)
+
+
+def _shown_as(inside: _Inside, *, is_settled: bool) -> Entry:
+    node = inside.node
     return Entry(
         name=node.name,
         mode=node.mode,
@@ -326,8 +344,8 @@ def _entry(place: Place, node: Node) -> Entry:
         nlink=node.nlink,
         rdev=node.rdev,
         target=node.target,
-        identity=(place, node.inode) if node.inode else None,
-        node=_Inside(place, node),
+        identity=(inside.place, node.inode) if node.inode else None,
+        node=inside,
         has_xattrs=node.has_xattrs,
-        is_settled=not node.problem,
+        is_settled=is_settled,
     )

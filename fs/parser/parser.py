@@ -97,12 +97,14 @@ class Parser:
         passphrases: Sequence[bytes],
         siblings: Siblings,
         memory: int,
+        start: Callable[[], Worker] = start_worker,
     ) -> None:
         """`where` is what messages call the backup; `memory` is for blocks, in bytes."""
         self.where, self._disks, self._sources = where, disks, sources
         self._passphrases, self._siblings = passphrases, siblings
         self.blocks = Blocks(where, sources, memory)
         self._files: dict[tuple[int, str], int] = {}  # beside images: number of the source
+        self._start_worker = start
         self._worker: Worker | None = None
         self._opened: Opened | None = None
         self._volumes: Volumes | None = None
@@ -263,7 +265,7 @@ class Parser:
 
     async def _start(self) -> Worker:
         """Start a worker, which must see the same disks and volumes as those before it."""
-        worker = self._worker = start_worker()
+        worker = self._worker = self._start_worker()
         log.debug("%s: parser %d starts", self.where, worker.number)
         opened = answer_to(await self._asked(worker, self._open()), Opened)
         if len(opened.disks) != len(self._disks) or self._opened not in (None, opened):

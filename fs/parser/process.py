@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -24,6 +24,7 @@ from backgate.fs.parser.messages import (
     frame,
 )
 
+WORKER = ("-m", "backgate.fs.parser.worker")  # what Python is to run
 CPU = 10  # seconds of CPU that one request may use
 PATIENCE = 3 * CPU  # seconds that it may take, not counting what it waits for us
 ASKED_MAX = 20_000  # questions of the worker in one request; a log of 2 GiB takes 512
@@ -120,7 +121,7 @@ class Worker:
         self._stream.socket.close()
 
 
-def start_worker() -> Worker:
+def start_worker(program: Sequence[str] = WORKER) -> Worker:
     """Start a worker, in a few milliseconds; it is ready once its modules are imported.
 
     From the thread that calls this it inherits when to end: it must not end before the worker.
@@ -130,7 +131,7 @@ def start_worker() -> Worker:
         descriptor = theirs.fileno()
         arguments = (str(descriptor), str(os.getpid()), str(CPU))
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "backgate.fs.parser.worker", *arguments],
+            [sys.executable, "-P", *program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
