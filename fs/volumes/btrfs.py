@@ -59,6 +59,9 @@ class Btrfs(Explored):
     def ref_of(self, fields: list[Any]) -> Any:
         return tuple(fields)
 
+    def _inode(self, parsed: Parsed, handle: bytes) -> bytes:
+        return b"".join(number.to_bytes(8, "big") for number in parsed.ref)
+
     def _seen(self, parsed: Parsed, directory: Parsed) -> Parsed:
         sector = self._tree.sb.sectorsize
         parsed.stored_size = -(-(parsed.stored_size or 0) // sector) * sector  # as the kernel tells

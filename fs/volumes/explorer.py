@@ -291,7 +291,7 @@ class Explored(FileSystem):
             inode=self._inode(parsed, handle),
             target=None if target is None else self._bytes(target),
             has_xattrs=self._has_xattrs(parsed),
-            allocated=parsed.stored_size,
+            allocated=(parsed.size or 0) if parsed.stored_size is None else parsed.stored_size,
             problem=problem,
         )
 

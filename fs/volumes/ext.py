@@ -5,7 +5,7 @@ from typing import Any
 
 from fs_explorer.tree import Node as Parsed
 
-from backgate.fs.volume import Device
+from backgate.fs.volume import Device, Node
 from backgate.fs.volumes.explorer import Explored
 from backgate.fs.volumes.jbd2 import replay_journal
 from backgate.gateway.errors import Damaged
@@ -34,6 +34,14 @@ class ExtFileSystem(Explored):
 
     def ref_of(self, fields: list[Any]) -> Any:
         return fields[0]
+
+    def _inode(self, parsed: Parsed, handle: bytes) -> bytes:
+        return parsed.ref.to_bytes(8, "big")  # type: ignore[no-any-return]
+
+    def _node(self, parsed: Parsed) -> Node:
+        if parsed.extra.get("inline"):  # the kernel tells of sectors that are not there
+            parsed.stored_size = (parsed.stored_size or 0) + -(-(parsed.size or 0) // 512) * 512
+        return super()._node(parsed)
 
     def _has_xattrs(self, parsed: Parsed) -> bool:
         inode = self._tree.inode(parsed.ref)

@@ -46,7 +46,7 @@ class Ntfs(Explored):
         return parsed
 
     def _inode(self, parsed: Parsed, handle: bytes) -> bytes:
-        return b"%d" % parsed.ref[0]
+        return parsed.ref[0].to_bytes(8, "big")  # type: ignore[no-any-return]
 
     def _seen(self, parsed: Parsed, directory: Parsed) -> Parsed:
         depth = directory.extra[DEPTH]

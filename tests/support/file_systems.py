@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,9 @@ def seen_by_the_kernel(root: Path) -> dict[bytes, Seen]:
 
 def _told_by_the_kernel(path: bytes) -> Seen:
     status = os.lstat(path)
-    names = [os.fsencode(name) for name in os.listxattr(path, follow_symlinks=False)]
+    names: list[bytes] = []
+    with suppress(OSError):  # some file systems have none
+        names = [os.fsencode(name) for name in os.listxattr(path, follow_symlinks=False)]
     content = b""
     if stat.S_ISLNK(status.st_mode):
         content = os.readlink(path)
