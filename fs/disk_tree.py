@@ -32,6 +32,7 @@ from backgate.fs.disk_layout import (
     is_below_disks,
 )
 from backgate.fs.format import Surroundings
+from backgate.fs.nurseries import open_nursery
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk, VolumeFacts
 from backgate.fs.parser.parser import Parser
@@ -88,7 +89,7 @@ async def open_disks(
         siblings=sibling,
         memory=min(BLOCKS, surroundings.memory_limit),
     )
-    async with trio.open_nursery() as nursery:
+    async with open_nursery() as nursery:
         nursery.start_soon(parser.run)
         try:
             yield DiskTree(disks, parser, is_single=is_single)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import brotli
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -39,7 +40,7 @@ def unpack_sample(name: str, store: Path) -> Path:
     return store / name
 
 
-def manifest() -> Mapping[str, Mapping[str, object]]:
+def manifest() -> Any:
     """What is on the disks of the samples."""
     return json.loads((DATA / "manifest.json").read_text())
 

@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import trio
 
+from backgate.fs.disk_tree import NamedDisk
 from backgate.fs.formats.xen_orchestra.chains import Chains
 from backgate.fs.formats.xen_orchestra.merges import StatesByDirectory
 from backgate.fs.formats.xen_orchestra.vms import Disk
@@ -29,28 +29,23 @@ class BrokenDisk:
         raise Damaged(self.error.where, self.error.offset, self.error.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedDisk:
-    """One disk of a backup, and its bytes."""
-
-    name: str  # of its directory
-    source: Source
-
-
 async def open_all(
-    chains: Chains, disks: Sequence[Disk], states: StatesByDirectory
-) -> list[OpenedDisk]:
+    chains: Chains, disks: Sequence[Disk], states: StatesByDirectory, mtime_ns: int
+) -> list[NamedDisk]:
     """Open all `disks`, in their order; `StoreError` when the store cannot be asked."""
-    found: dict[str, Source] = {}
+    found: dict[str, NamedDisk] = {}
 
     async def open_one(disk: Disk) -> None:
+        source: Source
         try:
-            found[disk.name] = await chains.open(disk.key, states)
+            source = chain = await chains.open(disk.key, states)
+            notes = chain.notes
         except Damaged as error:
             log.warning("the disk %r cannot be read: %s", disk.name, error)
-            found[disk.name] = BrokenDisk(disk.size or 0, error)
+            source, notes = BrokenDisk(disk.size or 0, error), {"problem": str(error)}
+        found[disk.name] = NamedDisk(name=disk.name, source=source, mtime_ns=mtime_ns, notes=notes)
 
     async with open_nursery() as nursery:
         for disk in disks:
             nursery.start_soon(open_one, disk)
-    return [OpenedDisk(disk.name, found[disk.name]) for disk in disks]
+    return [found[disk.name] for disk in disks]

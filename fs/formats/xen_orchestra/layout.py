@@ -102,6 +102,11 @@ def time_ns_of(stamp: str) -> int:
     return int(time.timestamp()) * SECOND_NS
 
 
+def stamp_of(metadata_key: str) -> str:
+    """Return the time stamp in the key of a backup's metadata."""
+    return metadata_key.rpartition("/")[2].partition(".")[0]
+
+
 def shown_time(stamp: str) -> str:
     """Return a time stamp as a directory shows it: 2026-08-01T01-00-00Z."""
     day, clock = stamp[:8], stamp[9:15]

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from backgate.fs.disk_tree import NamedDisk, open_disks
 from backgate.fs.disks.chunks import Chunks
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.format import Backup, Surroundings
@@ -15,10 +16,15 @@ from backgate.fs.formats.xen_orchestra.configurations import (
     configuration_backup,
     configuration_tree,
 )
-from backgate.fs.formats.xen_orchestra.disks import OpenedDisk, open_all
+from backgate.fs.formats.xen_orchestra.disks import open_all
 from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Metadata, parse
-from backgate.fs.formats.xen_orchestra.files_tree import FilesTree
-from backgate.fs.formats.xen_orchestra.layout import METADATA, MetadataLayout, VmLayout
+from backgate.fs.formats.xen_orchestra.layout import (
+    METADATA,
+    MetadataLayout,
+    VmLayout,
+    stamp_of,
+    time_ns_of,
+)
 from backgate.fs.formats.xen_orchestra.locked import locked
 from backgate.fs.formats.xen_orchestra.remote import Remote
 from backgate.fs.formats.xen_orchestra.vms import (
@@ -45,7 +51,6 @@ from backgate.gateway.errors import (
     Unreachable,
 )
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.source import Source
 
 READERS = 16  # metadata files read at once
 
@@ -110,24 +115,32 @@ class Repository:
             raise Damaged(info.key, None, one.reason)
         if warning := qcow2_warning(one.metadata):
             log.warning("%s: %s", info.key, warning)
-        async with self._opened(vm, one.metadata, info.key) as disks:
-            files: dict[tuple[bytes, ...], Source] = {
-                (b"disks", one.name.encode(), b"disk.raw"): one.source for one in disks
-            }
-            yield FilesTree(files, backup.time_ns)
+        lent = self._lent
+        async with (
+            self._opened(vm, one.metadata, info.key) as disks,
+            open_disks(disks, lent, where=info.key, passphrases=lent.passphrases) as tree,
+        ):
+            yield tree
 
     @asynccontextmanager
     async def _opened(
         self, vm: VmLayout, metadata: Metadata, key: str
-    ) -> AsyncIterator[Sequence[OpenedDisk]]:
+    ) -> AsyncIterator[Sequence[NamedDisk]]:
+        mtime_ns = time_ns_of(stamp_of(key))
         if metadata.mode == DELTA:
-            yield await open_all(self._chains, disks_of(vm.directory, metadata), vm.states)
+            disks = disks_of(vm.directory, metadata)
+            yield await open_all(self._chains, disks, vm.states, mtime_ns)
             return
         info = await self.remote.info(beside(key, metadata.xva or "", vm.directory))
         async with self._archives.open(info) as archive:
             names = disk_names((disk.device, disk.label) for disk in archive.disks)
             yield [
-                OpenedDisk(name, archive.source(disk, self._chunks))
+                NamedDisk(
+                    name=name,
+                    source=archive.source(disk, self._chunks),
+                    mtime_ns=mtime_ns,
+                    notes={"image": "xva"},
+                )
                 for name, disk in zip(names, archive.disks, strict=True)
             ]
 
@@ -158,7 +171,7 @@ class Repository:
         return {one.info.key: one for one in self._read.values()}
 
     async def _parsed(self, info: ObjectInfo) -> VmBackup:
-        stamp = info.key.rpartition("/")[2].partition(".")[0]
+        stamp = stamp_of(info.key)
         directory = info.key.rpartition("/")[0] + "/"
         try:
             metadata = parse(info.key, await self.remote.read(info, METADATA_MAX), Metadata)

@@ -1,13 +1,14 @@
 """Repositories of Xen Orchestra: those it wrote itself, and variants written as it writes them."""
 
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from contracts.format_contract import found, surroundings
-from support.extract import content, entries, find
+from support.extract import content, entries, find, read_all
 from support.xen_orchestra import (
     BLOCK,
     KEY,
@@ -23,6 +24,7 @@ from support.xen_orchestra import (
 
 from backgate.fs.format import Backup
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
+from backgate.fs.tree import Entry, Tree
 
 TIMES = {"2026-08-01T01-00-00Z": "t1", "2026-08-02T01-00-00Z": "t2", "2026-08-03T01-00-00Z": "t3"}
 DISK_A, DISK_B = "root", "data"
@@ -69,6 +71,39 @@ async def test_each_disk_of_a_real_repository_is_what_was_backed_up(
         for disk_name, data in by_name.items():
             expected = manifest()["disks"][f"{disk_name[-1]}-{TIMES[time]}"]
             assert hashlib.sha256(data).hexdigest() == expected["sha256"]  # type: ignore[index]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vhd", "encrypted"])
+async def test_each_file_on_the_disks_of_a_real_repository_is_what_was_backed_up(
+    name: str, tmp_path: Path
+) -> None:
+    unpack_sample(name, tmp_path / "store")
+    below = {"a": b"disks/xvda-lab-vm disk a/partitions/1-rootfs", "b": b"disks/xvdb-lab-vm disk b"}
+    below["b"] += b"/partitions/0-ext4"
+
+    async with opened(tmp_path / "store", tmp_path / "cache") as format_:
+        for backup in await found(format_):
+            async with format_.open(backup) as tree:
+                for letter, place in below.items():
+                    expected = manifest()["snapshots"][TIMES[backup.path[-1]]][letter]["files"]
+                    assert await files_below(tree, await find(tree, place)) == expected
+
+
+async def files_below(tree: Tree, directory: Entry, path: str = "") -> dict[str, object]:
+    """Return the files and symlinks below `directory`, as the manifest describes them."""
+    shown: dict[str, object] = {}
+    async for entry in entries(tree, directory):
+        below = f"{path}/{os.fsdecode(entry.name)}"
+        if entry.is_directory:
+            shown |= await files_below(tree, entry, below)
+        elif entry.is_symlink:
+            shown[below] = {"symlink": os.fsdecode(entry.target or b"")}
+        else:
+            async with tree.open(entry) as source:
+                digest = hashlib.sha256(await read_all(source)).hexdigest()
+            shown[below] = {"size": entry.size, "sha256": digest}
+    return shown
 
 
 async def test_metadata_backups_are_shown_as_files(tmp_path: Path) -> None:
