@@ -3,7 +3,7 @@
 # usage: tests/packages.sh run|demo|test|bench
 set -euo pipefail
 run="libfuse3-dev fuse3 gcc pkg-config libc6-dev python3-dev python3-venv ca-certificates"
-disks="e2fsprogs xfsprogs fdisk gdisk dosfstools btrfs-progs ntfs-3g mtools exfatprogs exfat-fuse"
+disks="e2fsprogs xfsprogs fdisk gdisk dosfstools btrfs-progs ntfs-3g mtools exfatprogs"
 disks="$disks exfat-fuse squashfs-tools genisoimage qemu-utils" # what makes images of disks
 case $1 in
   run) want=$run ;;

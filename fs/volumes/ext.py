@@ -3,6 +3,7 @@
 import struct
 from typing import Any
 
+from fs_explorer.entry import EntryType
 from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volume import Device, Node
@@ -39,7 +40,8 @@ class ExtFileSystem(Explored):
         return parsed.ref.to_bytes(8, "big")  # type: ignore[no-any-return]
 
     def _node(self, parsed: Parsed) -> Node:
-        if parsed.extra.get("inline"):  # the kernel tells of sectors that are not there
+        if parsed.extra.get("inline") and parsed.type is not EntryType.DIR:
+            # The kernel tells of sectors that are not there.
             parsed.stored_size = (parsed.stored_size or 0) + -(-(parsed.size or 0) // 512) * 512
         return super()._node(parsed)
 
