@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from backgate.fs.parser.messages import Bytes, Failed, Lying, Nodes, Said, Values, Volumes
-from backgate.fs.volume import ENCODED, HOLE, Node
+from backgate.fs.volume import ENCODED, HANDLE_MAX, HOLE, Node
 from backgate.gateway.errors import Damaged, FileError
 
 NAME_MAX = 1024  # bytes; the most that FUSE takes. NTFS needs 3 for each of 255 characters
@@ -64,6 +64,8 @@ def _check_node(node: Node) -> None:
     is_known = is_known or stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
     if not 0 <= node.mode < UINT32 or not is_known:
         raise Damaged("", None, f"{node.name!r}: no type of file has the mode {node.mode:o}")
+    if len(node.handle) > HANDLE_MAX or len(node.inode) > HANDLE_MAX:
+        raise Garbage(f"{node.name!r}: a handle of {len(node.handle)} bytes")
     numbers = (node.uid, node.gid, node.nlink)
     if any(not 0 <= number < UINT32 for number in numbers) or not 0 <= node.rdev < UINT64:
         raise Garbage(f"{node.name!r}: a number out of its range")

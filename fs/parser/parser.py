@@ -63,6 +63,7 @@ IDLE = 60.0  # seconds without a request after which the worker is ended
 TRIES = 2  # workers that a request may cost
 DEADLY_MAX = 1000  # requests remembered that cost so many
 FILES_MAX = 64  # files beside images that one backup may be made of
+START_PATIENCE = 2 * PATIENCE  # seconds until a worker must have imported what it needs
 KEYS_PATIENCE = 60.0  # seconds more that trying a passphrase may take: that is what it is for
 
 log = logging.getLogger(__name__)
@@ -257,6 +258,8 @@ class Parser:
     async def _asked(self, worker: Worker, request: Request) -> Said:
         keys = KEYS_PATIENCE * len(self._passphrases)
         patience = PATIENCE + (keys if isinstance(request, Discover) else 0)
+        if isinstance(request, Open):
+            patience = START_PATIENCE
         self._lost = None
         said = await worker.ask(request, self._supply, patience)
         if self._lost is not None:

@@ -1,0 +1,254 @@
+"""Whatever happens in a worker stays there: an error for that request, a line in the log."""
+
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from support import hostile
+
+from backgate.fs.parser import parser as parser_module
+from backgate.fs.parser.file import ParsedFile
+from backgate.fs.parser.messages import Disk
+from backgate.fs.parser.parser import Parser
+from backgate.fs.parser.process import start_worker
+from backgate.gateway.errors import Damaged, FileError, Unreachable
+from backgate.gateway.source import Bytes, Data, Source
+
+VOLUME = 1  # the first one on the one disk
+HOSTILE = (str(Path(hostile.__file__)),)
+
+pytestmark = pytest.mark.slow
+
+
+@asynccontextmanager
+async def parser_of(*sources: Source) -> AsyncIterator[Parser]:
+    async def no_siblings(disk: int, name: str) -> Source | None:
+        return None
+
+    parser = Parser(
+        "an image",
+        [Disk(f"xvd{number}", "raw", number) for number in range(len(sources))],
+        list(sources),
+        passphrases=[],
+        siblings=no_siblings,
+        memory=8 << 20,
+        start=partial(start_worker, HOSTILE),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parser.run)
+        yield parser
+        nursery.cancel_scope.cancel()
+
+
+def disk(deed: str) -> Source:
+    return Bytes(hostile.disk(deed))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+DEADLY = {
+    "spin": "signal|no answer",
+    "sleep": "no answer within",
+    "crash": "signal 11",
+    "exit": "code 7",
+    "raise a system exit": "code 3",
+    "say garbage": "garbage",
+    "say too much": "message of",
+    "say an unknown word": "garbage",
+    "say nothing more": "ended|closed",
+}
+
+
+@pytest.mark.parametrize("deed", DEADLY)
+async def test_a_worker_that_fails_is_replaced_and_its_request_is_damage(
+    deed: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with parser_of(disk(deed)) as parser:
+        await parser.volumes()
+        if deed in ("spin", "sleep"):
+            monkeypatch.setattr(parser_module, "PATIENCE", 1.0)
+            monkeypatch.setattr(parser_module, "START_PATIENCE", 30.0)
+
+        with pytest.raises(Damaged, match=DEADLY[deed]):
+            await parser.children(VOLUME, b"root", None)
+
+        said = warnings(caplog)
+        assert len(said) == 2  # two workers died of it, and the log says of what
+        assert all("an image" in line and "children volume 1" in line for line in said)
+        assert (await parser.child(VOLUME, b"root", b"file")).size == 1000  # the third one serves
+        with pytest.raises(Damaged):
+            await parser.children(VOLUME, b"root", None)
+        assert len(warnings(caplog)) == 2  # and is not asked for that again
+
+
+async def test_what_a_parser_stumbles_over_is_damage_and_it_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reasons = {"eat": "memory", "recurse": "Recursion", "raise": "no parser expects"}
+    async with parser_of(*map(disk, reasons)) as parser:
+        for volume, reason in enumerate(reasons.values(), len(reasons)):
+            with pytest.raises(Damaged, match=reason):
+                await parser.children(volume, b"root", None)
+
+            assert (await parser.child(volume, b"root", b"file")).size == 1000
+
+    assert warnings(caplog) == []
+
+
+async def test_names_and_numbers_that_cannot_be_are_damage() -> None:
+    async with parser_of(*map(disk, hostile.LISTINGS)) as parser:
+        for volume, _ in enumerate(hostile.LISTINGS, len(hostile.LISTINGS)):
+            with pytest.raises(Damaged):
+                await parser.children(volume, b"root", None)
+
+
+async def test_extents_that_lie_nowhere_are_damage() -> None:
+    disks = ["", *hostile.EXTENTS]
+    async with parser_of(*map(disk, disks)) as parser:
+        for volume, deed in enumerate(disks, len(disks)):
+            file = ParsedFile(parser, volume, b"file", 1000)
+            if not deed:
+                assert await file.read_at(0, 1000) == b"x" * 1000
+                continue
+            with pytest.raises(Damaged):
+                await file.read_at(0, 1000)
+
+
+async def test_more_bytes_than_asked_for_are_damage() -> None:
+    async with parser_of(disk("more bytes than asked for")) as parser:
+        with pytest.raises(Damaged):
+            await ParsedFile(parser, VOLUME, b"file", 1000).read_at(0, 1000)
+
+
+async def test_an_attribute_that_none_can_be_is_damage() -> None:
+    async with parser_of(disk("")) as parser:
+        with pytest.raises(Damaged, match="attribute"):
+            await parser.xattrs(VOLUME, b"file")
+
+
+async def test_a_worker_may_not_write_speak_start_or_become_anything() -> None:
+    deeds = ["write a file", "make a socket", "start a program", "fork", "kill the gateway",
+             "trace", "become root"]  # fmt: skip
+    async with parser_of(*map(disk, deeds)) as parser:
+        for volume, deed in enumerate(deeds, len(deeds)):
+            (node,) = (await parser.children(volume, b"root", None)).nodes
+
+            assert (deed, node.name, node.size) == (deed, b"done", 0)
+
+
+async def test_a_name_that_is_not_there_is_a_sure_answer() -> None:
+    async with parser_of(disk("")) as parser:
+        with pytest.raises(FileError):
+            await parser.child(VOLUME, b"root", b"nothing")
+
+
+class Shaky:
+    """A source that can be away, and that lets a test stop its reads."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self.size = data, len(data)
+        self.is_away = False
+        self.gate = trio.Event()
+        self.gate.set()
+        self.reads = 0
+
+    async def read_at(self, offset: int, length: int) -> Data:
+        self.reads += 1
+        await self.gate.wait()
+        if self.is_away:
+            raise Unreachable("the store is away")
+        return self._data[offset : offset + length]
+
+
+async def test_a_store_that_is_away_is_no_damage_and_costs_no_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = Shaky(hostile.disk(""))
+    source.is_away = True
+    async with parser_of(source) as parser:
+        with pytest.raises(Unreachable):
+            await parser.volumes()
+        worker = parser._worker
+        source.is_away = False
+
+        assert (await parser.volumes()).volumes[0].file_system == "hostile"
+        assert parser._worker is worker
+        assert warnings(caplog) == []
+
+
+async def test_who_goes_away_leaves_the_worker_to_others() -> None:
+    source = Shaky(hostile.disk(""))
+    source.gate = trio.Event()
+    async with parser_of(source) as parser:
+        with trio.move_on_after(0.5):
+            await parser.volumes()
+        worker = parser._worker
+        source.gate.set()
+
+        assert (await parser.volumes()).volumes[0].file_system == "hostile"
+        assert parser._worker is worker
+
+
+async def test_waiting_for_the_store_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parser_module, "PATIENCE", 2.0)
+    source = Shaky(hostile.disk(""))
+    source.gate = trio.Event()
+    async with parser_of(source) as parser, trio.open_nursery() as nursery:
+        nursery.start_soon(parser.volumes)
+        await trio.sleep(2.5)  # longer than a worker may take
+        source.gate.set()
+
+        assert (await parser.volumes()).volumes[0].file_system == "hostile"
+
+
+async def test_a_worker_that_nobody_asks_ends_and_another_sees_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parser_module, "IDLE", 0.05)
+    async with parser_of(disk("")) as parser:
+        before = await parser.volumes()
+        first = parser._worker
+        with trio.move_on_after(10):
+            await until(lambda: parser._worker is None)
+
+        assert (await parser.child(VOLUME, b"root", b"file")).size == 1000
+        assert parser._worker is not first
+        assert await parser.volumes() == before
+
+
+async def test_a_worker_that_sees_other_volumes_than_the_one_before_is_refused() -> None:
+    source = Shaky(hostile.disk(""))
+    async with parser_of(source) as parser:
+        await parser.volumes()
+        parser._end_worker()
+        parser.blocks.clear()
+        source._data = bytes(source.size)
+
+        with pytest.raises(Damaged, match="other volumes"):
+            await parser.child(VOLUME, b"root", b"file")
+
+
+async def test_workers_end_with_the_backup() -> None:
+    async with parser_of(disk("")) as parser:
+        await parser.volumes()
+        assert parser._worker is not None
+        number = parser._worker.number
+
+    assert not Path(f"/proc/{number}").exists()
+
+
+@pytest.fixture(autouse=True)
+def _modules_of_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - a process ends
+        await trio.sleep(0.01)
