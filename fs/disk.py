@@ -47,6 +47,10 @@ class Member(Protocol):
     where: str  # what messages call it
     size: int  # bytes of the disk at the time of this image
 
+    @property
+    def allocated(self) -> int:
+        """The bytes of the disk that it has, or may have at most."""
+
     async def extents(self, offset: int, length: int) -> Sequence[tuple[int, int, bool]]:
         """Return (start, stop, has it?) for a range within `size`, without a gap; reads little."""
 

@@ -58,7 +58,7 @@ class NamedDisk:
     name: str  # unique among them, and can be a file's name
     source: Source
     mtime_ns: int
-    kind: str = RAW  # "raw", or the container: "qcow2", "vmdk", "vhdx", "vhd"
+    kind: str = RAW  # "raw", or the container: "qcow2", "vmdk", "vhdx"
     sibling: Sibling | None = None  # finds a file beside the container by the name it gives
     notes: Mapping[str, str] = field(default_factory=dict)
 

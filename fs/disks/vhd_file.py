@@ -173,8 +173,12 @@ class FixedVhd:
 
     def __init__(self, where: str, source: Source, footer: Footer) -> None:
         self.where, self.footer, self.size = where, footer, footer.size
-        self.allocated = footer.size
         self._source = source
+
+    @property
+    def allocated(self) -> int:
+        """All of the disk is stored."""
+        return self.size
 
     async def extents(self, offset: int, length: int) -> Sequence[tuple[int, int, bool]]:
         await trio.lowlevel.checkpoint()
@@ -214,6 +218,8 @@ async def _footer(head: Data, source: Source, *, may_be_fixed: bool) -> Footer:
         except BadVhd:
             pass
     tail = await source.read_at(max(0, source.size - FOOTER), FOOTER)
+    if is_footer(tail[1:]):  # Virtual PC before 2004 wrote a byte less
+        tail = bytes(tail[1:]) + b"\0"
     try:
         return parse_footer(tail)
     except BadVhd:
@@ -226,11 +232,6 @@ def _require_table(footer: Footer, header: Header, stored: int) -> None:
         raise BadVhd(f"a table of {header.entries} entries for {blocks} blocks")
     if header.table_at < FOOTER or header.table_at + blocks * ENTRY > stored:
         raise BadVhd(f"the table is said to lie at byte {header.table_at}, outside of the file")
-
-
-def is_vhd(head: Data, tail: Data) -> bool:
-    """True for the first and last 512 bytes of a VHD file."""
-    return is_footer(head) or is_footer(tail)
 
 
 def _together(found: Sequence[_Stretch], bitmap_size: int) -> list[list[_Stretch]]:

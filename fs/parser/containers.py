@@ -1,6 +1,6 @@
 """Disks that come in a container: where its bytes lie in the files that it is made of.
 
-qcow2, VMDK, VHDX and VHD, as the fs-explorer library maps them. Files beside an image (parents,
+qcow2, VMDK and VHDX, as the fs-explorer library maps them. Files beside an image (parents,
 extents) are asked of the gateway by the name that the image gives; it says which may be had.
 """
 
@@ -24,7 +24,6 @@ from backgate.gateway.errors import Damaged
 RAW = "raw"
 CONTAINERS = {
     "qcow2": "fs_explorer.containers.qcow2:QCOW2Driver",
-    "vhd": "fs_explorer.containers.vhd:VHDDriver",
     "vhdx": "fs_explorer.containers.vhdx:VHDXDriver",
     "vmdk": "fs_explorer.containers.vmdk:VMDKDriver",
 }

@@ -40,7 +40,7 @@ class Disk(Struct, frozen=True, array_like=True):
     """A disk as the worker is told of it."""
 
     name: str
-    kind: str  # "raw", or the container it comes in: "qcow2", "vmdk", "vhdx", "vhd"
+    kind: str  # "raw", or the container it comes in: "qcow2", "vmdk", "vhdx"
     source: int  # number of the source that has its bytes
 
 

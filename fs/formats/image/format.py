@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import trio
 from cachetools import LRUCache
 
-from backgate.fs.disk_tree import NamedDisk, open_disks
+from backgate.fs.disk_tree import RAW, NamedDisk, open_disks
+from backgate.fs.disks.images import open_vhd
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.format import Backup, BackupFormat, Surroundings
 from backgate.fs.formats.image.kind import SUFFIXES, Kind, is_image, kind_of
@@ -19,6 +20,7 @@ from backgate.gateway.errors import Damaged, NotFound, Replaced, StoreError, Unr
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Source
 
+VHD = "vhd"
 LOOKS_AT_ONCE = 16  # images whose ends are looked at together while listing
 KINDS_MAX = 100_000  # images whose kind is remembered
 
@@ -62,11 +64,14 @@ class ImageFormat(BackupFormat):
             kind = await kind_of(source)
             if kind.reason:
                 raise Damaged(info.key, None, kind.reason)
+            name = kind.name
+            if name == VHD:  # found by the gateway itself, without a parser
+                source, name = await open_vhd(self.surroundings.objects, info.key, source), RAW
             disk = NamedDisk(
                 name=backup.path[-1],
                 source=source,
                 mtime_ns=info.mtime_ns,
-                kind=kind.name,
+                kind=name,
                 sibling=lambda name: self._beside(info.key, name),
             )
             passphrases = self.surroundings.passphrases
