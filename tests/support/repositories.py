@@ -1,15 +1,19 @@
 """Repositories for a test to mount: `functools.partial` of these is what `mounted` takes."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+from support.mounting import Mounted, mounted
 from support.writing import memory, opened
 
 from backgate.fs.gateway_tree import View, open_gateway_tree
 from backgate.fs.tree import Tree
-from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.config import Kind, RepositoryConfig
 from backgate.gateway.places import places_of
+from backgate.gateway.provider import NO_METADATA
+from backgate.gateway.providers import open_provider
 from backgate.gateway.repository import open_repository
 
 PLACES = ("CACHE_DIRECTORY", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
@@ -40,3 +44,20 @@ async def small_parts(
     """A repository in memory in which each file has many parts."""
     async with opened(home / "gateway", memory(), config) as repository:
         yield repository.tree
+
+
+@contextmanager
+def mounted_anew(store: Path, home: Path, kind: Kind = "repository") -> Iterator[Mounted]:
+    """Mount the local store `store` with caches that know nothing of it."""
+    home.mkdir()
+    config = RepositoryConfig(name="store", url=f"file://{store}", kind=kind)
+    with mounted(partial(shown, home, config, "repository"), home) as mount:
+        yield mount
+
+
+def metadata(store: Path, key: str) -> Mapping[str, str]:
+    """Return what the local store `store` keeps with an object."""
+    config = RepositoryConfig(name="store", url=f"file://{store}")
+    provider, prefix = open_provider(config, None)
+    with closing(provider):
+        return provider.head(prefix + key).metadata or NO_METADATA

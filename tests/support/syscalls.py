@@ -21,6 +21,11 @@ TYPES = {"fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK, "char": stat.S_IFCHR, "b
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def assert_same(there: Path, here: Path, text: str) -> None:
+    """Run `text` in two directories; fails where a line does different things."""
+    assert Script(there).run(text) == Script(here).run(text)
+
+
 class Script:
     """Runs lines below one directory."""
 
