@@ -12,7 +12,7 @@ from backgate.fs.gateway_tree import View, open_gateway_tree
 from backgate.fs.tree import Tree
 from backgate.gateway.config import Kind, RepositoryConfig
 from backgate.gateway.places import places_of
-from backgate.gateway.provider import NO_METADATA
+from backgate.gateway.provider import NO_METADATA, Provider
 from backgate.gateway.providers import open_provider
 from backgate.gateway.repository import open_repository
 
@@ -55,9 +55,15 @@ def mounted_anew(store: Path, home: Path, kind: Kind = "repository") -> Iterator
         yield mount
 
 
+@contextmanager
+def opened_store(store: Path) -> Iterator[Provider]:
+    """Open the local store `store` beside the gateway, as another tool."""
+    provider, _ = open_provider(RepositoryConfig(name="store", url=f"file://{store}"), None)
+    with closing(provider):
+        yield provider
+
+
 def metadata(store: Path, key: str) -> Mapping[str, str]:
     """Return what the local store `store` keeps with an object."""
-    config = RepositoryConfig(name="store", url=f"file://{store}")
-    provider, prefix = open_provider(config, None)
-    with closing(provider):
-        return provider.head(prefix + key).metadata or NO_METADATA
+    with opened_store(store) as provider:
+        return provider.head(key).metadata or NO_METADATA
