@@ -18,6 +18,8 @@ FILE_SYSTEMS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volum
     "iso9660": "backgate.fs.volumes.iso9660:Iso9660",
 }
 LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Layer`
+    "md": "backgate.fs.volumes.md:Md",
+    "lvm": "backgate.fs.volumes.lvm:Lvm",
     "gpt": "backgate.fs.volumes.gpt:Gpt",
     "mbr": "backgate.fs.volumes.mbr:Mbr",
 }

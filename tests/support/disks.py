@@ -1,6 +1,7 @@
 """Disks for tests of what lies on them: files and bytes as devices."""
 
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -72,3 +73,18 @@ def by_extents(device: Device, disks: Sequence[Device]) -> bytes:
         else:
             pieces.append(disks[extent.disk].read_at(extent.offset, extent.length))
     return b"".join(pieces)
+
+
+IMAGES = Path(__file__).parent.parent / "data" / "images"
+
+
+def unpacked_disks(archive: str, directory: Path) -> dict[str, Path]:
+    """Unpack the images of `tests/data/images/archive`; return their paths by name."""
+    subprocess.run(["tar", "-xJf", IMAGES / archive, "-C", directory], check=True)
+    return {path.stem: path for path in sorted(directory.glob("*.raw"))}
+
+
+def sectors(name: str, first: int, stop: int) -> bytes:
+    """Return what `make_volumes.sh` writes to these sectors of a volume: each says which it is."""
+    lines = (f"{name} {number:010d}\n".encode() for number in range(first, stop))
+    return b"".join(line.ljust(512, b".") for line in lines)
