@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from backgate.fs.catalogue import Found
     from backgate.fs.disk_layout import Report
 
+LEFT_TO_PROGRAMS = ("number", "start", "uuid")  # notes that only --json tells
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -62,5 +64,9 @@ def print_disks(path: str, looked: Looked) -> None:
 
 
 def _said(problem: str, notes: dict[str, str] | Any) -> str:
-    facts = [f"{name} {text}" if name else text for name, text in notes.items() if text]
+    facts = [
+        f"{name} {text}" if name else text
+        for name, text in notes.items()
+        if text and name not in LEFT_TO_PROGRAMS
+    ]
     return printable("; ".join([*facts, *([problem] if problem else [])]).encode())
