@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backgate.gateway.units import KIB, MIB
+from backgate.gateway.units import MIB
 from benchmarks.bench import Bench, Measurement, seconds
 from benchmarks.contenders import Mounted
 from benchmarks.machine import drop_caches, program
 from benchmarks.peers import rclone_environment
+from benchmarks.report import US
 from benchmarks.scenarios.disk_data import (
     LARGE,
     PARTITION_AT,
@@ -23,11 +24,11 @@ from benchmarks.scenarios.disk_data import (
 )
 
 BUCKET = "disks"
-SMALL = 100 * KIB  # bytes of a file that is read for the count of requests
-OURS = "backgate, partitions/"
-RAW = "backgate, the same bytes of disk.raw"
+CHAIN = "each member of a chain is an alias, a footer, a header, a table and a list of filters"
+OURS = US  # a file, or a walk, below partitions/
+RAW = "the same bytes of its disk.raw"
 DOWNLOAD = "rclone copy of the chain, decoded, by loop"
-LOOP = "the kernel, by loop on backgate's disk.raw"
+LOOP = "the kernel, by loop on its disk.raw"
 
 
 class DiskRestore:
@@ -45,7 +46,7 @@ class DiskRestore:
         walk = Measurement(f"VM disk: `find` with stat over {sizes.disk_files} files", "s")
         again = Measurement(f"VM disk: the same `find` again, {sizes.disk_files} files", "s")
         first = Measurement("VM disk: from mount to the first byte of a file", "s")
-        cost = Measurement("VM disk: requests to the store", "requests")
+        cost = Measurement("VM disk: requests to the store", "requests", note=CHAIN)
         for _ in bench.rounds():
             self._copies(bench, data, copy)
             self._walks(bench, data, walk, again)
