@@ -96,13 +96,9 @@ def _backing(repository: Repository, changed: Changed) -> Backing:
         waiting = spool.pending()
         return Pending(len(waiting), sum(one.size for one in waiting))
 
-    def waiting() -> Pending:
-        return Pending(**asdict(spool.waited_for()))
-
     return Backing(
         drain=spool.drained,
         pending=pending,
-        waiting=waiting,
         status=status,
         verbs=_spool_verbs(spool),
         changed=changed,

@@ -1,7 +1,6 @@
 """What is measured: one file for each kind of work."""
 
 from benchmarks.bench import Scenario
-from benchmarks.scenarios.disk_restore import DiskRestore
 from benchmarks.scenarios.importing import Importing
 from benchmarks.scenarios.listing import Listing
 from benchmarks.scenarios.many import Many
@@ -18,5 +17,4 @@ SCENARIOS: list[Scenario] = [
     Importing(),
     Writing(),
     ResticRestore(),
-    DiskRestore(),
 ]

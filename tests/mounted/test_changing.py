@@ -18,6 +18,7 @@ import pytest
 import trio
 from support.dict_tree import DictTree
 from support.mounting import Mounted, mounted
+from support.syscalls import refusal
 
 from backgate.fs.repository_tree import RepositoryTree
 from backgate.fs.tree import Tree
@@ -67,13 +68,6 @@ async def repository(home: Path, happened: Callable[[str, bytes], None]) -> Asyn
     places = places_of(config, {name: str(home / name) for name in PLACES})
     async with open_repository(config, places, None, writable=True) as opened:
         yield RepositoryTree(opened)
-
-
-def refusal(act: Callable[[], object]) -> int | None:
-    """Return the errno that `act` fails with."""
-    with pytest.raises(OSError) as refused:
-        act()
-    return refused.value.errno
 
 
 def rename(old: Path, new: Path, flags: int) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.mounting import Mounted, mounted
 from support.repositories import on_disk, shown
-from support.syscalls import assert_same
+from support.syscalls import assert_same, refusal
 from support.writing import SMALL, opened
 
 from backgate.fs.tree import Tree
@@ -69,13 +69,6 @@ def test_truncating_follows_the_rules_of_a_local_file_system(either: Path, local
         truncate loop1 1
         """,
     )
-
-
-def refusal(act: Callable[[], object]) -> int | None:
-    """Return the errno that `act` fails with."""
-    with pytest.raises(OSError) as refused:
-        act()
-    return refused.value.errno
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,18 +14,11 @@ from servers.seaweedfs import SeaweedFS
 from support.gateway import gateway
 from support.mounting import Mounted
 from support.repositories import mounted_anew
-from support.syscalls import Script, assert_same
+from support.syscalls import Script, assert_same, refusal
 
 READY_WITHIN = 30.0  # seconds
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
-
-
-def refusal(act: Callable[[], object]) -> int | None:
-    """Return the errno that `act` fails with."""
-    with pytest.raises(OSError) as refused:
-        act()
-    return refused.value.errno
 
 
 def test_a_repository_refuses_links_and_devices(plain: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.mounting import Mounted, mounted
 from support.repositories import metadata, mounted_anew, small_parts
-from support.syscalls import Script, assert_same
+from support.syscalls import Script, assert_same, refusal
 from support.writing import CONFIG, memory, opened
 
 from backgate.fs.tree import Tree
@@ -308,13 +308,6 @@ def test_symlinks_follow_the_rules_of_a_local_file_system(either: Path, local: P
         open l RDONLY
         """,
     )
-
-
-def refusal(act: Callable[[], object]) -> int | None:
-    """Return the errno that `act` fails with."""
-    with pytest.raises(OSError) as refused:
-        act()
-    return refused.value.errno
 
 
 def store_of(mount: Mounted) -> Path:

@@ -13,12 +13,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 AT_FDCWD = -100
 NO_ID = 0xFFFFFFFF
 REALTIME_COARSE = 5  # clock_gettime(2): what the kernel takes the times of files from
 FLAGS = {"NOREPLACE": 1, "EXCHANGE": 2, "WHITEOUT": 4}
 TYPES = {"fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK, "char": stat.S_IFCHR, "block": stat.S_IFBLK}
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def refusal(act: Callable[[], object]) -> int | None:
+    """Return the errno that `act` fails with."""
+    with pytest.raises(OSError) as refused:
+        act()
+    return refused.value.errno
 
 
 def assert_same(there: Path, here: Path, text: str) -> None:
