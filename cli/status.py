@@ -62,7 +62,8 @@ def _print(found: list[dict[str, Any]]) -> None:
     print_table(head, rows, "UP PENDING FETCHED STORED")
     for one in found:
         if one.get("last_fault"):
-            click.echo(f"{one['target']}: last fault of the store: {one['last_fault']}")
+            over = "" if one["waiting_for_store"] else ", over by now"
+            click.echo(f"{one['target']}: last fault of the store{over}: {one['last_fault']}")
         for what, reason in _troubles(one):
             click.echo(f"{one['target']}: {what}: {reason}")
 

@@ -9,6 +9,7 @@ import copy
 import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from backgate.gateway.counters import Counters
 from backgate.gateway.errors import (
     AlreadyThere,
     NotFound,
+    Refused,
     StoreError,
     Unreachable,
     WrongCredentials,
@@ -98,7 +100,7 @@ class ObjectStore:
 
     async def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes:
         size = max(0, stop - start)
-        call = partial(self._provider.get, self._prefix + key, start, stop, etag)
+        call = partial(self._got, self._prefix + key, start, stop, etag)
         data = await self._ask("get", call, self._get_calls, self._time_for(size))
         self.counters.bytes_in += len(data)
         return data
@@ -224,6 +226,15 @@ class ObjectStore:
     async def uploads(self, prefix: str = "") -> Sequence[PendingUpload]:
         found = await self._ask("uploads", partial(self._provider.uploads, self._prefix + prefix))
         return [replace(one, key=self._relative(one.key)) for one in found]
+
+    def _got(self, key: str, start: int, stop: int, etag: str | None) -> bytes:
+        try:
+            return self._provider.get(key, start, stop, etag)
+        except NotFound as error:
+            if error.key is not None:  # many stores say the same when it is the bucket that is gone
+                with suppress(Refused):
+                    self._provider.check()
+            raise
 
     async def _ask(
         self,

@@ -8,7 +8,7 @@ disks="$disks exfat-fuse squashfs-tools genisoimage qemu-utils" # what makes ima
 case $1 in
   run) want=$run ;;
   demo) want="restic tar" ;;
-  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl s3fs sqlite3 radosgw ceph-mon ceph-osd postgresql $disks" ;;
+  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl s3fs sqlite3 radosgw ceph-mon ceph-osd postgresql libfaketime $disks" ;;
   bench) want="restic s3fs" ;;
   *) echo "usage: $0 run|demo|test|bench" >&2; exit 2 ;;
 esac

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from backgate.gateway.errors import (
     AlreadyThere,
+    Denied,
     NotFound,
     Refused,
     StoreError,
@@ -98,6 +99,24 @@ async def test_a_bucket_that_vanishes_is_waited_for_and_its_objects_are_not_miss
     for call in (lambda: store.head("a"), store.page):
         with pytest.raises(Unreachable, match="no such bucket"):
             await call()
+
+
+async def test_a_store_that_calls_each_object_missing_when_its_bucket_is_gone_is_not_believed(
+    autojump_clock: MockClock,
+) -> None:
+    memory = Memory()
+    memory.put("a", b"1")
+    store = ObjectStore(memory)
+    memory.faults += [
+        Fault(verb="get", times=3, error=lambda: NotFound("no such object", key="a")),
+        Fault(verb="check", times=3, error=lambda: NotFound("there is no such bucket")),
+    ]
+
+    assert await store.get("a", 0, 1) == b"1"
+
+    memory.faults = [Fault(verb="check", error=lambda: Denied("nobody may list"))]
+    with pytest.raises(NotFound):
+        await store.get("b", 0, 1)
 
 
 async def test_another_patience_shares_everything_else(autojump_clock: MockClock) -> None:

@@ -6,6 +6,7 @@ gateway is killed three times on the way.
 
 import http.client
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +29,7 @@ pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 MOST = 100  # keys that the store copes with
+WATCHED = 20  # directories that are read all the while; they are listed ahead of the crawl
 WRITERS = 16  # connections that fill it
 KILLED_AT = (0.2, 0.5, 0.8)  # shares of the objects
 MEMORY_MAX = 250 * 1024 * 1024  # bytes resident, the promise
@@ -89,15 +92,16 @@ def names_alone(directories: int, files: int) -> Iterator[str]:
 
 
 @contextmanager
-def watched(made: Gateway, store: Store) -> Iterator[list[str]]:
-    """Read one directory after another meanwhile; what was wrong with any is in the list."""
+def watched(made: Gateway, store: Store, seed: int) -> Iterator[list[str]]:
+    """Read some directories again and again meanwhile; what was wrong with any is in the list."""
     wrong: list[str] = []
     is_over = threading.Event()
+    some = random.Random(seed).sample(range(store.directories), WATCHED)
 
     def look() -> None:
-        number = 0
-        while not is_over.is_set():
-            number = (number + 7919) % store.directories
+        for number in cycle(some):
+            if is_over.is_set():
+                return
             with suppress(OSError):  # killed just then
                 found = len(os.listdir(made.repository / "tree" / f"d{number:04}"))
                 if found != store.files:
@@ -130,9 +134,9 @@ def wait_for(what: Callable[[], bool], within: float) -> None:
 
 
 def crawl(made: Gateway, store: Store, within: float) -> None:
-    for share in KILLED_AT:
+    for seed, share in enumerate(KILLED_AT):
         made.mount()
-        with watched(made, store) as wrong:
+        with watched(made, store, seed) as wrong:
             wait_for(lambda share=share: told(made)[0] > share * store.count, within)  # type: ignore[misc]
         assert wrong == []
     made.mount()
