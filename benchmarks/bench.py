@@ -34,9 +34,11 @@ class Sizes:
     small_files: int = 2_000  # that are written
     restic_file: int = 500 * MIB  # bytes
     restic_files: int = 5_000
+    disk_file: int = 300 * MIB  # bytes
+    disk_files: int = 20_000
 
 
-QUICK = Sizes(1, 256 * MIB, 64, 5_000, 20_000, 5_000, 200, 100 * MIB, 1_000)
+QUICK = Sizes(1, 256 * MIB, 64, 5_000, 20_000, 5_000, 200, 100 * MIB, 1_000, 50 * MIB, 2_000)
 
 
 @dataclass(slots=True)

@@ -16,36 +16,47 @@ if TYPE_CHECKING:
 @click.command()
 @target_argument
 @click.option("--all", "with_unfinished", is_flag=True, help="Unfinished ones too, and why.")
+@click.option("--disks", "with_disks", is_flag=True, help="Look at the disks in each of them.")
 @repository_options
 @json_option
 @click.pass_context
-def command(context: click.Context, target: str, with_unfinished: bool, as_json: bool) -> None:
+def command(
+    context: click.Context, target: str, with_unfinished: bool, with_disks: bool, as_json: bool
+) -> None:
     """List the completed backups in a repository.
 
     PATH is where a backup is found below a mount and in other commands' TARGET:PATH. With --all
-    backups that are unfinished or cannot be opened are listed too, with the reason.
+    backups that are unfinished or cannot be opened are listed too, with the reason. With --disks
+    each backup that consists of disks is opened, and what lies on them is listed: partitions,
+    volumes, file systems, and what replaying their journals did.
 
     \b
     Examples:
       backgate backups offsite
       backgate backups offsite --all
       backgate backups offsite:backups/restic/web01 --json
+      backgate backups offsite:backups/xen-orchestra/web01 --disks
     """
+    from backgate.cli.disks import Looked, look, print_disks, record_of_disks
     from backgate.cli.session import in_session
 
     choice = chosen(context, target)
     below = choice.target.path.removeprefix("backups").strip("/")
 
-    async def act(session: "Session") -> Sequence["Found"]:
-        return await session.shown.catalogue.found()
+    async def act(session: "Session") -> tuple[Sequence["Found"], Sequence[Looked]]:
+        found = [one for one in await session.shown.catalogue.found() if _is_below(one, below)]
+        found.sort(key=lambda one: (_subject(one), one.backup.time_ns))
+        return found, [await look(one) for one in found] if with_disks else []
 
-    found = [one for one in in_session(choice, act) if _is_below(one, below)]
-    found.sort(key=lambda one: (_subject(one), one.backup.time_ns))
+    found, looked = in_session(choice, act)
     shown = [one for one in found if one.backup.is_complete or with_unfinished]
     if as_json:
-        print_json([_record(one) for one in shown])
+        disks = {id(one.found): record_of_disks(one) for one in looked}
+        print_json([_record(one) | disks.get(id(one), {}) for one in shown])
         return
     _print(shown, with_reasons=with_unfinished)
+    for one in looked:
+        print_disks(_path(one.found), one)
     if not with_unfinished:
         _explain_closed(found)
 

@@ -4,16 +4,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import click
 
 from backgate.gateway.units import SECOND_NS
 
-# (done, total) so far, in the bar's unit; the total may be unknown
-Progress: TypeAlias = Callable[[int, int | None], None]
+
+class Progress(Protocol):
+    """Moves a bar: what is done, and of how much, as far as that is known."""
+
+    def __call__(self, done: int, total: int | None, label: str | None = None) -> None: ...
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
@@ -79,7 +83,7 @@ def shows_progress() -> bool:
 def progress_bar(label: str, *, is_bytes: bool, show: bool = True) -> Iterator[Progress]:
     """Provide a function that moves a bar on standard error; without a terminal it does nothing."""
     if not show or not shows_progress():
-        yield lambda _done, _total: None
+        yield lambda done, total, label=None: None
         return
     from rich.console import Console  # 90 ms, only when somebody looks on
     from rich.progress import (
@@ -97,7 +101,11 @@ def progress_bar(label: str, *, is_bytes: bool, show: bool = True) -> Iterator[P
     columns += [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn()]
     with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int | None, label: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        yield advance
 
 
 class JsonArray:

@@ -96,9 +96,13 @@ def _backing(repository: Repository, changed: Changed) -> Backing:
         waiting = spool.pending()
         return Pending(len(waiting), sum(one.size for one in waiting))
 
+    def waiting() -> Pending:
+        return Pending(**asdict(spool.waited_for()))
+
     return Backing(
         drain=spool.drained,
         pending=pending,
+        waiting=waiting,
         status=status,
         verbs=_spool_verbs(spool),
         changed=changed,

@@ -12,14 +12,16 @@ from backgate.cli.output import (
     print_json,
     print_table,
     printable,
-    progress_bar,
     time_text,
 )
+from backgate.cli.waiting import told
 from backgate.gateway.errors import BackgateError, UsageError
 
 if TYPE_CHECKING:
     from backgate.fs.running import RunningMount
     from backgate.gateway.spool import Spool
+
+REPORT_EVERY = 0.5  # seconds between two looks at what is left
 
 Record = Mapping[str, Any]
 
@@ -147,23 +149,28 @@ def wait(context: click.Context, target: str, as_json: bool) -> None:
     """
     choice = chosen(context, target)
     mount = _mount(choice)
-    with progress_bar("storing what was written", is_bytes=True, show=not as_json) as progress:
-        most = 0
-
-        def advance(left: int) -> None:
-            nonlocal most
-            most = max(most, left)
-            progress(most - left, most)
-
+    with told(target, show=not as_json) as advance:
         if mount is not None:
-            mount.ask("flush", progress=lambda answer: advance(answer["bytes"]))
+            mount.ask("flush", progress=advance)
         else:
+            from backgate.fs.nurseries import open_nursery
 
             async def act(spool: "Spool") -> None:
-                await spool.drained(lambda _files, left: advance(left))
+                async with open_nursery() as nursery:
+                    nursery.start_soon(_report, spool, advance)
+                    await spool.drained()
+                    nursery.cancel_scope.cancel()
 
             _with_spool(choice, act)
     _print_left(choice, as_json)
+
+
+async def _report(spool: "Spool", advance: Callable[[Record], None]) -> None:
+    import trio
+
+    while True:
+        advance(asdict(spool.waited_for()))
+        await trio.sleep(REPORT_EVERY)
 
 
 def _print_left(choice: Choice, as_json: bool) -> None:

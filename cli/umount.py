@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backgate.cli.options import directory_argument
-from backgate.cli.output import json_option, print_json, progress_bar
+from backgate.cli.output import json_option, print_json
+from backgate.cli.waiting import told
 from backgate.gateway.errors import BackgateError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ GONE_WITHIN = 30.0  # seconds for a process that has stored everything to end
 @json_option
 def command(directory: str, abort: bool, as_json: bool) -> None:
     """Wait until everything written is in the store, then unmount DIR.
+
+    What it waits for is shown: by a bar on a terminal, else by a line now and then.
 
     With --abort it does not wait. Nothing is lost then either: what was not stored stays in the
     spool, is listed by `backgate spool list`, and is stored by the next mount.
@@ -53,12 +56,5 @@ def command(directory: str, abort: bool, as_json: bool) -> None:
 
 
 def _flush_and_stop(mount: "RunningMount", *, show: bool) -> Mapping[str, Any]:
-    with progress_bar("storing what was written", is_bytes=True, show=show) as progress:
-        most = 0
-
-        def advance(answer: Mapping[str, Any]) -> None:
-            nonlocal most
-            most = max(most, answer["bytes"])
-            progress(most - answer["bytes"], most)
-
+    with told(mount.mountpoint, show=show) as advance:
         return mount.ask("stop", progress=advance)

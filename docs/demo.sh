@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The main job in a minute, on a local directory: mount, back up through the path with tar and with restic, list the
-# backups, copy one file out of each by mount, compare, unmount. Leaves nothing behind. `make demo` runs it.
+# The main job in a minute, on a local directory: mount, back up through the path with tar, with restic and as a disk
+# image, list the backups, copy one file out of each by mount, compare, unmount. Leaves nothing behind. `make demo` runs it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 backgate=${BACKGATE:-$here/.venv/bin/backgate}
+PATH=$PATH:/usr/sbin:/sbin # where Debian keeps sfdisk and mke2fs
 
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'; else bold='' dim='' green='' red='' plain=''; fi
 step() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
@@ -62,6 +63,12 @@ cd "$work"
 run tar -czf "$mnt/repository/monday.tar.gz" home
 run restic -q -r "$mnt/repository/web" init
 run restic -q -r "$mnt/repository/web" backup --host web01 home
+note "The disk of a virtual machine: a partition table with one ext4 partition. No root and no loop device is needed."
+sectors=$((48 * 2048 - 2048)) # of 512 bytes, behind the first MiB
+truncate -s 48M disk.img
+printf '2048,%s,L\n' "$sectors" | sfdisk -q disk.img
+mke2fs -q -t ext4 -E offset=1048576 -d home disk.img $((sectors / 2))k
+run cp disk.img "$mnt/repository/vm.img"
 note "In the store these are plain objects, exactly as each tool made them:"
 run ls store store/web
 
@@ -69,12 +76,15 @@ step "3. Every completed backup is a directory"
 run "$backgate" backups demo
 tar_file=$mnt/backups/tar/monday/home/documents/contract.txt
 restic_file=$mnt/backups/restic/web/web01/latest/home/documents/contract.txt
-run ls -l "${tar_file#"$work"/}" "${restic_file#"$work"/}"
+partition=$(ls -d "$mnt"/backups/image/vm/partitions/1-*)
+disk_file=$partition/documents/contract.txt
+run ls -l "${tar_file#"$work"/}" "${restic_file#"$work"/}" "${disk_file#"$work"/}"
 
 step "4. One file comes back, without restoring the rest"
 run cp -p "$tar_file" "$work/restored/from-tar.txt"
 run cp -p "$restic_file" "$work/restored/from-restic.txt"
-for copy in from-tar from-restic; do
+run cp -p "$disk_file" "$work/restored/from-disk.txt"
+for copy in from-tar from-restic from-disk; do
   cmp "$home/documents/contract.txt" "$work/restored/$copy.txt"
   [ "$(stat -c '%a %Y' "$home/documents/contract.txt")" = "$(stat -c '%a %Y' "$work/restored/$copy.txt")" ]
   say "${green}equal${plain}: restored/$copy.txt has the contents, mode and time of home/documents/contract.txt"

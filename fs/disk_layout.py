@@ -14,6 +14,16 @@ Place: TypeAlias = tuple[bytes, ...]  # the path of what is no file of a file sy
 
 
 @dataclass(frozen=True, slots=True)
+class DiskReport:
+    """What there is to say of one disk."""
+
+    name: str
+    size: int  # bytes
+    problem: str  # why it cannot be read
+    notes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeReport:
     """What there is to say of one volume."""
 
@@ -25,6 +35,14 @@ class VolumeReport:
     file_system: str
     problem: str
     notes: Mapping[str, str]  # also what a replay of the journal did
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What lies on the disks of a backup."""
+
+    disks: Sequence[DiskReport]
+    volumes: Sequence[VolumeReport]
 
 
 class Layout:

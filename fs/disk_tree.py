@@ -24,8 +24,10 @@ from backgate.fs.disk_layout import (
     README,
     VOLUME_RAW,
     VOLUMES,
+    DiskReport,
     Layout,
     Place,
+    Report,
     VolumeReport,
     about_disk,
     about_volume,
@@ -34,7 +36,7 @@ from backgate.fs.disk_layout import (
 from backgate.fs.format import Surroundings
 from backgate.fs.nurseries import open_nursery
 from backgate.fs.parser.file import ParsedFile
-from backgate.fs.parser.messages import Disk, VolumeFacts
+from backgate.fs.parser.messages import Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser
 from backgate.fs.tree import Children, Entry
 from backgate.fs.volume import Node
@@ -166,9 +168,15 @@ class DiskTree:
         number, _ = await self._volume(entry.node.place)
         return await self._parser.xattrs(number, entry.node.node.handle)
 
-    async def reports(self) -> list[VolumeReport]:
+    async def report(self) -> Report:
         """Return what there is on the disks; each file system is opened for it."""
-        return [await self._report(place, *found) for place, found in await self._all()]
+        disks = []
+        for number, disk in enumerate(self._disks):
+            size, problem, notes = await self._disk_facts(number)
+            notes = {"kind": disk.kind, **disk.notes, **notes}
+            disks.append(DiskReport(disk.name, size, problem, notes))
+        volumes = (await self._laid_out()).volumes.items()
+        return Report(disks, [await self._report(place, *found) for place, found in volumes])
 
     # What is found where.
 
@@ -185,9 +193,6 @@ class DiskTree:
         if found is None:
             raise FileError(errno.ENOENT, b"/".join(place))
         return found
-
-    async def _all(self) -> list[tuple[Place, tuple[int, VolumeFacts]]]:
-        return list((await self._laid_out()).volumes.items())
 
     async def _inside(self, directory: Entry) -> _Inside | None:
         """Return the directory as one of a file system; None where it is none."""
@@ -243,23 +248,23 @@ class DiskTree:
 
     async def _disk_file(self, number: int, place: Place) -> Entry:
         """Return `disk.raw`, or where the disk cannot be read what says so."""
-        size, problem = await self._disk_facts(number)
+        size, problem, _ = await self._disk_facts(number)
         if problem:
             return self._file(README, place, len(await self._readme(place)))
         return self._file(DISK_RAW, place, size, self._disks[number].mtime_ns)
 
-    async def _disk_facts(self, number: int) -> tuple[int, str]:
-        """Return a disk's size, and why it cannot be read at all."""
+    async def _disk_facts(self, number: int) -> tuple[int, str, Notes]:
+        """Return a disk's size, why it cannot be read at all, and what else is known."""
         disk = self._disks[number]
         if disk.kind == RAW:
-            return disk.source.size, ""
+            return disk.source.size, "", {}
         facts = (await self._parser.opened()).disks[number]
-        return facts.size, facts.problem
+        return facts.size, facts.problem, facts.notes
 
     async def _readme(self, place: Place) -> bytes:
         number = self._disk_at(place)
         if number is not None:
-            _, problem = await self._disk_facts(number)
+            _, problem, _ = await self._disk_facts(number)
             return about_disk(self._disks[number].name, problem)
         _, facts = await self._volume(place)
         return about_volume(facts, self._failed.get(place, ""))

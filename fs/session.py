@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,8 @@ class Pending:
 
     files: int
     bytes: int
+    first: str = ""  # the file that is next
+    reason: str = ""  # why it takes long; empty: it does not
 
     def __str__(self) -> str:
         return f"{self.files} files ({size_to_text(self.bytes)}) not yet in the store"
@@ -72,6 +74,7 @@ class Backing:
 
     drain: Callable[[], Awaitable[None]] = _drained  # returns once all that was written is stored
     pending: Callable[[], Pending] = _nothing_pending
+    waiting: Callable[[], Pending] | None = None  # what `drain` waits for; None: all that pends
     status: Callable[[], Awaitable[Mapping[str, Any]]] = _no_status  # for `backgate status`
     verbs: Mapping[str, Verb] = field(default_factory=dict)  # further ones for the control socket
     changed: Changed = _never  # what was found to have changed in the store
@@ -199,8 +202,7 @@ class Session:
 
     async def _report(self, progress: Progress) -> None:
         while True:
-            pending = self._backing.pending()
-            await progress({"files": pending.files, "bytes": pending.bytes})
+            await progress(asdict((self._backing.waiting or self._backing.pending)()))
             await trio.sleep(REPORT_EVERY)
 
     async def _status(self, arguments: Arguments, progress: Progress) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 import errno
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from backgate.gateway.errors import BackgateError, FileError, StoreError
-from backgate.gateway.pending import Pending, State
+from backgate.gateway.pending import Pending, State, WaitedFor
 from backgate.gateway.records import Gone
 from backgate.gateway.spooled import SpooledFile
 
@@ -72,20 +72,24 @@ class Backlog:
         ]
         return files + [one.pending for one in self._spool.left_over.values()]
 
-    async def drained(self, progress: Callable[[int, int], None] | None) -> None:
+    def waited_for(self) -> WaitedFor:
+        """Return what `drained` would wait for."""
+        due = sorted(self._due(staged_for=0.0, retried_after=0.0), key=lambda file: file.epoch)
+        counters = self._spool.store.counters
+        reason = counters.last_error if counters.waiting else self.fault
+        first = due[0].key or "" if due else ""
+        return WaitedFor(len(due), sum(file.unsent for file in due), first, reason if due else "")
+
+    async def drained(self) -> None:
         """Return once everything that was closed is in the store."""
         await self._spool.is_recovered.wait()
         while due := self._due(staged_for=0.0, retried_after=0.0):
-            if progress is not None:
-                progress(len(due), sum(file.size for file in due))
             if not await self._store_in_order(due):
                 await trio.sleep(DRAIN_AGAIN_AFTER)
         for file in self._spool.shelf:
             async with file.publishing:
                 pass  # it has just been stored, and is being tidied up behind
         await self._spool.asides.removed()
-        if progress is not None:
-            progress(0, 0)
 
     async def settled(self) -> None:
         """Return once nothing waits but what is staged; `StoreError` when that cannot be stored."""

@@ -53,6 +53,10 @@ class WrongCredentials(Refused):
     """The credentials themselves are no longer, or not yet, known: expired, replaced, mistyped."""
 
 
+class WrongClock(Refused):
+    """Requests are signed at a time that is not the store's."""
+
+
 class Denied(Refused):
     """The store knows who asks, and does not let him do this."""
 

@@ -31,6 +31,16 @@ class Pending:
     since_ns: int  # nanoseconds since 1970
 
 
+@dataclass(frozen=True, slots=True)
+class WaitedFor:
+    """What has to be stored until everything whose close has returned is."""
+
+    files: int
+    bytes: int  # that are still to be sent
+    first: str  # key of the file that is next
+    reason: str  # why it takes long; empty: it does not
+
+
 def read_pending(directory: Path, more_staged: list[str]) -> list[Pending]:
     """Return what lies in the spool `directory` that no gateway is using now."""
     if not directory.is_dir():

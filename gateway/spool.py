@@ -11,7 +11,6 @@ of an earlier one.
 """
 
 import logging
-from collections.abc import Callable
 
 import trio
 
@@ -20,7 +19,7 @@ from backgate.gateway.backlog import Backlog, LeftOver
 from backgate.gateway.errors import BackgateError, FileError, StoreError
 from backgate.gateway.intake import Intake
 from backgate.gateway.keeping import Keeping
-from backgate.gateway.pending import FILES, Pending
+from backgate.gateway.pending import FILES, Pending, WaitedFor
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Data
 from backgate.gateway.spool_parts import Parts
@@ -200,14 +199,17 @@ class Spool:
         """Return everything that is here and not in the store."""
         return self._backlog.pending()
 
-    async def drained(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def waited_for(self) -> WaitedFor:
+        """Return what `drained` would wait for now."""
+        return self._backlog.waited_for()
+
+    async def drained(self) -> None:
         """Return once everything that was closed is in the store; staged files under their own
         names.
 
-        `progress` hears how many files and bytes are left. What cannot be stored is tried again
-        until the caller gives up.
+        What cannot be stored is tried again until the caller gives up.
         """
-        await self._backlog.drained(progress)
+        await self._backlog.drained()
 
     async def retry(self, key: str | None = None) -> None:
         """Try now to store what waits, failed or was left over; only `key` if given.

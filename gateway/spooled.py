@@ -97,6 +97,12 @@ class SpooledFile:
         return self.key is not None and self.is_dirty and self.flushed_version == self.version
 
     @property
+    def unsent(self) -> int:
+        """How many bytes are still to be sent until it is stored."""
+        sent = self.upload.etags if self.upload is not None else ()
+        return max(0, self.size - sum(part.size for part in sent))
+
+    @property
     def is_sending(self) -> bool:
         """True while parts of it are on their way."""
         return bool(self._sending)

@@ -24,6 +24,7 @@ from backgate.gateway.errors import (
     Refused,
     StoreError,
     Unreachable,
+    WrongClock,
     WrongCredentials,
 )
 from backgate.gateway.pacing import Pacing
@@ -273,6 +274,10 @@ class ObjectStore:
             self.counters.expired = self._renewal.source
             where = f"waiting for new ones in {self._renewal.source}"
             raise Unreachable(f"credentials expired, {where}: {error}") from error
+        except WrongClock as error:
+            if self._renewal is None or not self._renewal.is_admitted:
+                raise
+            raise Unreachable(str(error)) from error  # it was right before, and may be set again
         except StoreError as error:
             if isinstance(error, Unreachable) and error.retry_after:
                 self._pacing.hold(verb, error.retry_after)

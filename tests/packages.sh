@@ -7,7 +7,7 @@ disks="e2fsprogs xfsprogs fdisk gdisk dosfstools btrfs-progs ntfs-3g mtools exfa
 disks="$disks exfat-fuse squashfs-tools genisoimage qemu-utils" # what makes images of disks
 case $1 in
   run) want=$run ;;
-  demo) want="restic tar" ;;
+  demo) want="restic tar e2fsprogs fdisk" ;;
   test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl s3fs sqlite3 radosgw ceph-mon ceph-osd postgresql libfaketime $disks" ;;
   bench) want="restic s3fs" ;;
   *) echo "usage: $0 run|demo|test|bench" >&2; exit 2 ;;

@@ -1,6 +1,7 @@
 """What is measured: one file for each kind of work."""
 
 from benchmarks.bench import Scenario
+from benchmarks.scenarios.disk_restore import DiskRestore
 from benchmarks.scenarios.importing import Importing
 from benchmarks.scenarios.listing import Listing
 from benchmarks.scenarios.many import Many
@@ -17,4 +18,5 @@ SCENARIOS: list[Scenario] = [
     Importing(),
     Writing(),
     ResticRestore(),
+    DiskRestore(),
 ]

@@ -42,8 +42,8 @@ def _brotli(stored: Data, limit: int) -> Data:
             if not more:
                 break
             plain += more
-    except brotli.error as error:
-        raise BadChunk(f"brotli: {error}") from None
+    except brotli.error:
+        raise BadChunk("brotli: the stream does not hold together") from None
     if len(plain) > limit:
         raise BadChunk(f"brotli: more than {limit} bytes when unpacked")
     if not decompressor.is_finished():

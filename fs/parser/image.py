@@ -54,6 +54,7 @@ class Image:
         self._blocks = Blocks(gateway)
         self._passphrases = request.passphrases
         self._disks: list[Volume] = []
+        self._notes: list[Mapping[str, str]] = []  # of each disk
         for number, disk in enumerate(request.disks):
             size = request.sizes[disk.source]
             opened = open_disk(gateway, self._blocks, number, disk, size)
@@ -63,9 +64,9 @@ class Image:
                     device=opened.device,
                     kind="disk",
                     problem=opened.problem,
-                    notes=opened.notes,
                 )
             )
+            self._notes.append(opened.notes)
         self._found: Sequence[Found] | None = None
         self._file_systems: dict[int, FileSystem | Damaged] = {}
 
@@ -73,8 +74,8 @@ class Image:
         """Return how large the disks are."""
         return Opened(
             [
-                DiskFacts(disk.device.size, _text(disk.problem), _notes(disk.notes))
-                for disk in self._disks
+                DiskFacts(disk.device.size, _text(disk.problem), _notes(notes))
+                for disk, notes in zip(self._disks, self._notes, strict=True)
             ]
         )
 

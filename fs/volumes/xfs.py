@@ -14,6 +14,7 @@ from backgate.fs.volumes.xfs_directory import Directories, Named
 from backgate.fs.volumes.xfs_extents import ExtentMaps
 from backgate.fs.volumes.xfs_geometry import MAGIC, SMALLEST_SECTOR, geometry
 from backgate.fs.volumes.xfs_inode import LOCAL, TARGET_MAX, Inode, Inodes
+from backgate.fs.volumes.xfs_log import replay_log
 from backgate.gateway.errors import Damaged, FileError
 
 PAGE = 1000  # nodes, more or less: a block of the directory is not divided
@@ -32,18 +33,20 @@ class XfsFileSystem(FileSystem):
         return device.read_at(0, len(MAGIC)) == MAGIC
 
     def __init__(self, device: Device) -> None:
-        layout = geometry(device)
+        log = replay_log(device, geometry(device))
+        self._device, unsealed = log.replay.device, log.unsealed
+        self._layout = layout = geometry(self._device, unsealed=0 in unsealed)
+        self._maps = maps = ExtentMaps(self._device, layout, unsealed)
+        self._blocks = blocks = ForkBlocks(self._device, layout, maps, unsealed)
+        self._inodes = Inodes(self._device, layout, unsealed)
+        self._directories = Directories(layout, maps, blocks)
+        self._attributes = Attributes(layout, blocks)
         self.notes: Mapping[str, str] = {
             "label": layout.label,
             "uuid": str(UUID(bytes=layout.uuid)),
+            **log.replay.notes,
+            **({"damage": "it says that it needs repair"} if layout.needs_repair else {}),
         }
-        self._layout, self._device = layout, device
-        maps = ExtentMaps(device, layout)
-        self._maps = maps
-        self._inodes = Inodes(device, layout)
-        self._directories = Directories(device, layout, maps)
-        self._attributes = Attributes(device, layout, maps)
-        self._blocks = ForkBlocks(device, layout, maps)
 
     def root(self) -> Node:
         return self._node(b"", self._inodes.inode(self._layout.root), self._layout.root)

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from struct import Struct, pack
 from typing import NamedTuple
 
-from backgate.fs.volume import Device
 from backgate.fs.volumes.xfs_blocks import ForkBlocks, Seal
-from backgate.fs.volumes.xfs_extents import ExtentMaps
 from backgate.fs.volumes.xfs_geometry import Geometry
 from backgate.fs.volumes.xfs_inode import EXTENTS, LOCAL, TREE, Fork, Inode
 from backgate.gateway.errors import Damaged
@@ -45,9 +43,8 @@ class _Found(NamedTuple):
 class Attributes:
     """The extended attributes in one file system."""
 
-    def __init__(self, device: Device, layout: Geometry, maps: ExtentMaps) -> None:
-        self._layout = layout
-        self._blocks = ForkBlocks(device, layout, maps)
+    def __init__(self, layout: Geometry, blocks: ForkBlocks) -> None:
+        self._layout, self._blocks = layout, blocks
 
     def all(self, inode: Inode) -> dict[bytes, bytes]:
         """Return them with their namespace and as getxattr(2) has them; ACLs as Linux has them."""
@@ -126,7 +123,7 @@ class Attributes:
         if length > VALUE_MAX:
             raise Damaged(inode.where, None, f"an extended attribute of {length} bytes")
         if not self._layout.is_v5:
-            return self._blocks.raw(inode, fork, first, count)[0][:length]
+            return self._blocks.raw(inode, fork, first, count)[:length]
         pieces = []
         for number in range(first, first + count):
             block = self._blocks.block(inode, fork, number, 1, _VALUE_SEAL)

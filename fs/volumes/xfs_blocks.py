@@ -1,5 +1,6 @@
 """Blocks of what XFS keeps in forks besides data: they say whose they are, and where they lie."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from backgate.fs.volume import Device
@@ -22,35 +23,48 @@ class Seal(NamedTuple):
 
 
 class ForkBlocks:
-    """Reads blocks of forks, of one or more blocks of the file system each."""
+    """Reads blocks of forks, of one or more blocks of the file system each.
 
-    def __init__(self, device: Device, layout: Geometry, maps: ExtentMaps) -> None:
-        self._device, self._layout, self._maps = device, layout, maps
+    The checksums of those that begin, or have a piece that begins, at bytes `unsealed` of the
+    device are older than they are.
+    """
+
+    def __init__(
+        self, device: Device, layout: Geometry, maps: ExtentMaps, unsealed: frozenset[int]
+    ) -> None:
+        self._device, self._layout = device, layout
+        self._maps, self._unsealed = maps, unsealed
 
     def block(self, inode: Inode, fork: Fork, first: int, count: int, seal: Seal) -> bytes:
         """Return the `count` blocks of a fork from `first` on, which are one; checked by `seal`."""
-        data, at = self.raw(inode, fork, first, count)
+        pieces = list(self._pieces(inode, fork, first, count))
+        data = b"".join(piece for _, piece in pieces)
         if self._layout.is_v5:
-            self._check(inode, data, at, seal)
+            is_sealed = self._unsealed.isdisjoint(at for at, _ in pieces)
+            self._check(inode, data, pieces[0][0], seal, is_sealed)
         return data
 
-    def raw(self, inode: Inode, fork: Fork, first: int, count: int) -> tuple[bytes, int]:
-        """Return `count` blocks of a fork as they are, and where on the device the first lies."""
-        size, pieces, missing, start = self._layout.block_size, [], first, 0
-        for record in self._maps.mapped(inode, fork, first, first + count):
-            if record.first > missing or record.is_unwritten:
-                break
-            at = self._layout.block_at(record.block) + (missing - record.first) * size
-            stop = min(record.stop, first + count)
-            pieces.append(read_exactly(self._device, at, (stop - missing) * size, inode.where))
-            start, missing = (at if missing == first else start), stop
-        if missing < first + count:
-            raise Damaged(inode.where, None, f"block {missing} of it is nowhere")
-        return b"".join(pieces), start
+    def raw(self, inode: Inode, fork: Fork, first: int, count: int) -> bytes:
+        """Return `count` blocks of a fork as they are, with nothing to check them by."""
+        return b"".join(piece for _, piece in self._pieces(inode, fork, first, count))
 
-    def _check(self, inode: Inode, data: bytes, at: int, seal: Seal) -> None:
+    def _pieces(
+        self, inode: Inode, fork: Fork, first: int, count: int
+    ) -> Iterator[tuple[int, bytes]]:
+        size, stop = self._layout.block_size, first + count
+        for record in self._maps.mapped(inode, fork, first, stop):
+            if record.first > first or record.is_unwritten:
+                break
+            at = self._layout.block_at(record.block) + (first - record.first) * size
+            last = min(record.stop, stop)
+            yield at, read_exactly(self._device, at, (last - first) * size, inode.where)
+            first = last
+        if first < stop:
+            raise Damaged(inode.where, None, f"block {first} of it is nowhere")
+
+    def _check(self, inode: Inode, data: bytes, at: int, seal: Seal, is_sealed: bool) -> None:
         crc = int.from_bytes(data[seal.crc : seal.crc + CRC32C_BYTES], "little")
-        if crc32c_around(data, seal.crc) != crc:
+        if is_sealed and crc32c_around(data, seal.crc) != crc:
             raise Damaged(inode.where, at, "a block of it has a wrong checksum")
         address = int.from_bytes(data[seal.address : seal.address + _NUMBER], "big")
         owner = int.from_bytes(data[seal.owner : seal.owner + _NUMBER], "big")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from backgate.fs.volume import Device
 from backgate.fs.volumes.xfs_blocks import ForkBlocks, Seal
 from backgate.fs.volumes.xfs_extents import ExtentMaps
 from backgate.fs.volumes.xfs_geometry import Geometry
@@ -29,6 +28,7 @@ _TAIL, _PAIR, _FORWARD = Struct(">II"), Struct(">II"), Struct(">I")
 _FREE_TAG = 0xFFFF
 _SHORT_NUMBER = (4, 8)
 _NUMBER_MASK = (1 << 56) - 1
+_DOTS = (b".", b"..")  # which are entries like others, except in an inode
 _ALIGNMENT = 8  # bytes; addresses in the index count them
 
 
@@ -46,10 +46,9 @@ class Directories:
     refused, so that no walk goes round in a circle.
     """
 
-    def __init__(self, device: Device, layout: Geometry, maps: ExtentMaps) -> None:
-        self._layout, self._maps = layout, maps
+    def __init__(self, layout: Geometry, maps: ExtentMaps, blocks: ForkBlocks) -> None:
+        self._layout, self._maps, self._blocks = layout, maps, blocks
         self._per_block = layout.directory_block_size // layout.block_size
-        self._blocks = ForkBlocks(device, layout, maps)
         self._type_size = int(layout.has_file_types)
 
     def pages(self, inode: Inode, parent: int, start: int) -> Iterator[tuple[list[Named], int]]:
@@ -65,6 +64,8 @@ class Directories:
 
     def number(self, inode: Inode, parent: int, name: bytes) -> int | None:
         """Return the number of the inode called `name`; None when there surely is none."""
+        if name in _DOTS:
+            return None
         if inode.data.format == LOCAL:
             return next((e.number for e in self._short(inode, parent) if e.name == name), None)
         wanted = _hash(name.lower() if self._layout.ignores_case else name)
@@ -179,7 +180,7 @@ class Directories:
                 at += length
                 continue
             entry, at = self._entry(inode, block, at, stop)
-            if entry.name not in (b".", b".."):
+            if entry.name not in _DOTS:
                 found.append(entry)
         return found
 
@@ -208,7 +209,7 @@ class Directories:
         block = self._data(inode, 0)
         dot, at = self._entry(inode, block, at)
         dots, _ = self._entry(inode, block, at)
-        if (dot.name, dots.name) != (b".", b".."):
+        if (dot.name, dots.name) != _DOTS:
             raise Damaged(inode.where, None, "does not begin as a directory does")
         self._check_is(inode, parent, dots.number)
 

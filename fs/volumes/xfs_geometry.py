@@ -86,8 +86,11 @@ class Geometry:
         return self.block_at(number >> self.inode_bits) + within * self.inode_size
 
 
-def geometry(device: Device) -> Geometry:
-    """Read the superblock; `Damaged` where it does not hold together or is not supported."""
+def geometry(device: Device, *, unsealed: bool = False) -> Geometry:
+    """Read the superblock; `Damaged` where it does not hold together or is not supported.
+
+    `unsealed`: it comes out of the log, and its checksum is older than it.
+    """
     data = read_exactly(device, 0, SMALLEST_SECTOR, SUPER)
     fields = _Fields(*_SIZES.unpack_from(data))
     features2, _, incompatible = _FEATURES.unpack_from(data, _FEATURES_AT)
@@ -95,7 +98,7 @@ def geometry(device: Device) -> Geometry:
     _check_version(data, fields.version, incompatible if is_v5 else 0)
     directory_log = data[_DIRECTORY_LOG_AT]
     _check_sizes(fields, directory_log)
-    if is_v5:
+    if is_v5 and not unsealed:
         _check_sum(device, data, fields.sector_size)
     file_types = incompatible & _FILE_TYPES if is_v5 else features2 & _FILE_TYPES_2
     has_log_unit = fields.version & _LOGS_2

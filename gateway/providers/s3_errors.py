@@ -21,6 +21,7 @@ from backgate.gateway.errors import (
     StoreFull,
     Unreachable,
     Unsupported,
+    WrongClock,
     WrongCredentials,
 )
 
@@ -166,8 +167,7 @@ def _from_answer(
     if code in _PASSING or status in (408, 429) or (status >= 500 and status != 501):
         return _passing_fault(error, what, key)
     if code == "RequestTimeTooSkewed":
-        why = "this machine's clock differs too much from the store's: set the clock"
-        return Refused(f"{what}: {why}", key=key)
+        return WrongClock(f"{what}: {_clock_text(error)}: set the clock", key=key)
     if code in _REFUSED | _WRONG_CREDENTIALS or status in (401, 403):
         kind = WrongCredentials if code in _WRONG_CREDENTIALS else Refused
         return (Denied if code == "AccessDenied" else kind)(
@@ -212,6 +212,17 @@ def _refusal(code: str, said: str) -> str:
     if code in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired"):
         return "the session token has expired or is wrong"
     return f"access denied: wrong credentials, or they do not suffice ({said})"
+
+
+def _clock_text(error: exceptions.ClientError) -> str:
+    """Say by how much this machine's clock is off, as far as the answer tells."""
+    try:
+        told = parsedate_to_datetime(headers_of(error).get("date", "")).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return "this machine's clock differs too much from the store's"
+    skew = told - time()
+    which = "behind" if skew > 0 else "ahead of"
+    return f"this machine's clock is {abs(skew):.0f} s {which} the store's"
 
 
 def _retry_after(error: exceptions.ClientError) -> float | None:

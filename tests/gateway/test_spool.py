@@ -35,6 +35,7 @@ from backgate.gateway.providers.memory import Fault
 from backgate.gateway.records import HIDDEN
 from backgate.gateway.recovery import open_spool
 
+AN_HOUR = 3600.0  # seconds
 PRESSED = msgspec.structs.replace(CONFIG, spool=16 * PART)
 LAZY = msgspec.structs.replace(CONFIG, durability="journal")
 
@@ -303,12 +304,13 @@ async def test_what_nobody_renames_is_stored_under_its_own_name(
 async def test_umount_waits_for_staged_files_too(tmp_path: Path) -> None:
     async with opened(tmp_path, memory()) as repository:
         await write(repository.tree, "poetry.lock", b"content")
-        heard: list[tuple[int, int]] = []
+        waits = repository.spool.waited_for()
+        assert (waits.files, waits.bytes, waits.first) == (1, 7, "poetry.lock")
 
-        await repository.spool.drained(lambda files, size: heard.append((files, size)))
+        await repository.spool.drained()
 
         assert repository.content("poetry.lock") == b"content"
-        assert heard == [(1, 7), (0, 0)]
+        assert repository.spool.waited_for().files == 0
 
 
 async def test_a_longer_file_than_the_spool_passes(tmp_path: Path) -> None:
@@ -415,12 +417,12 @@ async def test_the_store_may_be_gone_for_a_while_during_a_long_write(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     provider, data = memory(), os.urandom(60 * PART)
-    async with opened(tmp_path, provider, PRESSED, patience=3600.0) as repository:
+    async with opened(tmp_path, provider, PRESSED, patience=AN_HOUR + 60.0) as repository:
 
         async def outage() -> None:
             await trio.sleep(1)
             provider.faults = [Fault(error=gone)]
-            await trio.sleep(1800)
+            await trio.sleep(AN_HOUR)
             provider.faults = []
 
         async with trio.open_nursery() as nursery:
@@ -433,7 +435,34 @@ async def test_the_store_may_be_gone_for_a_while_during_a_long_write(
             await file.release()
 
         assert repository.content("long") == data
-        assert trio.current_time() > 1800
+        assert trio.current_time() > AN_HOUR
+
+
+@pytest.mark.parametrize("durability", ["store", "journal"])
+async def test_an_outage_longer_than_patience_is_told_and_stored_when_it_is_over(
+    tmp_path: Path, durability: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    provider, data = memory(), os.urandom(12 * PART)
+    config = msgspec.structs.replace(CONFIG, durability=durability)
+    async with opened(tmp_path, provider, config, patience=AN_HOUR) as repository:
+        file = await create(repository, "long")
+        await file.write_at(0, data)
+        provider.faults = [Fault(error=gone)]
+
+        if durability == "store":
+            with pytest.raises(Unreachable):
+                await file.flush()
+            assert trio.current_time() >= AN_HOUR
+        else:
+            await file.flush()
+        await file.release()
+        await trio.sleep(2 * AN_HOUR)
+        assert [one.key for one in repository.spool.pending()] == ["long"]
+        provider.faults = []
+        await trio.sleep(100)  # a pause between two requests, one between two tries, and some
+
+        assert repository.spool.pending() == []
+        assert repository.content("long") == data
 
 
 async def test_an_upload_that_the_store_dropped_is_begun_again(tmp_path: Path) -> None:

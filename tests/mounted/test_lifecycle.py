@@ -196,7 +196,7 @@ def test_flush_reports_progress_until_all_is_stored(mount: Mounted, control: Run
 
     left = control.ask("flush", progress=progress)
 
-    assert told[0] == {"files": 1, "bytes": 5 * 1024**2}
+    assert told[0] == {"files": 1, "bytes": 5 * 1024**2, "first": "", "reason": ""}
     assert left == {"pending_files": 0, "pending_bytes": 0}
     assert mount.is_mounted()
 

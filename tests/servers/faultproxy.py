@@ -133,7 +133,7 @@ async def _exchanges(proxy: FaultProxy, address: tuple[str, int], stream: trio.a
         else:
             async with await connected(address) as upstream:
                 server = _Peer(h11.Connection(h11.CLIENT), upstream)
-                await _relay_request(proxy, request, asked, client, server)
+                await _relay_request(proxy, request, asked, rule, client, server)
                 await _relay_answer(rule, client, server)
         connection = client.connection
         if connection.our_state is h11.DONE and connection.their_state is h11.DONE:
@@ -216,7 +216,12 @@ async def _list(
 
 
 async def _relay_request(
-    proxy: FaultProxy, request: h11.Request, asked: Asked, client: _Client, server: _Peer
+    proxy: FaultProxy,
+    request: h11.Request,
+    asked: Asked,
+    rule: Rule,
+    client: _Client,
+    server: _Peer,
 ) -> None:
     headers = {name: text for name, text in asked.headers.items() if name != "expect"}
     if not proxy.drops.isdisjoint(headers):
@@ -224,8 +229,14 @@ async def _relay_request(
         headers = signed(asked.method, asked.target, kept)
     head = h11.Request(method=request.method, target=request.target, headers=list(headers.items()))
     await server.send(head)
+    taken = 0
     while True:
         event = await client.event()
+        if isinstance(event, h11.Data):
+            data = _flipped(bytes(event.data), rule.upload_flips_at, taken)
+            event, taken = h11.Data(data=data), taken + len(data)
+        if rule.upload_resets_after is not None and taken > rule.upload_resets_after:
+            raise _Reset
         await server.send(event)
         if isinstance(event, h11.EndOfMessage):
             return
@@ -258,7 +269,7 @@ def _head(rule: Rule, status: int, headers: list[Any], size: int | None) -> h11.
 async def _send_body(rule: Rule, client: _Client, data: bytes, sent: int) -> None:
     """Send a piece of the body, `sent` bytes after its start, as far as the rule lets it pass."""
     end = len(data) if rule.ends_after is None else max(0, rule.ends_after - sent)
-    data = _flipped(data[:end], rule, sent)
+    data = _flipped(data[:end], rule.flip_at, sent)
     cut = _cut(rule, sent + len(data))
     if cut is not None:
         await client.send(h11.Data(data=data[: cut[0] - sent]))
@@ -287,9 +298,9 @@ async def _reset() -> None:
     raise _Reset
 
 
-def _flipped(data: bytes, rule: Rule, sent: int) -> bytes:
-    if rule.flip_at is None or not sent <= rule.flip_at < sent + len(data):
+def _flipped(data: bytes, flip_at: int | None, sent: int) -> bytes:
+    if flip_at is None or not sent <= flip_at < sent + len(data):
         return data
     wrong = bytearray(data)
-    wrong[rule.flip_at - sent] ^= 1
+    wrong[flip_at - sent] ^= 1
     return bytes(wrong)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import json
 
 from backgate.fs.volume import HOLE, FileSystem, Node
 
@@ -63,6 +64,17 @@ class Seen:
     allocated: int  # bytes
     xattrs: Mapping[bytes, bytes]
     content: bytes  # of a file a digest, of a symlink its target
+
+
+def as_json(seen: Mapping[bytes, Seen]) -> bytes:
+    """Return what was seen in the form in which it lies beside an image."""
+    return json.encode([(path, one) for path, one in sorted(seen.items())])
+
+
+def seen_before(name: str, directory: Path) -> dict[bytes, Seen]:
+    """Return what the kernel showed of the image `name` after its recovery, once unpacked."""
+    text = (directory / f"{name}.json").read_bytes()
+    return dict(json.decode(text, type=list[tuple[bytes, Seen]]))
 
 
 def seen_by_the_kernel(root: Path) -> dict[bytes, Seen]:

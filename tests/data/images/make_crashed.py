@@ -1,7 +1,8 @@
 """Make the images of file systems that were in use when they were copied (as root, on Linux).
 
 Each is small, with a journal of several transactions that nobody wrote back: directories come and
-go, so that blocks are used again and revoked. Tests bring their own expectations.
+go, so that blocks are used again and revoked. Beside an XFS lies what the kernel shows of it after
+its recovery; for ext4 there is another recovery to compare with, that of e2fsck.
 """
 
 import os
@@ -10,6 +11,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from support.file_systems import as_json, seen_by_the_kernel
 
 IMAGES = {
     # name: (size, mkfs, mount options)
@@ -22,6 +27,12 @@ IMAGES = {
     "ext4-crashed-data-journal": ("8M", "mkfs.ext4 -b 1024 -J size=1", "data=journal"),
     "ext4-crashed-fast-commits": ("16M", "mkfs.ext4 -O fast_commit", ""),
     "ext3-crashed": ("8M", "mkfs.ext3 -b 1024 -J size=1", "data=journal"),
+    "xfs-crashed": ("300M", "mkfs.xfs", ""),
+    "xfs-crashed-small-blocks": (
+        "300M",
+        "mkfs.xfs -b size=1024 -n size=8192 -m rmapbt=1,bigtime=0 -i nrext64=1",
+        "logbsize=256k",
+    ),
 }
 JOURNAL_MARK = b"\xc0\x3b\x39\x98"  # blocks that begin with it are escaped in a journal
 
@@ -37,6 +48,14 @@ def commit(root: Path) -> None:
 
 
 def use(root: Path) -> None:
+    for number in range(300):  # so that names have an index, and an inode's extents a tree
+        (root / f"one of many names {number}").symlink_to("target" * (1 + number % 40))
+    with (root / "fragmented").open("wb") as file:
+        for number in range(60):
+            os.pwrite(file.fileno(), b"written", number * 20_000)
+            os.fdatasync(file.fileno())
+    os.setxattr(root / "fragmented", "user.long", b"value" * 500)
+    commit(root)
     for step in range(6):
         directory = root / f"directory {step}"
         directory.mkdir()
@@ -56,14 +75,31 @@ def make(name: str, target: Path) -> None:
         image, root = Path(scratch, "image"), Path(scratch, "root")
         root.mkdir()
         run("truncate", "-s", size, image)
-        run(*mkfs.split(), "-q", "-F", image)
+        run(*mkfs.split(), "-q", *(["-F"] if "ext" in name else []), image)
         run("mount", "-o", f"loop,{options}", image, root)
         try:
             use(root)
             run("cp", "--sparse=always", image, Path(scratch, f"{name}.raw"))
         finally:
             run("umount", root)
-        run("tar", "-C", scratch, "-cJSf", target / f"{name}.tar.xz", f"{name}.raw")
+        if name.startswith("xfs"):
+            expect(Path(scratch, f"{name}.raw"), root)
+        files = [file.name for file in Path(scratch).glob(f"{name}.*")]
+        run("tar", "-C", scratch, "-cJSf", target / f"{name}.tar.xz", *files)
+
+
+def expect(image: Path, root: Path) -> None:
+    recovered = image.with_suffix(".recovered")
+    run("cp", "--sparse=always", image, recovered)
+    run("mount", "-o", "loop", recovered, root)  # which replays its log
+    run("umount", root)
+    run("mount", "-o", "loop,ro,noatime,norecovery", recovered, root)
+    try:
+        seen = seen_by_the_kernel(root)
+    finally:
+        run("umount", root)
+    recovered.unlink()
+    image.with_suffix(".json").write_bytes(as_json(seen))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """S3 on a bad network: what is waited out, what is settled, and what is said in the end."""
 
 import hashlib
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,10 @@ from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import (
     AlreadyThere,
     Denied,
-    Refused,
     StoreError,
     StoreFull,
     Unreachable,
+    WrongClock,
     WrongCredentials,
 )
 from backgate.gateway.provider import Provider
@@ -220,7 +222,7 @@ async def test_an_outage_ends_with_patience(
         (403, "AccessDenied", Denied, "access denied"),
         (403, "InvalidAccessKeyId", WrongCredentials, "does not know the access key"),
         (403, "SignatureDoesNotMatch", WrongCredentials, "secret key is wrong"),
-        (403, "RequestTimeTooSkewed", Refused, "clock"),
+        (403, "RequestTimeTooSkewed", WrongClock, "clock differs too much from the store's: set"),
         (400, "ExpiredToken", WrongCredentials, "session token"),
         (403, "QuotaExceeded", StoreFull, "QuotaExceeded"),
         (507, "XMinioStorageFull", StoreFull, "StorageFull"),
@@ -374,3 +376,32 @@ async def test_a_body_that_trickles_over_tls_is_given_up_too(
         assert await encrypted.get("a", 0, len(DATA)) == DATA
         assert encrypted.counters.retries >= 1
         await encrypted.aclose()
+
+
+@pytest.mark.parametrize(("seconds", "which"), [(-3600, "ahead of"), (3600, "behind")])
+async def test_a_clock_that_is_off_is_told_by_how_much(
+    seconds: int, which: str, store: ObjectStore, proxy: FaultProxy
+) -> None:
+    date = formatdate(time.time() + seconds, usegmt=True)
+    rule = Rule(status=403, code="RequestTimeTooSkewed", headers={"Date": date})
+    proxy.rules.append(rule)
+
+    with pytest.raises(WrongClock, match=rf"clock is (3599|3600|3601) s {which} the store's: set"):
+        await store.put("a", b"")
+
+
+@pytest.mark.parametrize("fault", [{"upload_resets_after": 300_000}, {"upload_flips_at": 300_000}])
+async def test_a_body_that_is_cut_or_damaged_on_its_way_is_sent_again(
+    fault: dict[str, int], store: ObjectStore, proxy: FaultProxy
+) -> None:
+    proxy.rules.append(Rule(match="^PUT", times=3, **fault))  # type: ignore[arg-type]
+
+    info = await store.patient(60).put("body", DATA)
+    upload = await store.begin_upload("parts")
+    proxy.rules.append(Rule(match="^PUT", times=3, **fault))  # type: ignore[arg-type]
+    part = await store.patient(60).put_part("parts", upload, 1, DATA)
+    await store.commit_upload("parts", upload, [(1, part)])
+
+    assert await store.get("body", 0, info.size) == DATA
+    assert await store.get("parts", 0, len(DATA)) == DATA
+    assert store.counters.retries >= 6

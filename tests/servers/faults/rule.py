@@ -69,6 +69,8 @@ class Rule:
     code: str = ""  # of S3, in that answer
     headers: dict[str, str] = field(default_factory=dict)  # of that answer
     body: bytes = b""  # of that answer, where it is not an error of S3's
+    upload_resets_after: int | None = None  # bytes of the request's body, then a reset
+    upload_flips_at: int | None = None  # byte of the request's body in which a bit is wrong
     is_refused: bool = False  # reset the connection instead of forwarding
     is_lost: bool = False  # the server acts, and the connection is reset instead of the answer
     reset_after: int | None = None  # bytes of the answer's body, then a reset

@@ -1,0 +1,235 @@
+"""Damaged and hostile repositories: errors of ours, of bounded cost, and never wrong bytes."""
+
+import json
+import random
+import resource
+import shutil
+from pathlib import Path
+
+import brotli
+import pytest
+from contracts.format_contract import found, surroundings
+from support.extract import content, find
+from support.xen_orchestra import (
+    BLOCK,
+    KEY,
+    T1,
+    T2,
+    T3,
+    Writer,
+    changed,
+    disk,
+    footer,
+    header,
+)
+
+from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
+from backgate.gateway.errors import BackgateError, Damaged
+from backgate.gateway.units import GIB, MIB
+
+ONE = disk(2 * BLOCK + 700, "one")
+TWO = changed(ONE, 1, "two")
+THREE = changed(TWO, 0, "three")
+EXPECTED = {T1: ONE, T2: TWO, T3: THREE}
+BAR = 96 * MIB  # bytes that a hostile repository may make the process larger by
+
+
+def repository(store: Path, **variant: object) -> Writer:
+    """Write three backups of one disk."""
+    writer = Writer(store, **variant)  # type: ignore[arg-type]
+    for time, data in EXPECTED.items():
+        writer.back_up(time, {"root": data})
+    return writer
+
+
+async def read(store: Path, cache: Path) -> dict[str, bytes | None]:
+    """Return the disk of each backup by its time; None where that is an error of ours."""
+    shown: dict[str, bytes | None] = {}
+    async with surroundings(store, cache, KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        for backup in await found(format_):
+            name = backup.key.rpartition("/")[2].partition(".")[0]
+            shown[name] = None
+            if backup.is_complete:
+                try:
+                    async with format_.open(backup) as tree:
+                        (one,) = (await tree.children(await find(tree, b"disks"))).entries
+                        shown[name] = await content(tree, b"disks/" + one.name + b"/disk.raw")
+                except BackgateError:
+                    pass
+            else:
+                assert backup.reason
+    return shown
+
+
+def mutated(store: Path, seed: int, *, only: str) -> str:
+    """Flip some bits of one object whose path ends in `only`, or cut it off; returns which."""
+    random_ = random.Random(seed)
+    paths = sorted(path for path in store.rglob("*") if path.is_file() and only in str(path))
+    path = random_.choice(paths)
+    data = bytearray(path.read_bytes())
+    if random_.random() < 0.3 or not data:
+        data = data[: random_.randrange(len(data) + 1)]
+    else:
+        for _ in range(random_.choice((1, 1, 2, 8))):
+            data[random_.randrange(len(data))] ^= 1 << random_.randrange(8)
+    path.write_bytes(data)
+    return str(path.relative_to(store))
+
+
+async def try_mutations(tmp_path: Path, seeds: range, variant: dict[str, object], only: str) -> int:
+    """Check for each seed that what is read is right; returns how many disks could be read."""
+    repository(tmp_path / "whole", **variant)
+    could = 0
+    for seed in seeds:
+        store = tmp_path / "store"
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", store)
+        what = mutated(store, seed, only=only)
+
+        for time, data in (await read(store, tmp_path / "cache")).items():
+            assert data is None or data == EXPECTED[time], (seed, what, time)
+            could += data is not None
+    return could
+
+
+@pytest.mark.slow
+async def test_whatever_is_changed_in_an_encrypted_repository_no_byte_is_wrong(
+    tmp_path: Path,
+) -> None:
+    variant = {"filter": "brotli", "algorithm": "chacha20-poly1305"}
+
+    assert await try_mutations(tmp_path, range(40), variant, only="")
+
+
+@pytest.mark.slow
+async def test_whatever_is_changed_in_compressed_images_no_byte_is_wrong(tmp_path: Path) -> None:
+    assert await try_mutations(tmp_path, range(40), {"filter": "gzip"}, only="/data/")
+
+
+@pytest.mark.slow
+async def test_whatever_is_changed_in_a_repository_only_errors_of_ours_come(tmp_path: Path) -> None:
+    for number, variant in enumerate(({"directories": False}, {"filter": "brotli"})):
+        repository(tmp_path / f"whole{number}", **variant)
+        for seed in range(25):
+            store = tmp_path / "store"
+            shutil.rmtree(store, ignore_errors=True)
+            shutil.copytree(tmp_path / f"whole{number}", store)
+            mutated(store, seed, only="xo-vm-backups")
+
+            await read(store, tmp_path / "cache")
+
+
+@pytest.mark.soak
+async def test_two_thousand_mutations(tmp_path: Path) -> None:
+    sealed = {"filter": None, "algorithm": "aes-256-gcm"}
+
+    assert await try_mutations(tmp_path / "sealed", range(1000, 2000), sealed, only="")
+    assert await try_mutations(
+        tmp_path / "gzip", range(2000, 3000), {"filter": "gzip"}, only="/data/"
+    )
+
+
+async def failure(store: Path, cache: Path) -> str:
+    """Return why the disk of the newest backup cannot be read."""
+    async with surroundings(store, cache, KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        backup = max(await found(format_), key=lambda one: one.time_ns)
+        if not backup.is_complete:
+            return backup.reason
+        with pytest.raises(Damaged) as caught:
+            async with format_.open(backup) as tree:
+                await content(tree, b"disks/xvda-root/disk.raw")
+        return str(caught.value)
+
+
+async def test_a_chain_that_leads_back_to_itself_is_an_error(tmp_path: Path) -> None:
+    writer = repository(tmp_path / "store", filter=None)
+    oldest, newest = writer.images["root", T1], writer.images["root", T3]
+    where = f"{writer.top}/{oldest.data}"
+    writer.chunk(f"{where}/footer", footer(len(ONE), oldest.identity, kind=4))
+    name = Path(newest.path).name
+    writer.chunk(f"{where}/header", header(2, parent=newest.identity, name=name))
+
+    assert "loop" in await failure(tmp_path / "store", tmp_path / "cache")
+
+
+async def test_a_parent_that_is_another_disk_is_an_error(tmp_path: Path) -> None:
+    writer = repository(tmp_path / "store", filter=None)
+    image = writer.images["root", T2]
+    writer.chunk(f"{writer.top}/{image.data}/footer", footer(len(TWO), b"x" * 16, kind=4))
+
+    assert "was not made on top of" in await failure(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "alias", ["../../../../../../secret.vhd", "/etc", "", "x.alias.vhd", "data/\0", "a" * 5000]
+)
+async def test_an_alias_that_leads_nowhere_is_an_error(alias: str, tmp_path: Path) -> None:
+    writer = repository(tmp_path / "store", filter=None)
+    writer.put(f"{writer.top}/{writer.images['root', T3].path}", alias.encode())
+
+    assert "alias" in await failure(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("path", ["../../other/x.vhd", "/x.vhd", "vdis/../../x", ""])
+async def test_a_disk_outside_of_the_vm_s_directory_is_an_error(path: str, tmp_path: Path) -> None:
+    writer = repository(tmp_path / "store", filter=None)
+    writer.write_metadata(T3, ["root"], vhds={"OpaqueRef:root": path})
+
+    assert "the repository" in await failure(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.mark.slow
+async def test_bombs_cost_no_memory(tmp_path: Path) -> None:
+    bomb = brotli.compress(bytes(512 * MIB), quality=1)
+    begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for part in ("footer", "header", "bat", "blocks/0/0"):
+        writer = repository(tmp_path / part, filter="brotli")
+        for time in EXPECTED:
+            writer.put(f"{writer.top}/{writer.images['root', time].data}/{part}", bomb)
+
+        assert "bytes" in await failure(tmp_path / part, tmp_path / "cache")
+
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun) * 1024
+    assert grown < BAR
+
+
+async def test_documents_of_any_size_are_refused_unread(tmp_path: Path) -> None:
+    writer = repository(tmp_path / "store", filter=None)
+    with (tmp_path / "store" / writer.top / f"{T3}.json").open("r+b") as file:
+        file.truncate(GIB)
+
+    assert "too many" in await failure(tmp_path / "store", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("size", [1 << 60, (1 << 64) - 1, 1 << 48])
+async def test_a_disk_of_absurd_size_is_an_error(size: int, tmp_path: Path) -> None:
+    writer = repository(tmp_path / "store", filter=None)
+    image = writer.images["root", T3]
+    writer.chunk(f"{writer.top}/{image.data}/footer", footer(size, image.identity, kind=4))
+
+    assert await failure(tmp_path / "store", tmp_path / "cache")
+
+
+async def test_metadata_that_is_deep_or_of_other_types_is_an_error(tmp_path: Path) -> None:
+    writer = repository(tmp_path / "store", filter=None)
+    for document in (b"[" * 100_000, b"[]", b'{"mode":"delta","vhds":[]}', b'{"mode":"odd"}', b""):
+        (tmp_path / "store" / writer.top / f"{T3}.json").write_bytes(document)
+
+        assert await failure(tmp_path / "store", tmp_path / "cache")
+
+
+async def test_one_broken_disk_does_not_keep_another_from_being_read(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "store", filter=None)
+    writer.back_up(T1, {"root": ONE, "data": TWO})
+    path = tmp_path / "store" / writer.top / writer.images["root", T1].data / "footer"
+    path.write_bytes(json.dumps("no footer").encode())
+
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        (backup,) = await found(format_)
+        async with format_.open(backup) as tree:
+            assert await content(tree, b"disks/xvdb-data/disk.raw") == TWO
+            with pytest.raises(Damaged, match="no VHD footer"):
+                await content(tree, b"disks/xvda-root/disk.raw")

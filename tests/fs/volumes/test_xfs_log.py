@@ -1,0 +1,126 @@
+"""A crashed XFS file system reads as its recovery would leave it."""
+
+import random
+from pathlib import Path
+
+import pytest
+from support.disks import FileDevice
+from support.file_systems import seen_before, seen_by_us, unpacked
+
+from backgate.fs.volumes import replay
+from backgate.fs.volumes.devices import Overlay
+from backgate.fs.volumes.xfs import XfsFileSystem
+from backgate.fs.volumes.xfs_geometry import geometry
+from backgate.fs.volumes.xfs_log import Changes
+from backgate.fs.volumes.xfs_log_items import transactions
+from backgate.fs.volumes.xfs_log_records import SECTOR, Log
+from backgate.gateway.errors import Damaged
+
+CRASHED = ["xfs-crashed", "xfs-crashed-small-blocks"]
+HEADER = bytes.fromhex("feedbabe00000001")  # of the first round; clearing ahead makes others
+
+
+def headers(device: FileDevice) -> list[int]:
+    """The sectors of the disk with the headers of records, oldest first, in a log that is new."""
+    layout = geometry(device)
+    start = layout.block_at(layout.log_start)
+    sectors = range(start, start + layout.log_blocks * layout.block_size, SECTOR)
+    return [at // SECTOR for at in sectors if device.read_at(at, len(HEADER)) == HEADER]
+
+
+def bent(device: FileDevice, sector: int, at: int = 100, mask: int = 1) -> Overlay:
+    """The same disk with one byte of a sector changed."""
+    data = bytearray(device.read_at(sector * SECTOR, SECTOR))
+    data[at] ^= mask
+    return Overlay(device, SECTOR, {sector: bytes(data)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CRASHED)
+def test_each_field_of_each_name_is_as_the_kernel_has_it_after_recovery(
+    name: str, tmp_path: Path
+) -> None:
+    system = XfsFileSystem(FileDevice(unpacked(name, tmp_path)))
+    expected = seen_before(name, tmp_path)
+
+    seen = seen_by_us(system)
+
+    assert seen.keys() == expected.keys()
+    assert {path: seen[path] for path in seen if seen[path] != expected[path]} == {}
+    assert system.notes[replay.STATE] == replay.DIRTY
+    assert system.notes[replay.JOURNAL].startswith("replayed: ")
+
+
+def test_the_last_record_does_not_count_when_it_was_torn(tmp_path: Path) -> None:
+    device = FileDevice(unpacked("xfs-crashed", tmp_path))
+    layout = geometry(device)
+    last = headers(device)[-1]
+
+    torn = Log(bent(device, last + 1), layout)
+
+    assert len(list(torn.records())) == len(list(Log(device, layout).records())) - 1
+
+
+def test_a_log_with_damage_in_the_middle_is_not_replayed(tmp_path: Path) -> None:
+    device = FileDevice(unpacked("xfs-crashed", tmp_path))
+    middle = headers(device)[-12]  # the last eight may be torn, as writes of a moment are
+
+    system = XfsFileSystem(bent(device, middle + 1))
+
+    assert system.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
+    assert system.notes[replay.JOURNAL].endswith("a record is damaged")
+    assert system.root().mode  # and yet it can be looked at
+
+
+def test_a_log_of_another_machine_is_told_of(tmp_path: Path) -> None:
+    device = FileDevice(unpacked("xfs-crashed", tmp_path))
+
+    system = XfsFileSystem(bent(device, headers(device)[-1], at=303, mask=3))
+
+    assert system.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
+    assert "big-endian" in system.notes[replay.JOURNAL]
+
+
+@pytest.mark.parametrize("name", CRASHED)
+@pytest.mark.slow
+def test_no_damage_does_more_than_to_be_noticed(name: str, tmp_path: Path) -> None:
+    device = FileDevice(unpacked(name, tmp_path))
+    chance = random.Random(name)
+    starts = headers(device)
+    used = range(starts[0], starts[-1] + 8)
+
+    for _ in range(40):
+        changed = {}
+        for sector in chance.choices([chance.choice(starts), chance.choice(used)], k=3):
+            data = bytearray(device.read_at(sector * SECTOR, SECTOR))
+            data[chance.randrange(SECTOR)] = chance.randrange(256)
+            changed[sector] = bytes(data)
+        try:
+            system = XfsFileSystem(Overlay(device, SECTOR, changed))
+            system.children(system.root().handle)
+        except Damaged:
+            pass
+
+
+@pytest.mark.slow
+def test_no_item_of_the_log_is_trusted(tmp_path: Path) -> None:
+    device = FileDevice(unpacked("xfs-crashed", tmp_path))
+    layout = geometry(device)
+    records = list(Log(device, layout).records())
+    chance = random.Random(1)
+
+    for _ in range(80):
+        bad = list(records)
+        number = chance.randrange(len(bad))
+        data = bytearray(bad[number].data)
+        for _ in range(chance.randrange(1, 5)):
+            data[chance.randrange(len(data))] = chance.choice((0, 1, 0x7F, 0xFF))
+        bad[number] = bad[number]._replace(data=bytes(data))
+        try:
+            changes = Changes(device, layout)
+            for transaction in transactions(bad):
+                changes.cancel(transaction)
+            for transaction in transactions(bad):
+                changes.make(transaction)
+        except Damaged:
+            pass
