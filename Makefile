@@ -25,10 +25,11 @@ setup: .venv/.setup ## make .venv/bin/backgate from this checkout
 
 setup-test: .venv/.setup-test ## the same, with what the tests need
 
-.venv/.setup-test: .venv/.setup tests/packages.sh
+.venv/.setup-test: .venv/.setup tests/packages.sh tests/tools.sh
 	@tests/packages.sh test
 	$(PIP) -e '.[dev]'
 	@tests/azurite.sh .venv/servers
+	@tests/tools.sh $(PYTHON) .venv/tools
 	@touch $@
 
 demo: setup ## back up through a path, take one file back out of each backup

@@ -14,6 +14,8 @@ RANDOM = (  # no two programs choose the same, so none is a lock
     "*-tmp-[0-9]*",  # restic
     "*.tmp.[0-9a-f]*",  # kopia
     ".?*." + 6 * "[A-Za-z0-9]",  # rsync: mkstemp(".NAME.XXXXXX")
+    "tmp_[a-z]*_" + 6 * "[A-Za-z0-9]",  # git: objects, and packs with what belongs to them
+    ".tmp-[0-9]*-pack-*",  # git repack
 )
 KNOWN = (
     *RANDOM,

@@ -5,10 +5,11 @@ set -euo pipefail
 run="libfuse3-dev fuse3 gcc pkg-config libc6-dev python3-dev python3-venv ca-certificates"
 disks="e2fsprogs xfsprogs fdisk gdisk dosfstools btrfs-progs ntfs-3g mtools exfatprogs"
 disks="$disks exfat-fuse squashfs-tools genisoimage qemu-utils" # what makes images of disks
+tools="git gnupg libacl1-dev liblz4-dev libzstd-dev libxxhash-dev libssl-dev librsync-dev" # tests/tools.sh builds some
 case $1 in
   run) want=$run ;;
   demo) want="restic tar e2fsprogs fdisk" ;;
-  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl s3fs sqlite3 radosgw ceph-mon ceph-osd postgresql libfaketime $disks" ;;
+  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl s3fs sqlite3 radosgw ceph-mon ceph-osd postgresql libfaketime $disks $tools" ;;
   bench) want="restic s3fs" ;;
   *) echo "usage: $0 run|demo|test|bench" >&2; exit 2 ;;
 esac

@@ -1,7 +1,7 @@
 """What has changed lately in the index: who waits for news, and who keeps a summary of it."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import trio
 
@@ -61,16 +61,23 @@ class Changes:
         """Return the keys that changed behind `generation`; None when that is not known."""
         if generation < self._known_since:
             return None
-        return {key for number, key, _ in self._keys if number > generation}
+        return {key for key, _ in self._behind(generation)}
 
     def found_since(self, generation: int) -> set[bytes] | None:
         """Return what was found to have changed in the store; None when that is not known."""
         if generation < self._known_since:
             return None
-        return {key for number, key, is_own in self._keys if number > generation and not is_own}
+        return {key for key, is_own in self._behind(generation) if not is_own}
 
     async def wait(self, generation: int) -> None:
         """Return once there has been a change behind `generation`."""
         while self.generation <= generation:
             await self._news.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _behind(self, generation: int) -> Iterator[tuple[bytes, bool]]:
+        """The newest first: who follows every change must not look through all that are kept."""
+        for number, key, is_own in reversed(self._keys):
+            if number <= generation:
+                return
+            yield key, is_own

@@ -16,6 +16,8 @@ from backgate.gateway.staged import StagedNames
         "index.lock",
         "dir/.name.AbC12x",
         "dir/.~tmp~/name",
+        ".git/objects/ab/tmp_obj_AbC12x",
+        ".git/objects/pack/.tmp-4711-pack-0af3.idx",
     ],
 )
 def test_temporary_names_of_known_tools_are_staged(key: str) -> None:
@@ -24,7 +26,16 @@ def test_temporary_names_of_known_tools_are_staged(key: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["data/5d/5d0f", "x.tmp/inside", "a-tmp-", "name.AbC12x", ".name.AbC12", "tmp/name", "x.parts"],
+    [
+        "data/5d/5d0f",
+        "x.tmp/inside",
+        "a-tmp-",
+        "name.AbC12x",
+        ".name.AbC12",
+        "tmp/name",
+        "x.parts",
+        "tmp_x",
+    ],
 )
 def test_other_names_are_not(key: str) -> None:
     assert not StagedNames().matches(key)

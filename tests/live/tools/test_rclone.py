@@ -1,0 +1,35 @@
+"""rclone with the path as its target: files in parallel under temporary names, changed, deleted."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.compare import differences
+from support.gateway import Gateway
+from support.tools import change_tree, make_plain_tree, tool
+from support.trees import run
+
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow]
+
+
+def test_rclone_syncs_onto_the_path(mounted: Gateway, tmp_path: Path) -> None:
+    tree = make_plain_tree(tmp_path / "tree")
+    target = mounted.repository / "synced"
+    (tmp_path / "rclone.conf").touch()
+    options = ["--metadata", "--links", "--checksum", "--transfers=8"]
+    options += [f"--config={tmp_path / 'rclone.conf'}"]
+
+    def rclone(*arguments: object) -> str:
+        return run(tool("rclone"), *arguments, *options)
+
+    for number in range(2):
+        change_tree(tree, number)
+        rclone("sync", tree, target, "--create-empty-src-dirs")
+        rclone("check", "--download", tree, target)
+        assert differences(tree, target, times=False) == []
+    mounted.umount()
+    mounted.mount()
+
+    rclone("sync", tree, target, f"--log-file={tmp_path / 'log'}", "-v")
+    assert not re.search("Copied|Deleted", (tmp_path / "log").read_text())
+    mounted.umount()
