@@ -36,9 +36,26 @@ class Sizes:
     restic_files: int = 5_000
     disk_file: int = 300 * MIB  # bytes
     disk_files: int = 20_000
+    backup: int = 2_000_000_000  # bytes that restic backs up
+    stream: int = 4 * GIB  # bytes of one file that is written from start to end
+    files: int = 10_000  # small files that are written and removed, and objects that are pruned
 
 
-QUICK = Sizes(1, 256 * MIB, 64, 5_000, 20_000, 5_000, 200, 100 * MIB, 1_000, 50 * MIB, 2_000)
+QUICK = Sizes(
+    rounds=1,
+    object=256 * MIB,
+    objects=5_000,
+    many=20_000,
+    flat=5_000,
+    small_files=200,
+    restic_file=100 * MIB,
+    restic_files=1_000,
+    disk_file=50 * MIB,
+    disk_files=2_000,
+    backup=200_000_000,
+    stream=512 * MIB,
+    files=1_000,
+)
 
 
 @dataclass(slots=True)

@@ -19,9 +19,15 @@ class Backgate(Contender):
     name = "backgate"
     options = "`backgate mount TARGET DIR --foreground`, all settings at their defaults"
 
-    def __init__(self, home: Path, server: Server, secrets: dict[str, str]) -> None:
+    def __init__(
+        self, home: Path, server: Server, secrets: dict[str, str], *, spool: str = ""
+    ) -> None:
         super().__init__(home)
         self._server, self._secrets = server, secrets
+        self._more = {"spool": spool} if spool else {}
+        if spool:
+            self.name = f"backgate, spool {spool}"
+            self.options = f"the same with `spool = {spool!r}`"
         self.gateway = Gateway(home, {}, server.environment())
 
     @contextmanager
@@ -33,6 +39,7 @@ class Backgate(Contender):
                 "endpoint_url": self._server.endpoint_url,
                 "provider": "seaweedfs",
                 "secrets": self._secrets,
+                **self._more,
             }
         )
         begun = time.monotonic()

@@ -1,0 +1,87 @@
+"""`restic backup` of two gigabytes to a path, against restic's own S3 backend."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from backgate.gateway.units import MIB
+from benchmarks.bench import Bench, Measurement
+from benchmarks.buckets import Bucket, files_below
+from benchmarks.contenders import Contender
+from benchmarks.machine import drop_caches
+from benchmarks.peers import Rclone, S3fs, restic_environment
+
+NATIVE = "restic's own S3 backend"
+FILES = 8  # that the bytes are in
+PER_SECOND = 1_000_000  # bytes
+NOTE = "until all is in the bucket, which for rclone is later than restic's end"
+
+
+class Backup:
+    """The first backup into a new repository, each time into a bucket of its own."""
+
+    name = "backup"
+
+    def run(self, bench: Bench) -> list[Measurement]:
+        size = bench.sizes.backup
+        source = _source(bench, size)
+        measured = Measurement(f"`restic backup` of {size // PER_SECOND} MB", "MB/s", note=NOTE)
+        contenders: list[Contender | None] = [
+            bench.backgate,
+            Rclone(bench.home / "rclone-writes", bench.server, "writes"),
+            S3fs(bench.home / "s3fs-backup", bench.server, caches=False),
+            None,
+        ]
+        for number in bench.rounds():
+            for turn in range(len(contenders)):
+                contender = contenders[(turn + number) % len(contenders)]
+                bucket = Bucket(bench.server, f"backup-{number}-{turn}")
+                if contender is None:
+                    drop_caches()
+                    address = f"s3:{bench.server.endpoint_url}/{bucket.name}"
+                    took = _backed_up(bench, bucket, address, source)
+                    measured.add(NATIVE, size / PER_SECOND / took)
+                else:
+                    with bench.cold(contender, bucket.name) as mounted:
+                        took = _backed_up(bench, bucket, str(mounted.root), source)
+                    measured.add(contender.name, size / PER_SECOND / took, mounted.peak)
+                bucket.remove()
+        return [measured]
+
+
+def _source(bench: Bench, size: int) -> Path:
+    """Return a directory of files that do not compress."""
+    folder = bench.home / "data" / "backup"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(FILES):
+        with (folder / f"{number}").open("wb") as file:
+            for at in range(0, size // FILES, MIB):
+                file.write(os.urandom(min(MIB, size // FILES - at)))
+    return folder
+
+
+def _backed_up(bench: Bench, bucket: Bucket, repository: str, source: Path) -> float:
+    """Make a repository, which is not measured; return the seconds until a backup is stored."""
+    cache = bench.home / "restic-cache"
+    environment = restic_environment(bench.server, bucket.name, bench.password, cache)
+    environment |= {"RESTIC_REPOSITORY": repository}
+    _restic(environment, "init")
+    begun = time.monotonic()
+    _restic(environment, "backup", "--quiet", str(source))
+    if os.path.isdir(repository):
+        bucket.wait_until_stored(files_below(Path(repository)))
+    took = time.monotonic() - begun
+    _restic(environment | {"RESTIC_REPOSITORY": repository}, "check")
+    shutil.rmtree(cache, ignore_errors=True)
+    return took
+
+
+def _restic(environment: dict[str, str], *arguments: str) -> None:
+    subprocess.run(
+        ["restic", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )

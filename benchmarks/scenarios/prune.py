@@ -1,0 +1,77 @@
+"""`restic prune` of thousands of packs that nothing refers to, as an interrupted backup leaves."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+
+from backgate.gateway.units import KIB
+from benchmarks.bench import Bench, Measurement, seconds
+from benchmarks.buckets import Bucket
+from benchmarks.contenders import Contender
+from benchmarks.machine import drop_caches
+from benchmarks.peers import Rclone, S3fs, restic_environment
+
+NATIVE = "restic's own S3 backend"
+PACK = 8 * KIB  # bytes of each; restic does not look into what no index names
+
+
+class Prune:
+    """The packs are put beside the mount; what is measured removes them."""
+
+    name = "prune"
+
+    def run(self, bench: Bench) -> list[Measurement]:
+        count = bench.sizes.files
+        packs = _packs(count)
+        measured = Measurement(f"`restic prune` of {count} packs", "s")
+        contenders: list[Contender | None] = [
+            bench.backgate,
+            Rclone(bench.home / "rclone-prune", bench.server, "writes"),
+            S3fs(bench.home / "s3fs-prune", bench.server, caches=False),
+            None,
+        ]
+        for number in bench.rounds():
+            for turn in range(len(contenders)):
+                contender = contenders[(turn + number) % len(contenders)]
+                bucket = Bucket(bench.server, f"prune-{number}-{turn}")
+                cache = bench.home / "restic-cache"
+                own = restic_environment(bench.server, bucket.name, bench.password, cache)
+                if contender is None:
+                    _restic(own, "init")
+                    bucket.fill(packs)
+                    drop_caches()
+                    measured.add(NATIVE, seconds(_restic, own, "prune", "--quiet"))
+                else:
+                    with contender.mounted(bucket.name) as mounted:
+                        environment = own | {"RESTIC_REPOSITORY": str(mounted.root)}
+                        _restic(environment, "init")
+                    bucket.fill(packs)
+                    with bench.cold(contender, bucket.name) as mounted:
+                        took = seconds(_restic, environment, "prune", "--quiet")
+                    measured.add(contender.name, took, mounted.peak)
+                left = sum(key.startswith("data/") for key in bucket.sizes())
+                if left:
+                    raise RuntimeError(f"{left} packs of {count} are left")
+                shutil.rmtree(cache, ignore_errors=True)
+                bucket.remove()
+        return [measured]
+
+
+def _packs(count: int) -> dict[str, bytes]:
+    """Return the packs of a repository, by key."""
+    packs: dict[str, bytes] = {}
+    for number in range(count):
+        content = number.to_bytes(PACK, "little")
+        name = hashlib.sha256(content).hexdigest()
+        packs[f"data/{name[:2]}/{name}"] = content
+    return packs
+
+
+def _restic(environment: dict[str, str], *arguments: str) -> None:
+    subprocess.run(
+        ["restic", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
