@@ -246,7 +246,9 @@ class RepositoryTree:
         key = key_of(file)
         spooled = self._spool.writing(key)
         if spooled is None:
-            known = await self._metadata.look_up(key)
+            known = await (self._metadata.settled if self.is_mirror else self._metadata.look_up)(
+                key
+            )
             spooled = self._spool.open(known.info, self._entries.attributes(known))
         else:
             self._spool.hold(spooled)

@@ -9,7 +9,7 @@ the same. What is still in the spool takes its attributes along when it is store
 from collections.abc import Callable
 
 from backgate.gateway.attributes import Attributes, metadata_from_attributes
-from backgate.gateway.errors import NotFound
+from backgate.gateway.errors import BackgateError, NotFound
 from backgate.gateway.metadata.rows import Known
 from backgate.gateway.namespace import Namespace
 from backgate.gateway.spool import Spool
@@ -36,14 +36,15 @@ class AttributeChanges:
         attributes = change(file.attributes)
         if self._with_objects and attributes.xattrs:
             self._copies.expect_room(file.key or "", metadata_from_attributes(attributes))
+        before = file.attributes
         file.set_attributes(attributes)
-        while self._with_objects and (key := file.key) is not None:
-            async with self._spool.claims.claim(key):  # whoever stores it now has ended
-                if file.key == key:
-                    if not file.is_dirty:
-                        await self._renew(key, file.attributes)
-                    return
-        if file.key is not None and not file.is_dirty:
+        if self._with_objects:
+            try:
+                await self._keep_if_stored(file)
+            except BackgateError:
+                file.set_attributes(before)
+                raise
+        elif file.key is not None and not file.is_dirty:
             await self._metadata.attributes_changed(file.key, file.attributes)
 
     async def of_object(self, key: str, change: Change) -> Known | SpooledFile:
@@ -66,6 +67,15 @@ class AttributeChanges:
             async with self._spool.claims.claim(prefix):
                 await self._keep_directory(prefix, attributes)
         await self._metadata.directory_changed(prefix, attributes)
+
+    async def _keep_if_stored(self, file: SpooledFile) -> None:
+        """Keep the attributes of a file with its object; those of one that is dirty go along."""
+        while (key := file.key) is not None:
+            async with self._spool.claims.claim(key):  # whoever stores it now has ended
+                if file.key == key:
+                    if not file.is_dirty:
+                        await self._renew(key, file.attributes)
+                    return
 
     async def _keep_directory(self, prefix: str, attributes: Attributes) -> None:
         try:

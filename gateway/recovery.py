@@ -107,7 +107,9 @@ def _parts(
     asides = Asides(store, journal, deletions, nursery, gateway)
     plan = PartPlan(store.abilities.limits, first_part)
     uploads = Uploads(store, journal)
-    uploader = Uploader(store, journal, uploads, asides, nursery, plan, room)
+    copies = Copies(store, uploads, plan)
+    renewing = copies if config.kind == "mirror" else None
+    uploader = Uploader(store, journal, uploads, asides, nursery, plan, room, renewing)
     taking = Taking(config, store, metadata, gateway)
     return Parts(
         directory=directory,
@@ -122,7 +124,7 @@ def _parts(
         deletions=deletions,
         asides=asides,
         taking=taking,
-        renames=Renames(store, metadata, journal, Copies(store, uploads, plan), taking),
+        renames=Renames(store, metadata, journal, copies, taking),
         room=room,
         shelf=shelf,
         uploads=uploads,

@@ -15,6 +15,7 @@ import trio
 from backgate.gateway.allowance import Allowance
 from backgate.gateway.aside import Asides
 from backgate.gateway.attributes import metadata_from_attributes
+from backgate.gateway.copies import Copies
 from backgate.gateway.errors import BackgateError, NotFound, StoreError, Unsupported
 from backgate.gateway.extents import Backing
 from backgate.gateway.journal import Journal
@@ -44,9 +45,11 @@ class Uploader:
         nursery: trio.Nursery,
         plan: PartPlan,
         room: Room,
+        copies: Copies | None,
     ) -> None:
+        """With `copies` an object has its last attributes, whatever that takes."""
         self._store, self._journal, self._asides = store, journal, asides
-        self._uploads = uploads
+        self._uploads, self._copies = uploads, copies
         self._nursery, self.plan, self._room = nursery, plan, room
         self.ahead = 0  # parts that are about to leave, or leaving, before anybody waits for them
         self._allowance = Allowance(IN_FLIGHT)
@@ -152,6 +155,8 @@ class Uploader:
 
     async def _with_attributes(self, file: SpooledFile, info: ObjectInfo) -> ObjectInfo:
         """Replace what an upload was begun with by what was set since, where one copy can."""
+        if self._copies is not None:
+            return await self._copies.renew(info.key, file.attributes)
         if info.size > self._store.abilities.limits.copy_max:
             return info
         metadata = metadata_from_attributes(file.attributes)

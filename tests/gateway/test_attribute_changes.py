@@ -1,0 +1,106 @@
+"""Attributes are kept where the kind of a repository says, whatever happens at the same time."""
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from support.writing import (
+    CONFIG,
+    PART,
+    SMALL,
+    create,
+    entry_at,
+    make_directory,
+    memory,
+    opened,
+    write,
+)
+from support.writing import rename as renamed
+
+from backgate.fs.tree import Changes
+from backgate.gateway.errors import FileError
+from backgate.gateway.provider import NO_METADATA, Provider
+from backgate.gateway.providers.memory import Fault
+
+MIRROR = msgspec.structs.replace(CONFIG, kind="mirror")
+
+
+def kept(provider: Provider, key: str, name: str) -> str | None:
+    """Return what the store keeps with an object."""
+    return (provider.head(key).metadata or NO_METADATA).get(name)
+
+
+async def test_a_large_object_has_the_attributes_that_were_set_last(tmp_path: Path) -> None:
+    provider = memory(limits=replace(SMALL, copy_max=8 * PART))
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        file = await create(repository, "file")
+        await file.write_at(0, bytes(20 * PART))
+        await trio.testing.wait_all_tasks_blocked()
+        await file.change(Changes(mtime_ns=77, xattrs={b"user.a": b"1"}))
+        await file.flush()
+        await file.release()
+
+        assert kept(provider, "file", "mtime") == "0.000000077"
+        assert kept(provider, "file", "xattr")
+        assert repository.content("file") == bytes(20 * PART)
+
+
+async def test_attributes_that_change_while_the_file_is_stored_are_kept(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        file = await create(repository, "file")
+        await file.write_at(0, b"content")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.flush)
+            nursery.start_soon(file.change, Changes(mtime_ns=77))
+        await file.release()
+
+        assert kept(provider, "file", "mtime") == "0.000000077"
+
+
+async def test_a_file_that_is_renamed_meanwhile_keeps_its_attributes(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree = repository.tree
+        await write(tree, "old", b"content")
+        file = await tree.open_for_writing(await entry_at(tree, "old"), truncate=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(renamed, tree, "old", "new")
+            nursery.start_soon(file.change, Changes(mtime_ns=77))
+        await file.release()
+
+        assert kept(provider, "new", "mtime") == "0.000000077"
+        assert repository.stored_keys() == ["new"]
+
+
+async def test_what_the_store_refuses_changes_nothing(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree = repository.tree
+        await write(tree, "file", b"content")
+        await make_directory(tree, "directory")
+        for name in ("file", "directory"):
+            with pytest.raises(FileError) as refused:
+                await tree.change(
+                    await entry_at(tree, name), Changes(xattrs={b"user.a": bytes(3000)})
+                )
+            assert refused.value.errno == errno.E2BIG
+            assert not (await entry_at(tree, name)).has_xattrs
+
+
+async def test_a_fault_leaves_the_attributes_as_they_were(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree = repository.tree
+        await write(tree, "file", b"content")
+        before = (await entry_at(tree, "file")).mtime_ns
+        provider.faults.append(Fault(verb="copy", error=lambda: OSError(errno.EIO, "a fault")))
+
+        with pytest.raises(OSError):
+            await tree.change(await entry_at(tree, "file"), Changes(mtime_ns=77))
+        assert (await entry_at(tree, "file")).mtime_ns == before
+        provider.faults.clear()
+        assert repository.content("file") == b"content"
