@@ -45,6 +45,8 @@ HEAD = 64 << 10  # bytes that a driver of the library is given to begin with
 PAGE = 500  # nodes in one page of a directory
 CACHED_MAX = 20_000  # nodes of a directory that is kept decoded; a larger one is streamed
 KEPT = 100_000  # nodes of all decoded directories together; some 60 MiB
+LOOKUPS = 10  # in one directory, after which it is worth decoding
+DIRECTORIES = 10_000  # whose lookups are counted
 OPEN_FILES = 256  # files whose map is kept
 XATTR_MAX = 64 << 10  # bytes; the kernel's limit of one value
 
@@ -143,6 +145,7 @@ class Explored(FileSystem):
         with translated():
             self._tree: Any = self._opened()
         self._decoded: LRUCache[bytes, dict[bytes, Node]] = LRUCache(KEPT, getsizeof=_weight)
+        self._lookups: LRUCache[bytes, int] = LRUCache(DIRECTORIES)
         self._files: LRUCache[bytes, RandomAccess] = LRUCache(OPEN_FILES)
         self._stream: tuple[bytes, int, Iterator[Node]] | None = None
         with translated():
@@ -185,7 +188,7 @@ class Explored(FileSystem):
             return self._node(parsed if parsed.statted else self._tree.stat(parsed))
 
     def child(self, directory: bytes, name: bytes) -> Node:
-        decoded = self._decoded.get(directory) or self._decode(directory)
+        decoded = self._decoded.get(directory)
         node = self._looked_up(directory, name) if decoded is None else decoded.get(name)
         if node is None:
             raise FileError(errno.ENOENT, name)
@@ -256,13 +259,21 @@ class Explored(FileSystem):
         return parsed
 
     def _looked_up(self, directory: bytes, name: bytes) -> Node | None:
-        """Find a name in a directory too large to keep; the library also finds others like it."""
+        """Find a name in a directory that is not decoded: less to read, but more for each name."""
+        self._lookups[directory] = self._lookups.get(directory, 0) + 1
+        if self._lookups[directory] == LOOKUPS:
+            decoded = self._decode(directory)
+            if decoded is not None:
+                return decoded.get(name)
         with translated():
             text = name.decode("utf-8", self.undecodable)
             above = self._found_again(directory)
             parsed = self._tree.lookup(above, text)
-            if parsed is None or self._bytes(parsed.name) != name:
+            if parsed is None:
                 return None
+            if self._bytes(parsed.name) != name:  # the library also finds names that are like it
+                alike = (node for node in self._parsed_children(directory) if node.name == name)
+                return next(alike, None)
             parsed = parsed if parsed.statted else self._tree.stat(parsed)
             return self._node(self._seen(parsed, above))
 
