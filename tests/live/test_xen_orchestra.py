@@ -1,0 +1,115 @@
+"""VM backups on a real server, through a real mount: also when nothing may be listed."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers.faultproxy import FaultProxy, Rule, fault_proxy
+from servers.seaweedfs import SeaweedFS
+from support.gateway import Gateway, gateway
+from support.xen_orchestra import KEY, Writer, disk, manifest, unpack_sample
+
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow]
+
+TIMES = {"2026-08-01T01-00-00Z": "t1", "2026-08-02T01-00-00Z": "t2", "2026-08-03T01-00-00Z": "t3"}
+TIME = "20260801T010000Z"
+LISTING = "^GET .*(max-keys|list-type)"
+
+
+@pytest.fixture
+def proxy(seaweedfs_server: SeaweedFS) -> Iterator[FaultProxy]:
+    with fault_proxy(seaweedfs_server.endpoint_url) as made:
+        yield made
+
+
+@pytest.fixture
+def xo(tmp_path: Path, seaweedfs_server: SeaweedFS, proxy: FaultProxy) -> Iterator[Gateway]:
+    """A gateway in front of the samples, of one disk more, and of a proxy that can refuse."""
+    store = tmp_path / "store"
+    for name in ("vhd", "encrypted"):
+        unpack_sample(name, store)
+    Writer(store / "odd", filter="gzip", name="odd vm").back_up(TIME, {"root": disk(5 << 20, "o")})
+    bucket = seaweedfs_server.bucket("xen-orchestra")
+    seaweedfs_server.empty(bucket)
+    client = seaweedfs_server.client()
+    for path in store.rglob("*"):
+        if path.is_file():
+            key = str(path.relative_to(store))
+            client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    client.close()
+    key = tmp_path / "key"
+    key.write_bytes(KEY + b"\n")
+    key.chmod(0o600)
+    table = {
+        "url": f"s3://{bucket}",
+        "provider": "seaweedfs",
+        "endpoint_url": proxy.url,
+        "patience": "3 s",
+        "secrets": {"xen-orchestra": f"file:{key}"},
+    }
+    with gateway(tmp_path / "gateway", table, seaweedfs_server.environment()) as made:
+        yield made
+
+
+def require_right(mounted: Path, samples: str, disks: int) -> None:
+    """Compare each disk, and each file on it, of some samples with the manifest."""
+    compared = 0
+    for place in sorted(mounted.glob(f"{samples}/lab-vm/20*/disks/*")):
+        time, letter = TIMES[place.parts[-3]], place.name[-1]
+        assert sha256(place / "disk.raw") == manifest()["disks"][f"{letter}-{time}"]["sha256"]
+        files = place / "partitions" / ("1-rootfs" if letter == "a" else "0-ext4")
+        for name, expected in manifest()["snapshots"][time][letter]["files"].items():
+            path = files / name.lstrip("/")
+            if "symlink" in expected:
+                assert os.readlink(path) == expected["symlink"]
+            else:
+                assert sha256(path) == expected["sha256"]
+        compared += 1
+    assert compared == disks
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_every_disk_and_file_of_the_samples_is_right_also_without_listing(
+    xo: Gateway, proxy: FaultProxy
+) -> None:
+    xo.mount("--read-only")
+    require_right(xo.backups / "xen-orchestra", "*", disks=12)
+    xo.umount()
+    blocks = next(xo.home.glob("cache/**/blocks"))
+    blocks.rename(blocks.with_name("old-blocks"))
+    proxy.rules.append(Rule(match=LISTING, status=403, code="AccessDenied"))
+
+    xo.mount("--read-only")
+    require_right(xo.backups / "xen-orchestra", "encrypted", disks=6)
+    xo.umount()
+
+
+def test_a_block_that_is_damaged_is_an_error_with_a_reason_and_harms_no_other(
+    xo: Gateway, seaweedfs_server: SeaweedFS
+) -> None:
+    client = seaweedfs_server.client()
+    bucket = "xen-orchestra"
+    found = client.list_objects_v2(Bucket=bucket, Prefix="odd/")["Contents"]
+    key = next(one["Key"] for one in found if one["Key"].endswith("/blocks/0/1"))
+    whole = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    client.put_object(Bucket=bucket, Key=key, Body=whole[:-20] + bytes(20))
+    client.close()
+
+    xo.mount("--read-only")
+    raw = xo.backups / "xen-orchestra" / "odd" / "odd vm" / "latest" / "disks" / "xvda-root"
+    with (raw / "disk.raw").open("rb", buffering=0) as file:
+        assert file.read(4096) == disk(5 << 20, "o")[:4096]
+        file.seek(3 << 20)
+        with pytest.raises(OSError) as caught:
+            file.read(4096)
+        assert caught.value.errno == errno.EIO
+        file.seek(4 << 20)
+        assert file.read(4096) == disk(5 << 20, "o")[4 << 20 : (4 << 20) + 4096]
+    xo.umount()
+    assert "blocks/0/1" in xo.log.read_text()
