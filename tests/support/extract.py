@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 from backgate.fs.tree import Entry, Tree
@@ -17,7 +18,7 @@ async def extract(tree: Tree, target: Path) -> None:
     await _extract_directory(tree, await tree.root(), os.fsencode(target), {})
 
 
-async def entries(tree: Tree, directory: Entry) -> AsyncIterator[Entry]:
+async def entries(tree: Tree, directory: Entry) -> AsyncGenerator[Entry, None]:
     """Give all children of a directory, page by page."""
     cursor = None
     while True:
@@ -51,17 +52,18 @@ async def read_all(source: Source) -> bytes:
 async def _extract_directory(
     tree: Tree, directory: Entry, path: bytes, made: dict[object, bytes]
 ) -> None:
-    async for entry in entries(tree, directory):
-        below = os.path.join(path, entry.name)
-        if entry.is_directory:
-            os.mkdir(below)
-            await _extract_directory(tree, entry, below, made)
-        elif entry.identity is not None and entry.identity in made:
-            os.link(made[entry.identity], below, follow_symlinks=False)
-        else:
-            await _extract_one(tree, entry, below)
-            if entry.identity is not None:
-                made[entry.identity] = below
+    async with aclosing(entries(tree, directory)) as found:
+        async for entry in found:
+            below = os.path.join(path, entry.name)
+            if entry.is_directory:
+                os.mkdir(below)
+                await _extract_directory(tree, entry, below, made)
+            elif entry.identity is not None and entry.identity in made:
+                os.link(made[entry.identity], below, follow_symlinks=False)
+            else:
+                await _extract_one(tree, entry, below)
+                if entry.identity is not None:
+                    made[entry.identity] = below
     await _set_attributes(tree, directory, path)
 
 
