@@ -1,5 +1,6 @@
 """Mounts that all tests of a module share, each test in a directory of its own."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -62,6 +63,6 @@ def either(request: pytest.FixtureRequest) -> Path:
 
 
 def _own(top: Path, request: pytest.FixtureRequest) -> Path:
-    path = top / request.node.name.replace("/", "_")[:100]
+    path = top / re.sub(r"\W", "_", request.node.name)[:100]
     path.mkdir()
     return path

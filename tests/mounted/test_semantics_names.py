@@ -20,60 +20,303 @@ from backgate.fs.tree import Tree
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
+RENAME = """
+write a
+write b other
+stamp a .
+rename a c
+moved .
+list
+stat c size nlink
+rename c b
+read b
+list
+mkdir d
+rename b d
+rename d b
+mkdir e
+write e/x
+rename d e
+rmdir d
+mkdir d
+rename e d
+list d
+list
+rename d d/sub
+rename d d
+rename b b
+rename missing x
+rename b missing/x
+rename b b/x
+rename d/. x
+rename b n*256
+rename n*256 b
+write t
+rename b t NOREPLACE
+rename b fresh NOREPLACE
+rename fresh b
+mkdir s
+chmod s 01777
+as 65534 write s/f
+as 65533 rename s/f s/g
+as 65534 rename s/f s/g
+chmod . 0777
+as 65533 write mine
+as 65533 rename mine s/g
+chmod . 0755
+as 65534 rename s/g out
+symlink b l
+rename l l2
+readlink l2
+read b
+rename l2 d/l2
+mkdir m
+chown m 65534 65534
+mkdir m/sub
+as 65534 rename m/sub m/sub2
+mkdir m2
+chmod m2 0777
+as 65534 rename m/sub2 m2/sub2
+stat m2 type
 
-def test_creating_follows_the_rules_of_a_local_file_system(either: Path, local: Path) -> None:
-    assert_same(
-        either,
-        local,
-        """
-        mkdir d
-        chmod d 0777
-        stamp d
-        as 65534:65533 open d/f CREAT|WRONLY 0751
-        stat d/f type mode uid gid size nlink
-        moved d
-        open d/f CREAT|EXCL|WRONLY
-        open d CREAT|WRONLY
-        open d WRONLY
-        open d RDONLY
-        open d/f/g CREAT|WRONLY
-        open n*255 CREAT|WRONLY
-        open n*256 CREAT|WRONLY
-        open n*256 RDONLY
-        open missing/x CREAT|WRONLY
-        write g abcdef
-        stamp g
-        open g WRONLY|TRUNC
-        moved g
-        stat g size
-        open g RDONLY|TRUNC
-        write g abcdef
-        open g RDONLY|TRUNC
-        stat g size
-        chmod g 0400
-        chown g 65534 65534
-        as 65534 open g WRONLY
-        as 65534 open g RDONLY|TRUNC
-        as 65534 open g RDONLY
-        as 65533 open g RDONLY
-        chmod d 0555
-        as 65534 open d/new CREAT|WRONLY
-        chmod d 0444
-        as 65534 open d/f RDONLY
-        symlink loop1 loop2
-        symlink loop2 loop1
-        open loop1 RDONLY
-        open loop1/x RDONLY
-        symlink f2 dang
-        open dang RDONLY
-        open dang CREAT|EXCL|WRONLY
-        open dang CREAT|WRONLY
-        stat f2 type
-        open dang WRONLY|NOFOLLOW
-        open g DIRECTORY|RDONLY
-        list
-        """,
-    )
+mkdir a
+mkdir bb
+write a/f
+mkdir a/d
+symlink x a/l
+stamp a bb a/f
+rename a/f bb/f
+moved a bb
+stamp bb/f a bb
+rename bb/f bb/g
+moved bb
+rename a/d a/d2
+rename a/l a/l2
+list a
+
+write tt
+stamp tt
+rename tt g
+rename g tt
+moved tt
+mkdir dd
+stamp dd
+rename dd ee
+rename ee dd
+moved dd
+symlink x ll
+stamp ll
+rename ll mm
+rename mm ll
+moved ll
+"""
+
+RENAME_OVER = """
+write f
+mkdir d
+symlink f l
+write f2 two
+rename f2 l
+read l
+stat l type
+read f
+symlink d dl
+write f3 three
+rename f3 dl
+read dl
+list d
+write q
+rename q f
+stat f type
+write g
+rename g q
+rename g f
+stat f type
+mkdir e
+rename e d
+rename d f
+rename f d
+symlink nowhere n
+rename n d
+rename d n
+rename n f
+readlink f
+"""
+
+RENAME_DEEP = """
+mkdir a
+mkdir a/b
+mkdir a/b/c
+write a/b/c/f deep
+rename a z
+read z/b/c/f
+rename z/b y
+read y/c/f
+mkdir z/b
+write z/b/other
+rename y z/b
+rename y/c z/b/c
+list z/b
+list y
+rmdir y
+rename z/b/c/f z/b/other
+read z/b/other
+symlink z/b link
+list link
+read link/other
+rename link link2
+read link2/other
+rmdir link2
+unlink link2
+mkdir q
+rename q z/b/c
+rename z/b/c z/b/c/q
+rename z z/b
+rename . x
+rename z/.. x
+rename z/b/.. x
+rmdir z/b/..
+rmdir z/b/.
+unlink z/.
+mkdir z/b/c/..
+"""
+
+RENAME_STICKY = """
+mkdir s
+chmod s 01777
+mkdir t
+chmod t 0777
+as 65534 write s/a
+as 65534 mkdir s/d
+as 65534 symlink x s/l
+as 65533 write t/b
+as 65533 mkdir t/e
+as 65533 rename t/b s/a
+as 65533 rename t/e s/d
+as 65533 rename s/a t/x
+as 65533 unlink s/l
+as 65533 rmdir s/d
+chown s 65533 65533
+as 65533 rename s/a t/x
+as 65533 unlink s/l
+as 65533 rename s/d t/d
+as 65533 rmdir s/d
+list s
+list t
+"""
+
+CREATE = """
+mkdir d
+chmod d 0777
+stamp d
+as 65534:65533 open d/f CREAT|WRONLY 0751
+stat d/f type mode uid gid size nlink
+moved d
+open d/f CREAT|EXCL|WRONLY
+open d CREAT|WRONLY
+open d WRONLY
+open d RDONLY
+open d/f/g CREAT|WRONLY
+open n*255 CREAT|WRONLY
+open n*256 CREAT|WRONLY
+open n*256 RDONLY
+open missing/x CREAT|WRONLY
+write g abcdef
+stamp g
+open g WRONLY|TRUNC
+moved g
+stat g size
+open g RDONLY|TRUNC
+write g abcdef
+open g RDONLY|TRUNC
+stat g size
+chmod g 0400
+chown g 65534 65534
+as 65534 open g WRONLY
+as 65534 open g RDONLY|TRUNC
+as 65534 open g RDONLY
+as 65533 open g RDONLY
+chmod d 0555
+as 65534 open d/new CREAT|WRONLY
+chmod d 0444
+as 65534 open d/f RDONLY
+symlink loop1 loop2
+symlink loop2 loop1
+open loop1 RDONLY
+open loop1/x RDONLY
+symlink f2 dang
+open dang RDONLY
+open dang CREAT|EXCL|WRONLY
+open dang CREAT|WRONLY
+stat f2 type
+open dang WRONLY|NOFOLLOW
+open g DIRECTORY|RDONLY
+list
+"""
+
+CREATE_WITH_MODES = """
+mkdir d
+chmod d 0777
+as 65534 open d/f CREAT|RDONLY 0
+stat d/f mode
+as 65534 open d/f RDONLY
+as 65534 open d/f WRONLY
+as 65534 open d/g CREAT|WRONLY 0444
+as 65534 open d/g WRONLY
+as 65534 open d/g WRONLY|TRUNC
+as 65534 open d/g RDONLY
+as 65534 open d/h CREAT|RDWR 07777
+stat d/h mode
+open d/f RDWR
+open d RDWR
+open d RDONLY|DIRECTORY
+open d CREAT|RDONLY
+open d CREAT|DIRECTORY|RDONLY
+open d/f/ RDONLY
+open d/new/ CREAT|WRONLY
+hold d/f RDWR|APPEND
+fwrite d/f abc 0
+fwrite d/f def 0
+fread d/f
+rename d/f d/ff
+fwrite d/f ghi
+fread d/f
+read d/ff
+unlink d/ff
+fread d/f
+fchmod d/f 0123
+fstat d/f mode nlink size
+"""
+
+CREATE_IN_VAIN = """
+write f
+mkdir d
+stamp f d
+as 65534 chmod f 0777
+as 65534 chown f 1 1
+as 65534 utimes f 1 1
+as 65534 truncate f 1
+chmod d/x 0644
+mkdir d/.
+rmdir .
+unlink d
+rename d f
+rename f d
+moved f d
+stamp d
+open d/f WRONLY
+unlink d/f
+rmdir d/f
+rename d/f d/g
+moved d
+"""
+
+
+@pytest.mark.parametrize("script", [CREATE, CREATE_WITH_MODES, CREATE_IN_VAIN])
+def test_creating_follows_the_rules_of_a_local_file_system(
+    either: Path, local: Path, script: str
+) -> None:
+    assert_same(either, local, script)
 
 
 def test_mkdir_follows_the_rules_of_a_local_file_system(either: Path, local: Path) -> None:
@@ -182,101 +425,11 @@ def test_unlink_follows_the_rules_of_a_local_file_system(either: Path, local: Pa
     )
 
 
-def test_rename_follows_the_rules_of_a_local_file_system(either: Path, local: Path) -> None:
-    assert_same(
-        either,
-        local,
-        """
-        write a
-        write b other
-        stamp a .
-        rename a c
-        moved .
-        list
-        stat c size nlink
-        rename c b
-        read b
-        list
-        mkdir d
-        rename b d
-        rename d b
-        mkdir e
-        write e/x
-        rename d e
-        rmdir d
-        mkdir d
-        rename e d
-        list d
-        list
-        rename d d/sub
-        rename d d
-        rename b b
-        rename missing x
-        rename b missing/x
-        rename b b/x
-        rename d/. x
-        rename b n*256
-        rename n*256 b
-        write t
-        rename b t NOREPLACE
-        rename b fresh NOREPLACE
-        rename fresh b
-        mkdir s
-        chmod s 01777
-        as 65534 write s/f
-        as 65533 rename s/f s/g
-        as 65534 rename s/f s/g
-        chmod . 0777
-        as 65533 write mine
-        as 65533 rename mine s/g
-        chmod . 0755
-        as 65534 rename s/g out
-        symlink b l
-        rename l l2
-        readlink l2
-        read b
-        rename l2 d/l2
-        mkdir m
-        chown m 65534 65534
-        mkdir m/sub
-        as 65534 rename m/sub m/sub2
-        mkdir m2
-        chmod m2 0777
-        as 65534 rename m/sub2 m2/sub2
-        stat m2 type
-
-        mkdir a
-        mkdir bb
-        write a/f
-        mkdir a/d
-        symlink x a/l
-        stamp a bb a/f
-        rename a/f bb/f
-        moved a bb
-        stamp bb/f a bb
-        rename bb/f bb/g
-        moved bb
-        rename a/d a/d2
-        rename a/l a/l2
-        list a
-
-        write tt
-        stamp tt
-        rename tt g
-        rename g tt
-        moved tt
-        mkdir dd
-        stamp dd
-        rename dd ee
-        rename ee dd
-        moved dd
-        symlink x ll
-        stamp ll
-        rename ll mm
-        rename mm ll
-        moved ll
-        """,
-    )
+@pytest.mark.parametrize("script", [RENAME, RENAME_OVER, RENAME_DEEP, RENAME_STICKY])
+def test_rename_follows_the_rules_of_a_local_file_system(
+    either: Path, local: Path, script: str
+) -> None:
+    assert_same(either, local, script)
 
 
 def test_symlinks_follow_the_rules_of_a_local_file_system(either: Path, local: Path) -> None:
