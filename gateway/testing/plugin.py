@@ -5,4 +5,6 @@ pytest rewrites the assertions of test modules only; a suite that lies in a pack
 
 import pytest
 
-pytest.register_assert_rewrite("backgate.gateway.testing.provider_contract")
+MODULES = ("asking", "objects_contract", "names_contract", "uploads_contract")
+
+pytest.register_assert_rewrite(*(f"backgate.gateway.testing.{name}" for name in MODULES))
