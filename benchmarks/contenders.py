@@ -56,6 +56,9 @@ class Contender(ABC):
         """Remove every cache, so that the next mount is cold."""
         shutil.rmtree(self.home / "cache", ignore_errors=True)
 
+    def settled(self) -> None:  # noqa: B027
+        """Return once nothing goes on behind the mount."""
+
     @contextmanager
     @abstractmethod
     def mounted(self, bucket: str) -> Iterator[Mounted]:

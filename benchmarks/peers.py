@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 from support.gateway import Gateway
 
@@ -51,6 +52,13 @@ class Backgate(Contender):
             gateway.umount()
         finally:
             gateway.close()
+
+    def settled(self) -> None:
+        while True:
+            (one,) = cast(list[dict[str, Any]], self.gateway.json("status", "store"))
+            if one["metadata"]["is_complete"] and not one["metadata"]["is_due"]:
+                return
+            time.sleep(1)
 
 
 class Rclone(Contender):

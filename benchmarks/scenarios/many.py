@@ -70,6 +70,7 @@ class Many:
                         second.add(name, _listed(large, flat))
                         took = _found(tree, count)
                         cold.add(name, took)
+                        contender.settled()
                         if took < FIND_MAX:
                             warm.add(name, _found(tree, count))
                     cold.figures[name].peak = max(cold.figures[name].peak, mounted.peak)
