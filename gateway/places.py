@@ -109,7 +109,7 @@ def runtime_directories(environment: Mapping[str, str] = os.environ) -> list[Pat
     if os.geteuid() == 0:
         candidates += [Path(ROOTS_RUNTIME)]
         candidates += [*Path("/run/user").glob("*/backgate"), *Path("/tmp").glob("backgate-*")]
-    return [path for path in dict.fromkeys(candidates) if path.is_dir()]
+    return [path for path in dict.fromkeys(candidates) if os.path.isdir(path)]
 
 
 def _given(systemd: str, xdg: str, environment: Mapping[str, str]) -> Path | None:

@@ -233,12 +233,13 @@ class Uploader:
         """Let the local disk forget `part`, once the journal knows where it is."""
         backing = Backing(part.start, part.stop, info, 0)
         async with file.recording:
-            if file.is_disposed:
+            if not file.is_disposed:
+                self._journal.append(Left(file.number, Held.of(backing)))
+                if file.is_durable:
+                    await self._journal.synchronize()
+            if file.is_disposed:  # before, or meanwhile
                 self._asides.remove([info.key])
                 return
-            self._journal.append(Left(file.number, Held.of(backing)))
-            if file.is_durable:
-                await self._journal.synchronize()
             file.left(backing)
             self._asides.remove(file.unneeded())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from support.writing import Open, entry_at, names, opened, place, read
+from support.writing import Open, entry_at, names, opened, place, read, until
 
 from backgate.fs.repository_file import RepositoryFile
 from backgate.fs.tree import Changes
@@ -31,6 +31,7 @@ class File:
     synced: bytes | None = None  # what a crash must spare
     touched: set[int] = field(default_factory=set)  # offsets changed since then
     was_staged: bool = False  # it was closed under a staged name before its last change
+    is_link: bool = False  # a symlink, with its target as its bytes
     is_vague: bool = False  # truncated since: its size after a crash may be the one or the other
 
 
@@ -53,19 +54,29 @@ class Model:
         self._is_lazy = config.durability == "journal"
         self.log: list[str] = []
 
+    async def step(self, verb: str, one: int, two: int, three: int) -> None:
+        """Do one thing."""
+        self.log.append(f"{verb} {one} {two} {three}")
+        await getattr(self, f"_{verb}")(one, two, three)
+
     async def run(self, steps: list[tuple[str, int, int, int]]) -> None:
         """Open the repository, take `steps`, and compare everything at the end."""
         await self._start()
         try:
-            for verb, one, two, three in steps:
-                self.log.append(f"{verb} {one} {two} {three}")
-                await getattr(self, f"_{verb}")(one, two, three)
+            for step in steps:
+                await self.step(*step)
+        finally:
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Compare everything, with files open and without."""
+        try:
             await self._compare(0, 0, 0)
             for handle in list(self._handles):
                 await self._close(handle)
             await self._drain(0, 0, 0)
             await self._compare(0, 0, 0)
-            self._compare_room()
+            await self._compare_room()
         finally:
             await self._stack.aclose()
 
@@ -80,7 +91,7 @@ class Model:
     async def _create(self, one: int, two: int, three: int) -> None:
         path = self._path(one)
         directory, name = await self._place(path)
-        is_exclusive = bool(two % 2)
+        is_exclusive = bool(two % 2) or self._is_link(path)
         exists = path in self._files or path in self._directories
         expected = 0
         if path in self._directories:
@@ -97,7 +108,7 @@ class Model:
 
     async def _reopen(self, one: int, two: int, three: int) -> None:
         path = self._existing(one)
-        if path is None:
+        if path is None or self._is_link(path):
             return
         truncate = two % 4 == 0
         entry = await entry_at(self._tree, path)
@@ -136,6 +147,27 @@ class Model:
         if size != len(handle.file.data):
             self._cut(handle.file, size)
 
+    async def _truncate_path(self, one: int, two: int, three: int) -> None:
+        """By its name, which is stored when the call returns."""
+        path = self._existing(one)
+        if path is None or self._is_link(path):
+            return
+        size = two % 50_000
+        await self._tree.change(await entry_at(self._tree, path), Changes(size=size))
+        if size != len(self._files[path].data):
+            self._cut(self._files[path], size)
+        self._flushed(self._files[path])
+
+    async def _symlink(self, one: int, two: int, three: int) -> None:
+        path, target = self._path(one), f"target-{two}"
+        exists = path in self._files or path in self._directories
+        directory, name = await self._place(path)
+        made = self._tree.make_symlink(directory, name, target.encode(), uid=1, gid=1)
+        await self._try(made, errno.EEXIST if exists else 0)
+        if not exists:
+            data = target.encode()
+            self._files[path] = File(bytearray(data), is_dirty=False, stored=data, is_link=True)
+
     async def _read(self, one: int, two: int, three: int) -> None:
         handle = self._handle(one)
         if handle is None:
@@ -168,22 +200,24 @@ class Model:
         await self._try(self._tree.unlink(*await self._place(path)), expected)
         self._files.pop(path, None)
 
+    def _refusal(self, old: str, new: str) -> int:
+        """Return the errno that a rename must fail with; 0: none."""
+        is_directory = old in self._directories
+        if old not in self._files and not is_directory:
+            return errno.ENOENT
+        if old == new:
+            return 0
+        if is_directory and new in self._files:
+            return errno.ENOTDIR
+        if is_directory and new.startswith(f"{old}/"):
+            return errno.EINVAL
+        if is_directory and new in self._directories and self._below(new):
+            return errno.ENOTEMPTY
+        return errno.EISDIR if not is_directory and new in self._directories else 0
+
     async def _rename(self, one: int, two: int, three: int) -> None:
         old, new = self._path(one), self._path(two)
-        is_directory = old in self._directories
-        expected = 0
-        if old not in self._files and not is_directory:
-            expected = errno.ENOENT
-        elif old == new:
-            expected = 0
-        elif is_directory and new in self._files:
-            expected = errno.ENOTDIR
-        elif is_directory and new.startswith(f"{old}/"):
-            expected = errno.EINVAL
-        elif is_directory and new in self._directories and self._below(new):
-            expected = errno.ENOTEMPTY
-        elif not is_directory and new in self._directories:
-            expected = errno.EISDIR
+        is_directory, expected = old in self._directories, self._refusal(old, new)
         await self._try(
             self._tree.rename(*await self._place(old), *await self._place(new)), expected
         )
@@ -200,8 +234,9 @@ class Model:
             if file.synced is not None:
                 self._synced(file)
             return
-        file.is_closed = file.is_dirty = True
-        self._acknowledged(file)
+        if not file.is_link:
+            file.is_closed = file.is_dirty = True
+            self._acknowledged(file)
 
     async def _mkdir(self, one: int, two: int, three: int) -> None:
         path = self._path(one)
@@ -240,6 +275,8 @@ class Model:
             await self._recovered(path, file)
 
     async def _recovered(self, path: str, file: File) -> None:
+        if file.is_link:
+            return
         if not file.is_dirty:
             expected: bytes | None = bytes(file.data)
         elif file.is_closed:  # staged
@@ -298,7 +335,10 @@ class Model:
             found = await names(self._tree, prefix)
             assert sorted(found) == sorted(expected), prefix
         for path, file in self._files.items():
-            assert await read(self._tree, path) == file.data, path
+            if file.is_link:
+                assert (await entry_at(self._tree, path)).target == bytes(file.data), path
+            else:
+                assert await read(self._tree, path) == file.data, path
         for path, file in self._files.items():
             if not (file.is_dirty and self._is_lazy):
                 self._compare_stored(path, file)
@@ -307,9 +347,10 @@ class Model:
         keys = {path for path, file in self._files.items() if file.stored is not None}
         assert keys == {key for key in self._open.stored_keys() if not key.startswith(HIDDEN)}
 
-    def _compare_room(self) -> None:
+    async def _compare_room(self) -> None:
         """Only what waits takes room, and it is counted right."""
         spool = self._open.spool
+        await until(lambda: not any(file.is_sending for file in spool.shelf))  # staged, leaving
         left = [one.file for one in spool.left_over.values() if one.file is not None]
         assert all(file.is_waiting for file in spool.shelf)
         assert spool.used == sum(file.local.total for file in [*spool.shelf, *left])
@@ -389,6 +430,9 @@ class Model:
         paths = sorted(self._files)
         return paths[number % len(paths)] if paths else None
 
+    def _is_link(self, path: str) -> bool:
+        return path in self._files and self._files[path].is_link
+
     def _handle(self, number: int) -> Handle | None:
         return self._handles[number % len(self._handles)] if self._handles else None
 
@@ -409,8 +453,9 @@ class Model:
 VERBS = (
     "create", "reopen", "write", "append", "truncate", "read", "flush", "close_one",
     "synchronize", "unlink", "rename", "mkdir", "rmdir", "drain", "crash", "compare",
+    "truncate_path", "symlink",
 )  # fmt: skip
-WEIGHTS = (6, 3, 8, 8, 3, 5, 3, 6, 3, 3, 6, 3, 2, 1, 1, 1)
+WEIGHTS = (6, 3, 8, 8, 3, 5, 3, 6, 3, 3, 6, 3, 2, 1, 1, 1, 1, 1)
 
 
 def random_steps(seed: int, count: int) -> list[tuple[str, int, int, int]]:

@@ -25,6 +25,7 @@ from backgate.fs.running import RunningMount, running
 from backgate.fs.session import Backing, Pending
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import BackgateError
+from backgate.gateway.places import runtime_directories
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
@@ -231,6 +232,23 @@ def test_a_mount_leaves_nothing_in_the_runtime_directory(mount: Mounted, run: Pa
 
     assert list(run.iterdir()) == []
     assert running([run]) == []
+
+
+def test_a_dead_mount_where_sockets_are_looked_for_hinders_no_command(tmp_path: Path) -> None:
+    path = Path(tempfile.mkdtemp(prefix="backgate-", dir="/tmp"))  # as a user's folder is called
+    with mounted(some, tmp_path) as dead:
+        subprocess.run(["mount", "--bind", dead.path, path], check=True)
+        try:
+            dead.kill(signal.SIGKILL)
+            dead.ended()
+            with pytest.raises(OSError, match="not connected"):
+                path.stat()
+
+            assert path not in runtime_directories()
+            assert all(found.pid != dead.pid for found in running([path]))
+        finally:
+            subprocess.run(["umount", "-l", path], check=True)
+            path.rmdir()
 
 
 def test_the_dead_mount_of_a_crash_is_cleared_at_the_next_start(tmp_path: Path, run: Path) -> None:
