@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+import trio
 
 from backgate.cli.options import chosen, repository_options, target_argument
-from backgate.cli.output import JsonArray, json_option, print_name, printable
+from backgate.cli.output import (
+    JsonArray,
+    Progress,
+    json_option,
+    print_name,
+    printable,
+    progress_bar,
+)
 from backgate.gateway.errors import BackgateError, UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
     from backgate.fs.tree import Entry
     from backgate.fs.walk import Place
 
+BACKUPS_AT_ONCE = 4  # searched together; each may need a parser of its own
 TYPES = {"f": "is_file", "d": "is_directory", "l": "is_symlink"}
 
 
@@ -59,8 +68,9 @@ def command(
 ) -> None:
     """Print everything below a directory of the tree, without a mount.
 
-    Paths are printed from the top of the tree. A backup that cannot be read is reported and
-    passed over; the exit code is then 1.
+    Paths are printed from the top of the tree. Several backups are searched at once, each in its
+    own order, and a bar on a terminal tells how many are done. A backup that cannot be read is
+    reported and passed over; the exit code is then 1.
 
     \b
     Examples:
@@ -72,37 +82,84 @@ def command(
     wanted = Wanted(name, path, kind, _size_test(size))
     array = JsonArray() if as_json else None
 
-    async def act(session: "Session") -> bool:
-        return await _find(session, wanted, array, b"\0" if print0 else b"\n")
+    end = b"\0" if print0 else b"\n"
+    with progress_bar("searching", is_bytes=False) as progress:
 
-    is_whole = in_session(chosen(context, target), act)
+        async def act(session: "Session") -> bool:
+            return await _Search(session, wanted, array, end, progress).run()
+
+        is_whole = in_session(chosen(context, target), act)
     if array is not None:
         array.close()
     context.exit(0 if is_whole else 1)
 
 
-async def _find(session: "Session", wanted: Wanted, array: JsonArray | None, end: bytes) -> bool:
-    from backgate.cli.entries import entry_record
-    from backgate.fs.visit import settled, visit
+class _Search:
+    """One search; the backups that it comes to are searched beside each other."""
 
-    top = os.fsencode(session.choice.target.path)
-    failed = []
+    def __init__(
+        self,
+        session: "Session",
+        wanted: Wanted,
+        array: JsonArray | None,
+        end: bytes,
+        progress: Progress,
+    ) -> None:
+        self._session, self._wanted, self._array, self._end = session, wanted, array, end
+        self._progress = progress
+        self._turns = trio.CapacityLimiter(BACKUPS_AT_ONCE)
+        self._done = self._total = 0  # backups
+        self._is_whole = True
 
-    async def see(below: bytes, place: "Place", entry: "Entry") -> bool:
-        path = b"/".join(part for part in (top, below) if part)
-        if wanted(path, entry):
-            if array is not None:
-                array.add(entry_record(path, await settled(*place, entry)))
-            else:
-                print_name(path, end)
-        return True
+    async def run(self) -> bool:
+        """Search all; False when something could not be read."""
+        from backgate.fs.nurseries import open_nursery
 
-    def complain(below: bytes, error: BackgateError) -> None:
-        failed.append(below)
-        click.echo(f"backgate: {printable(top + b'/' + below)}: {error}", err=True)
+        path = self._session.choice.target.path
+        async with open_nursery() as nursery:
+            await self._visit(os.fsencode(path), await self._session.place(path), nursery)
+        return self._is_whole
 
-    await visit(await session.place(session.choice.target.path), see, complain)
-    return not failed
+    async def _visit(self, top: bytes, place: "Place", nursery: trio.Nursery) -> None:
+        from backgate.fs.visit import visit
+
+        async def see(below: bytes, place: "Place", entry: "Entry") -> bool:
+            path = b"/".join(part for part in (top, below) if part)
+            if self._wanted(path, entry):
+                await self._print(path, place, entry)
+            if place[0] is not self._session.shown.catalogue or entry.junction is None:
+                return True
+            await self._turns.acquire_on_behalf_of(path)  # before, so that none waits as a task
+            self._count(total=1)
+            nursery.start_soon(self._visit_backup, path, (place[0], entry), nursery)
+            return False
+
+        def complain(below: bytes, error: BackgateError) -> None:
+            self._is_whole = False
+            path = b"/".join(part for part in (top, below) if part)
+            click.echo(f"backgate: {printable(path)}: {error}", err=True)
+
+        await visit(place, see, complain)
+
+    async def _visit_backup(self, path: bytes, place: "Place", nursery: trio.Nursery) -> None:
+        try:
+            await self._visit(path, place, nursery)
+            self._count(done=1)
+        finally:
+            self._turns.release_on_behalf_of(path)
+
+    async def _print(self, path: bytes, place: "Place", entry: "Entry") -> None:
+        from backgate.cli.entries import entry_record
+        from backgate.fs.visit import settled
+
+        if self._array is None:
+            print_name(path, self._end)
+        else:
+            self._array.add(entry_record(path, await settled(*place, entry)))
+
+    def _count(self, *, done: int = 0, total: int = 0) -> None:
+        self._done, self._total = self._done + done, self._total + total
+        self._progress(self._done, self._total)
 
 
 def _size_test(text: str | None) -> Callable[[int], bool]:

@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from backgate.fs.disk_layout import (
     DISK_RAW,
@@ -62,6 +63,7 @@ class NamedDisk:
     mtime_ns: int
     kind: str = RAW  # "raw", or the container: "qcow2", "vmdk", "vhdx"
     sibling: Sibling | None = None  # finds a file beside the container by the name it gives
+    allocated: int | None = None  # bytes that are stored, for st_blocks; None: all
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -251,7 +253,8 @@ class DiskTree:
         size, problem, _ = await self._disk_facts(number)
         if problem:
             return self._file(README, place, len(await self._readme(place)))
-        return self._file(DISK_RAW, place, size, self._disks[number].mtime_ns)
+        disk = self._disks[number]
+        return replace(self._file(DISK_RAW, place, size, disk.mtime_ns), allocated=disk.allocated)
 
     async def _disk_facts(self, number: int) -> tuple[int, str, Notes]:
         """Return a disk's size, why it cannot be read at all, and what else is known."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.compare import differences
 from support.trees import make_odd_tree, run
+from support.xen_orchestra import T1, Writer
 
 from backgate.cli.main import main
 
@@ -160,6 +161,19 @@ def test_everything_that_fits_is_found(made: Commands) -> None:
     assert "backups/tar/web/monday/sparse" in large
     assert isinstance(records, list)
     assert {record["target"] for record in records} == {"small", "/nowhere/at all"}
+
+
+def test_many_backups_are_searched_and_each_name_is_found_once(made: Commands, store: Path) -> None:
+    for number in range(12):
+        writer = Writer(store, vm=f"{number:036d}", name=f"vm{number}")
+        writer.back_up(T1, {"root": bytes(512)})
+
+    found = made.run("find", "store:backups", "--name", "disk.raw").stdout.splitlines()
+
+    times = "2026-08-01T01-00-00Z/disks/xvda-root/disk.raw"
+    assert sorted(found) == sorted(
+        f"backups/xen-orchestra/vm{number}/{times}" for number in range(12)
+    )
 
 
 def test_names_for_xargs_end_with_nul(made: Commands) -> None:

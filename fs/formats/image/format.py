@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import trio
 from cachetools import LRUCache
 
-from backgate.fs.disk_tree import RAW, NamedDisk, open_disks
+from backgate.fs.disk_tree import NamedDisk, open_disks
 from backgate.fs.disks.images import open_vhd
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.format import Backup, BackupFormat, Surroundings
@@ -64,16 +64,7 @@ class ImageFormat(BackupFormat):
             kind = await kind_of(source)
             if kind.reason:
                 raise Damaged(info.key, None, kind.reason)
-            name = kind.name
-            if name == VHD:  # found by the gateway itself, without a parser
-                source, name = await open_vhd(self.surroundings.objects, info.key, source), RAW
-            disk = NamedDisk(
-                name=backup.path[-1],
-                source=source,
-                mtime_ns=info.mtime_ns,
-                kind=name,
-                sibling=lambda name: self._beside(info.key, name),
-            )
+            disk = await self._disk(info, backup.path[-1], source, kind)
             passphrases = self.surroundings.passphrases
             async with open_disks(
                 [disk],
@@ -83,6 +74,24 @@ class ImageFormat(BackupFormat):
                 is_single=True,
             ) as tree:
                 yield tree
+
+    async def _disk(self, info: ObjectInfo, name: str, source: Source, kind: Kind) -> NamedDisk:
+        if kind.name == VHD:  # its bytes are found here, without a parser
+            chain = await open_vhd(self.surroundings.objects, info.key, source)
+            return NamedDisk(
+                name=name,
+                source=chain,
+                mtime_ns=info.mtime_ns,
+                allocated=chain.allocated,
+                notes=chain.notes,
+            )
+        return NamedDisk(
+            name=name,
+            source=source,
+            mtime_ns=info.mtime_ns,
+            kind=kind.name,
+            sibling=lambda name: self._beside(info.key, name),
+        )
 
     async def _beside(self, key: str, name: str) -> Source | None:
         """Return the file that an image names; None: there is none in the repository."""

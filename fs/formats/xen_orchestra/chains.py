@@ -18,7 +18,7 @@ from backgate.fs.formats.xen_orchestra.layout import ALIAS
 from backgate.fs.formats.xen_orchestra.merges import Merge, Merges, StatesByDirectory
 from backgate.fs.formats.xen_orchestra.remote import Remote
 from backgate.gateway.errors import Damaged, NotFound
-from backgate.gateway.units import KIB
+from backgate.gateway.units import KIB, size_to_text
 
 CHAIN_MAX = 1000  # images of one disk
 ALIAS_MAX = 4 * KIB  # bytes of an alias, encrypted; Xen Orchestra takes 1024
@@ -54,7 +54,11 @@ class Chains:
         images = [link.image for link in found.links]
         allocated = min(images[0].size, sum(image.allocated for image in images))
         kind = "vhd directory" if isinstance(images[0], VhdDirectory) else "vhd"
-        notes = {"image": kind, "chain": str(len(images))}
+        notes = {
+            "image": kind,
+            "chain": str(len(images)),
+            "allocated": f"{size_to_text(allocated)} at most",
+        }
         return Chain(found.merging(), resolve, allocated, notes)
 
     async def _links(self, key: str, states: StatesByDirectory) -> "_Links":

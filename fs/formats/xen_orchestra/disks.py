@@ -37,13 +37,16 @@ async def open_all(
 
     async def open_one(disk: Disk) -> None:
         source: Source
+        allocated: int | None = None
         try:
             source = chain = await chains.open(disk.key, states)
-            notes = chain.notes
+            allocated, notes = chain.allocated, dict(chain.notes)
         except Damaged as error:
             log.warning("the disk %r cannot be read: %s", disk.name, error)
             source, notes = BrokenDisk(disk.size or 0, error), {"problem": str(error)}
-        found[disk.name] = NamedDisk(name=disk.name, source=source, mtime_ns=mtime_ns, notes=notes)
+        found[disk.name] = NamedDisk(
+            name=disk.name, source=source, mtime_ns=mtime_ns, allocated=allocated, notes=notes
+        )
 
     async with open_nursery() as nursery:
         for disk in disks:

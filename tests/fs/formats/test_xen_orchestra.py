@@ -164,3 +164,16 @@ async def test_a_chain_of_grown_disks_equals_the_disks(
 
     assert [by_name["xvda-root"] for by_name in shown.values()] == [one, two, three]
     assert {by_name["xvdb-data"] for by_name in shown.values()} == {one[:BLOCK]}
+
+
+async def test_st_blocks_of_a_disk_count_what_its_images_have(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "store", filter=None)
+    writer.back_up(T1, {DISK_A: disk(BLOCK, "a") + bytes(9 * BLOCK)})
+
+    async with opened(tmp_path / "store", tmp_path / "cache") as format_:
+        (backup,) = await found(format_)
+        async with format_.open(backup) as tree:
+            raw = await find(tree, b"disks/xvda-root/disk.raw")
+
+    assert raw.size == 10 * BLOCK
+    assert raw.allocated == BLOCK
