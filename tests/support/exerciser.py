@@ -9,6 +9,7 @@ matter.
 """
 
 import argparse
+import ctypes
 import mmap
 import os
 import random
@@ -165,6 +166,8 @@ class Exerciser:
         page = offset % mmap.ALLOCATIONGRANULARITY
         with mmap.mmap(self._file, page + len(data), offset=offset - page) as view:
             view[page:] = data
+            if offset + len(data) == len(self._model):
+                _expect_zeros_behind(view)
             if three % 2:
                 view.flush()
         self._put(offset, data)
@@ -243,6 +246,16 @@ class Exerciser:
             f"{len(wrong)} bytes from {first:#x} to {last:#x} are wrong, the first"
             f" {found[wrong[0]]:#04x} and not {expected[wrong[0]]:#04x}"
         )
+
+
+def _expect_zeros_behind(view: mmap.mmap) -> None:
+    """What the last page of a file has behind its end is zeros."""
+    left = -len(view) % mmap.PAGESIZE
+    last = ctypes.c_char.from_buffer(view, len(view) - 1)
+    behind = ctypes.string_at(ctypes.addressof(last) + 1, left)
+    del last
+    if behind != bytes(left):
+        raise Different("behind the end of the file, its last page is not zeros")
 
 
 def exercise(top: Path, seed: int, count: int, log: Path) -> None:
