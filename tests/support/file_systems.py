@@ -47,6 +47,25 @@ def loop_mounted(image: Path, options: str = "ro,noatime") -> Iterator[Path]:
         run("umount", where)
 
 
+@contextmanager
+def fuse_mounted(tool: str, image: Path, *options: str) -> Iterator[Path]:
+    """Let `tool`, a file system in user space, mount `image`, which it takes as a device only."""
+    if os.geteuid() or not Path("/dev/loop-control").exists():
+        pytest.skip("cannot run here: loop devices: not root, or there are none")
+    where = image.with_name(image.name + ".mounted")
+    where.mkdir(exist_ok=True)
+    command = ["losetup", "--find", "--show", image]
+    device = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        run(tool, device, where, *options)
+        try:
+            yield where
+        finally:
+            run("umount", where)
+    finally:
+        run("losetup", "--detach", device)
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What somebody says of one name in a file system."""

@@ -2,8 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from support.disks import BytesDevice, FileDevice
 from support.file_systems import (
     Seen,
     all_children,
+    fuse_mounted,
     loop_mounted,
     run,
     seen_by_the_kernel,
@@ -119,22 +119,6 @@ def test_each_field_of_squashfs_is_as_the_kernel_has_it(compressor: str, tmp_pat
     assert different(comparable(seen), comparable(expected)) == {}
     links = [path for path, one in seen.items() if one.content == seen[b"first name"].content]
     assert len({seen[path].inode for path in links}) == 1
-
-
-@contextmanager
-def fuse_mounted(tool: str, image: Path, *options: str) -> Iterator[Path]:
-    where = image.with_name(image.name + ".mounted")
-    where.mkdir(exist_ok=True)
-    command = ["losetup", "--find", "--show", image]
-    device = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    try:
-        run(tool, device, where, *options)
-        try:
-            yield where
-        finally:
-            run("umount", where)
-    finally:
-        run("losetup", "--detach", device)
 
 
 @pytest.mark.mounted
