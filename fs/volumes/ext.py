@@ -8,6 +8,7 @@ from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volume import Device, Node
 from backgate.fs.volumes.explorer import Explored
+from backgate.fs.volumes.ext_checked import HAS_CHECKSUMS, CheckedExt
 from backgate.fs.volumes.jbd2 import replay_journal
 from backgate.gateway.errors import Damaged
 
@@ -29,6 +30,12 @@ class ExtFileSystem(Explored):
         replay = replay_journal(device)
         super().__init__(replay.device)
         self.notes = {**self.notes, "format": self._tree.format, **replay.notes}
+
+    def _opened(self) -> Any:
+        tree = super()._opened()
+        if tree.ro_compat & HAS_CHECKSUMS:
+            return CheckedExt(self._access, tree.ctx)
+        return tree
 
     def ref_fields(self, ref: Any) -> tuple[Any, ...]:
         return (ref,)
