@@ -242,10 +242,10 @@ def test_a_dead_mount_where_sockets_are_looked_for_hinders_no_command(tmp_path: 
             dead.kill(signal.SIGKILL)
             dead.ended()
             with pytest.raises(OSError, match="not connected"):
-                path.stat()
+                os.listdir(path)
 
-            assert path not in runtime_directories()
-            assert all(found.pid != dead.pid for found in running([path]))
+            assert all(found.pid != dead.pid for found in running(runtime_directories()))
+            assert running([path]) == []
         finally:
             subprocess.run(["umount", "-l", path], check=True)
             path.rmdir()
