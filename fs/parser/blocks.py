@@ -13,6 +13,7 @@ from backgate.gateway.errors import Damaged
 from backgate.gateway.source import Source
 
 BLOCK = 1 << 20  # bytes
+RUN_MAX = 8  # blocks in one request: a file that is decoded is asked for a block at a time
 
 
 class Blocks:
@@ -23,6 +24,7 @@ class Blocks:
         self._where, self._sources = where, sources
         self._kept: LRUCache[tuple[int, int], memoryview] = LRUCache(limit, getsizeof=len)
         self._due: dict[tuple[int, int], trio.Event] = {}  # set once its read has ended
+        self._next: dict[int, tuple[int, int]] = {}  # by source: block behind the last run, length
 
     async def read(self, number: int, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes of source `number`; `StoreError`, `Damaged`."""
@@ -55,12 +57,16 @@ class Blocks:
     async def _fetch(self, number: int, index: int, stop: int) -> memoryview:
         """Read a block, with those behind it that are wanted, missing and on nobody's way."""
         last = index + 1
+        stop = max(
+            stop, min((index + self._run(number, index)) * BLOCK, self._sources[number].size)
+        )
         while (
             last * BLOCK < stop
             and (number, last) not in self._kept
             and (number, last) not in self._due
         ):
             last += 1
+        self._next[number] = (last, last - index)
         ended = trio.Event()
         claimed = dict.fromkeys(((number, at) for at in range(index, last)), ended)
         self._due |= claimed
@@ -74,3 +80,8 @@ class Blocks:
             for key in claimed:
                 del self._due[key]
             ended.set()
+
+    def _run(self, number: int, index: int) -> int:
+        """Return how many blocks are worth fetching together: more for who reads on in a row."""
+        behind, length = self._next.get(number, (0, 0))
+        return min(2 * length, RUN_MAX) if behind == index and length else 1

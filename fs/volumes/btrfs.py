@@ -1,34 +1,21 @@
 """btrfs on one device, or mirrored over several of which one is here; all subvolumes.
 
 The top of the tree is that of the whole file system (subvolume 5), so that every subvolume and
-snapshot is reached, whichever would be mounted.
+snapshot is reached, whichever would be mounted. All bytes come through the parser, which compares
+them with their checksums.
 """
 
 from typing import Any
 
-from fs_explorer.filesystems.btrfs.chunks import LogicalRA
 from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volumes import load
+from backgate.fs.volumes.btrfs_data import CheckedData
+from backgate.fs.volumes.codecs import provide_crc32c
 from backgate.fs.volumes.explorer import Explored, context
 from backgate.fs.volumes.replay import CLEAN, DIRTY, JOURNAL, NOT_REPLAYED, STATE
 
 TOP = 5  # the subvolume that all others are below
-
-
-class _Logical(LogicalRA):
-    """The address space of the file system, which knows where it lies on the device."""
-
-    def physical_ranges(self, offset: int, length: int) -> Any:
-        ranges: list[Any] = []
-        while length > 0:
-            chunk = self.cmap.find(offset)
-            if chunk.refusal is not None or chunk.phys is None:
-                return None
-            taken = min(length, chunk.end - offset)
-            ranges += self.dev.physical_ranges(chunk.phys + offset - chunk.logical, taken) or []
-            offset, length = offset + taken, length - taken
-        return ranges
 
 
 class Btrfs(Explored):
@@ -39,11 +26,12 @@ class Btrfs(Explored):
     sure = 70
 
     def _opened(self) -> Any:
+        provide_crc32c()
         shared = context()
         shared.options["btrfs_verify_csum"] = True
         tree = load("fs_explorer.filesystems.btrfs.fs:BtrfsFS")(self._access, shared)
         tree.default_subvol = TOP
-        tree.lra = _Logical(tree.lra.dev, tree.lra.cmap)
+        tree.lra = CheckedData(tree)
         return tree
 
     def _known(self) -> dict[str, str]:
