@@ -3,7 +3,7 @@
 # usage: tests/packages.sh run|demo|test|bench
 set -euo pipefail
 run="libfuse3-dev fuse3 gcc pkg-config libc6-dev python3-dev python3-venv ca-certificates"
-disks="e2fsprogs xfsprogs fdisk gdisk dosfstools btrfs-progs ntfs-3g mtools exfatprogs"
+disks="e2fsprogs xfsprogs fdisk gdisk dosfstools btrfs-progs ntfs-3g mtools exfatprogs cryptsetup-bin"
 disks="$disks exfat-fuse squashfs-tools genisoimage qemu-utils" # what makes images of disks
 tools="git gnupg libacl1-dev liblz4-dev libzstd-dev libxxhash-dev libssl-dev librsync-dev" # tests/tools.sh builds some
 case $1 in

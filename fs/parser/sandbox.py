@@ -12,6 +12,7 @@ import signal
 from contextlib import suppress
 
 from backgate.fs.parser.seccomp import allow_only_parsing
+from backgate.fs.volumes.luks_keys import EXTRA_MEMORY
 
 MEMORY = 1 << 30  # bytes of address space; the largest reader of the suite needs a tenth of it
 FILES = 64  # open files; modules are still imported
@@ -47,12 +48,13 @@ def _become_nobody(libc: ctypes.CDLL) -> None:
 
 
 def _limit() -> None:
-    for what, most in (
-        (resource.RLIMIT_AS, MEMORY),
-        (resource.RLIMIT_NOFILE, FILES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
+    for what, most, at_times in (
+        (resource.RLIMIT_AS, MEMORY, MEMORY + EXTRA_MEMORY),  # while a key is derived
+        (resource.RLIMIT_NOFILE, FILES, FILES),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_CORE, 0, 0),
     ):
         _, hard = resource.getrlimit(what)
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+        if hard != resource.RLIM_INFINITY:
+            most, at_times = min(most, hard), min(at_times, hard)
+        resource.setrlimit(what, (most, at_times))

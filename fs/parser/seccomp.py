@@ -1,7 +1,8 @@
 """A filter of system calls (seccomp(2)) that leaves a Python process what parsing needs.
 
-No new socket, program or process, no signal to others, and nothing opened but for reading. What is
-not on the list answers ENOSYS, as an older kernel would.
+No new socket, program or process, no signal to others, and nothing opened but for reading; threads
+are let in, which the derivation of a key (Argon2) needs. What is not on the list answers ENOSYS, as
+an older kernel would.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 # BPF: load a word of the call's description, compare, answer.
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 NUMBER_AT, MACHINE_AT, ARGUMENTS_AT = 0, 4, 16
+CLONE_THREAD = 0x10000  # the flag of a clone(2) that makes a thread, not a process
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 # Numbers of the calls by machine, with AUDIT_ARCH and the number from which on they are another
@@ -32,7 +34,7 @@ _X86_64 = {
     "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231, "tgkill": 234, "openat": 257,
     "newfstatat": 262, "readlinkat": 267, "faccessat": 269, "set_robust_list": 273,
     "prlimit64": 302, "getrandom": 318, "membarrier": 324, "statx": 332, "rseq": 334,
-    "faccessat2": 439,
+    "clone": 56, "faccessat2": 439,
 }  # fmt: skip
 _AARCH64 = {
     "getcwd": 17, "dup": 23, "fcntl": 25, "ioctl": 29, "faccessat": 48, "openat": 56, "close": 57,
@@ -46,7 +48,8 @@ _AARCH64 = {
     "gettid": 178, "sysinfo": 179, "getsockname": 204, "sendto": 206, "recvfrom": 207,
     "getsockopt": 209, "shutdown": 210, "sendmsg": 211, "recvmsg": 212, "brk": 214, "munmap": 215,
     "mremap": 216, "mmap": 222, "mprotect": 226, "madvise": 233, "prlimit64": 261,
-    "getrandom": 278, "membarrier": 283, "statx": 291, "rseq": 293, "faccessat2": 439,
+    "getrandom": 278, "membarrier": 283, "statx": 291, "rseq": 293, "clone": 220,
+    "faccessat2": 439,
 }  # fmt: skip
 _MACHINES = {
     "x86_64": (0xC000003E, 0x40000000, _X86_64),
@@ -71,9 +74,9 @@ def allow_only_parsing(libc: ctypes.CDLL) -> bool:
 
 
 def _filter(architecture: int, other_abi: int, calls: dict[str, int]) -> list[bytes]:
-    """Return the program: of the right machine, on the list, and opening only for reading."""
+    """Return the program: the right machine, what is listed, files to read, and threads."""
     refuse = _step(RETURN, REFUSE | errno.ENOSYS)
-    listed = sorted(set(calls.values()) - {calls["openat"]})
+    listed = sorted(set(calls.values()) - {calls["openat"], calls["clone"]})
     program = [
         _step(LOAD, MACHINE_AT),
         _step(EQUAL, architecture, 1, 0),
@@ -84,6 +87,11 @@ def _filter(architecture: int, other_abi: int, calls: dict[str, int]) -> list[by
         _step(EQUAL, calls["openat"], 0, 4),
         _step(LOAD, ARGUMENTS_AT + 2 * 8),  # the flags
         _step(ANY_BIT, WRITING, 0, 1),
+        _step(RETURN, REFUSE | errno.EPERM),
+        _step(RETURN, ALLOW),
+        _step(EQUAL, calls["clone"], 0, 4),
+        _step(LOAD, ARGUMENTS_AT),  # the flags
+        _step(ANY_BIT, CLONE_THREAD, 1, 0),
         _step(RETURN, REFUSE | errno.EPERM),
         _step(RETURN, ALLOW),
     ]

@@ -20,6 +20,7 @@ FILE_SYSTEMS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volum
 LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Layer`
     "md": "backgate.fs.volumes.md:Md",
     "lvm": "backgate.fs.volumes.lvm:Lvm",
+    "luks": "backgate.fs.volumes.luks:Luks",
     "gpt": "backgate.fs.volumes.gpt:Gpt",
     "mbr": "backgate.fs.volumes.mbr:Mbr",
 }

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Make lvm.tar.xz and md.tar.xz: disks as the kernel's own device mapper and MD write them.
-# usage: make_volumes.sh            as root; needs user-mode-linux, kmod, lvm2, mdadm, python3, xz
+# Make lvm.tar.xz, md.tar.xz and luks.tar.xz: disks as the kernel's own device mapper and MD write them.
+# usage: make_volumes.sh [lvm] [md] [luks]
+# as root; needs user-mode-linux, kmod, lvm2, mdadm, cryptsetup-bin, python3, xz
 # Every sector of a volume says which one it is ("raid5 0000000017"), so no manifest is needed.
 # Started without a kernel of its own, it boots user-mode Linux on this machine's files and runs there.
 set -u
@@ -8,9 +9,11 @@ here=$(dirname "$(realpath "$0")")
 if [ $$ != 1 ]; then
   work=$(mktemp -d)
   cp "$0" "$work/make.sh" && chmod +x "$work/make.sh" && mkdir "$work/out"
+  [ $# -gt 0 ] || set -- lvm md luks
+  echo "$*" >"$work/kinds"
   timeout 600 linux.uml mem=512M rootfstype=hostfs root=/dev/root hostfs=/ rw init="$work/make.sh" \
     con=null con0=fd:0,fd:1 quiet </dev/null
-  for kind in lvm md; do
+  for kind in "$@"; do
     tar --sort=name --mtime=@0 --owner=0 --group=0 -S -C "$work/out" -cf - $(cd "$work/out" && ls $kind-*) |
       xz -6 >"$here/$kind.tar.xz"
   done
@@ -26,7 +29,8 @@ mount -n -t tmpfs tmp /run
 mkdir -p /run/m/lib/modules /run/lock /run/lvm /run/out
 ln -s "/usr/lib/uml/modules/$(uname -r)" /run/m/lib/modules/
 for module in loop dm-mod dm-raid dm-mirror dm-thin-pool dm-snapshot dm-cache dm-cache-smq \
-  md-mod raid0 raid1 raid10 raid456 linear; do modprobe -d /run/m $module; done
+  md-mod raid0 raid1 raid10 raid456 linear aes_generic cbc ecb xts essiv sha1_generic sha256_generic \
+  sha512_generic algif_skcipher encrypted-keys dm-crypt; do modprobe -d /run/m $module; done
 cat >/run/lvm/lvm.conf <<'C'
 activation { udev_sync=0 udev_rules=0 monitoring=0 }
 devices { use_devicesfile=0 scan=["/dev"] obtain_device_list_from_udev=0 }
@@ -51,6 +55,7 @@ P
 }
 
 # --- LVM: a group over five disks, and another of the same name on a sixth -----------------------
+make_lvm() {
 disks=(/dev/loop1 /dev/loop2 /dev/loop3 /dev/loop4 /dev/loop5)
 for number in 1 2 3 4 5; do disk lvm-$number $((number == 4 ? 48 : 16))M $number; done
 pvcreate -q --dataalignment 64k --metadatasize 250k "${disks[@]}"
@@ -96,6 +101,7 @@ new -L 512k -n linear vg-one
 write other /dev/mapper/vg--one-linear
 vgchange -q -an vg-one
 losetup -d /dev/loop6
+}
 
 # --- MD: one array of each kind; the members' names begin with that of the array -----------------
 array() { # NAME MEMBERS mdadm's options...; UNEVEN=1: every second member larger
@@ -115,6 +121,7 @@ array() { # NAME MEMBERS mdadm's options...; UNEVEN=1: every second member large
   for number in $(seq $count); do losetup -d /dev/loop$number; done
 }
 fail_one() { mdadm -q /dev/md0 --fail /dev/loop2 && write newer /dev/md0; }
+make_md() {
 array r1-090 2 --metadata=0.90 --level=1
 array r1-10 2 --metadata=1.0 --level=1
 THEN=fail_one array r1-stale 2 --metadata=1.2 --level=1
@@ -130,6 +137,47 @@ for layout in left-symmetric left-asymmetric right-symmetric right-asymmetric pa
   array r5-$layout 4 --metadata=1.2 --level=5 --layout=$layout --chunk=16
   array r6-$layout 5 --metadata=1.2 --level=6 --layout=$layout --chunk=16
 done
+}
+
+# --- LUKS: small ones, because what is encrypted does not compress ---------------------------------
+encrypted() { # NAME SECTORS cryptsetup's options...; so many sectors of content
+  local name=$1 sectors=$2
+  shift 2
+  disk luks-$name 4M 1
+  printf 'one pass' | cryptsetup -q luksFormat --key-file - "$@" /dev/loop1
+  printf 'one pass' | cryptsetup open --key-file - /dev/loop1 clear
+  write $name /dev/mapper/clear 0:$sectors
+  cryptsetup close clear
+  losetup -d /dev/loop1
+}
+make_luks() {
+mkdir -p /run/cryptsetup
+small="--type luks2 --luks2-metadata-size 16k --luks2-keyslots-size 256k --offset 1024"
+argon="--pbkdf-memory 8192 --pbkdf-force-iterations 4 --pbkdf-parallel 2"
+encrypted xts-of-1 48 --type luks1 --pbkdf-force-iterations 1000 --key-size 256
+encrypted essiv-of-1 48 --type luks1 --pbkdf-force-iterations 1000 --cipher aes-cbc-essiv:sha256 --key-size 128
+encrypted small-sectors 48 $small --sector-size 512 --key-size 256 --cipher aes-xts-plain --pbkdf argon2i $argon
+encrypted large-sectors 48 $small --sector-size 4096 --key-size 256 --pbkdf argon2id $argon
+losetup /dev/loop1 /run/out/luks-large-sectors.raw
+printf 'one pass' >/run/one && printf 'another' >/run/two
+cryptsetup -q luksAddKey --key-file /run/one --pbkdf pbkdf2 --pbkdf-force-iterations 1000 /dev/loop1 /run/two
+losetup -d /dev/loop1
+python3 - <<'P' # keys that are not there are noise, which does not compress
+import glob, json
+for path in glob.glob("/run/out/luks-*.raw"):
+    with open(path, "r+b") as file:
+        head = file.read(32768)
+        if head[7] == 1:
+            used, end = 4096 + 4000 * int.from_bytes(head[108:112]), 512 * int.from_bytes(head[104:108])
+        else:
+            slots = json.loads(head[4096:16384].split(b"\0")[0])["keyslots"].values()
+            used, end = max(int(s["area"]["offset"]) + int(s["area"]["size"]) for s in slots), 524288
+        file.seek(used)
+        file.write(bytes(end - used))
+P
+}
+
+for kind in $(cat kinds); do make_$kind; done
 
 cp --sparse=always /run/out/* out/
 sync
