@@ -1,5 +1,6 @@
 """The contenders that mount a bucket: Backgate, rclone and s3fs, each with sensible options."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,14 +22,14 @@ class Backgate(Contender):
     options = "`backgate mount TARGET DIR --foreground`, all settings at their defaults"
 
     def __init__(
-        self, home: Path, server: Server, secrets: dict[str, str], *, spool: str = ""
+        self, home: Path, server: Server, secrets: dict[str, str], **settings: str | bool
     ) -> None:
         super().__init__(home)
-        self._server, self._secrets = server, secrets
-        self._more = {"spool": spool} if spool else {}
-        if spool:
-            self.name = f"backgate, spool {spool}"
-            self.options = f"the same with `spool = {spool!r}`"
+        self._server, self._secrets, self._settings = server, secrets, settings
+        for key, value in settings.items():
+            written = json.dumps(value)
+            self.name += f", {key} = {written}"
+            self.options = f"the same with `{key} = {written}`"
         self.gateway = Gateway(home, {}, server.environment())
 
     @contextmanager
@@ -40,7 +41,7 @@ class Backgate(Contender):
                 "endpoint_url": self._server.endpoint_url,
                 "provider": "seaweedfs",
                 "secrets": self._secrets,
-                **self._more,
+                **self._settings,
             }
         )
         begun = time.monotonic()

@@ -118,9 +118,8 @@ class Entries:
     async def entry(self, name: bytes, found: Found) -> Entry:
         """Return the entry of what was found under `name`, its attributes settled."""
         if isinstance(found, Known):
-            if not found.is_settled and self._is_doubtful(found.info):
-                found = await self._metadata.settled(found.info.key)
-            return await self._with_target(self.file(name, found), found.info)
+            known = await self._settled_object(found)
+            return await self._with_target(self.file(name, known), known.info)
         if isinstance(found, Subdirectory):
             return self.directory(name, await self._settled(found))
         return self.spooled(name, found)
@@ -171,6 +170,11 @@ class Entries:
         last = known[-1]
         key = prefix + last.decode() if isinstance(last, bytes) else _key(last[1])
         return Names(entries, msgspec.json.encode((key, place)))
+
+    async def shown(self, key: str) -> tuple[ObjectInfo, Attributes]:
+        """Return the object `key` and the attributes that stat(2) tells of it."""
+        known = await self._settled_object(await self._metadata.look_up(key))
+        return known.info, self.attributes(known)
 
     def attributes(self, known: Known) -> Attributes:
         """Return what stat(2) tells of an object."""
@@ -241,6 +245,12 @@ class Entries:
             return self._root_attributes
         found = await self.find(parent_of(key[:-1]), entry.name)
         return (await self._settled(found)).attributes if isinstance(found, Subdirectory) else None
+
+    async def _settled_object(self, found: Known) -> Known:
+        """Return an object with what it says of itself, where that may matter."""
+        if found.is_settled or not self._is_doubtful(found.info):
+            return found
+        return await self._metadata.settled(found.info.key)
 
     def _is_doubtful(self, info: ObjectInfo) -> bool:
         """True when the object's own metadata may say what matters: a symlink, or as configured."""

@@ -57,7 +57,7 @@ class RepositoryTree:
         self._names = Namespace(self._spool)
         self._entries = Entries(repository, self._spool.shelf)
         self._attributes = AttributeChanges(
-            self._spool, self._names, self._entries.attributes, with_objects=self.is_mirror
+            self._spool, self._names, self._entries.shown, with_objects=self.is_mirror
         )
         self._parts = Parts(self._spool, self._entries, self._attributes)
 

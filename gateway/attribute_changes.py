@@ -6,17 +6,18 @@ object, which is copied onto itself, so that another gateway, or this one withou
 the same. What is still in the spool takes its attributes along when it is stored.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from backgate.gateway.attributes import Attributes, metadata_from_attributes
 from backgate.gateway.errors import BackgateError, NotFound
 from backgate.gateway.metadata.rows import Known
 from backgate.gateway.namespace import Namespace
+from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.spool import Spool
 from backgate.gateway.spooled import SpooledFile
 
 Change = Callable[[Attributes], Attributes]
-Shown = Callable[[Known], Attributes]  # what an object is shown with
+Shown = Callable[[str], Awaitable[tuple[ObjectInfo, Attributes]]]  # an object, as it is shown
 
 
 class AttributeChanges:
@@ -54,12 +55,12 @@ class AttributeChanges:
             await self.of_spooled(spooled, change)
             return spooled
         async with self._spool.claims.claim(key):
-            known = await self._metadata.settled(key)
-            attributes = change(self._shown(known))
+            info, shown = await self._shown(key)
+            attributes = change(shown)
             if self._with_objects:
                 return await self._renew(key, attributes)
             await self._metadata.attributes_changed(key, attributes)
-            return Known(known.info, attributes, is_settled=True)
+            return Known(info, attributes, is_settled=True)
 
     async def of_directory(self, prefix: str, attributes: Attributes) -> None:
         """Give a directory attributes; raises what `of_spooled` does."""

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from backgate.gateway.units import MIB
@@ -11,12 +12,26 @@ from benchmarks.bench import Bench, Measurement
 from benchmarks.buckets import Bucket, files_below
 from benchmarks.contenders import Contender
 from benchmarks.machine import drop_caches
-from benchmarks.peers import Rclone, S3fs, restic_environment
+from benchmarks.peers import Backgate, Rclone, S3fs, restic_environment
 
 NATIVE = "restic's own S3 backend"
 FILES = 8  # that the bytes are in
 PER_SECOND = 1_000_000  # bytes
+WIDE = ("-o", "local.connections=5")  # as many as restic's S3 backend has; else it is two
 NOTE = "until all is in the bucket, which for rclone is later than restic's end"
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """Who shows the bucket, None for restic itself, and how restic is told to write there."""
+
+    contender: Contender | None
+    options: tuple[str, ...] = ()
+    given_name: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.given_name or (NATIVE if self.contender is None else self.contender.name)
 
 
 class Backup:
@@ -28,27 +43,34 @@ class Backup:
         size = bench.sizes.backup
         source = _source(bench, size)
         measured = Measurement(f"`restic backup` of {size // PER_SECOND} MB", "MB/s", note=NOTE)
-        contenders: list[Contender | None] = [
-            bench.backgate,
-            Rclone(bench.home / "rclone-writes", bench.server, "writes"),
-            S3fs(bench.home / "s3fs-backup", bench.server, caches=False),
-            None,
+        merging = Backgate(bench.home / "backgate-merging", bench.server, {}, writeback=True)
+        entrants = [
+            Entrant(bench.backgate),
+            Entrant(bench.backgate, WIDE, f"{bench.backgate.name}, restic {' '.join(WIDE)}"),
+            Entrant(merging, WIDE, f"{merging.name}, restic {' '.join(WIDE)}"),
+            Entrant(Rclone(bench.home / "rclone-backup", bench.server, "writes")),
+            Entrant(S3fs(bench.home / "s3fs-backup", bench.server, caches=False)),
+            Entrant(None),
         ]
         for number in bench.rounds():
-            for turn in range(len(contenders)):
-                contender = contenders[(turn + number) % len(contenders)]
+            for turn in range(len(entrants)):
+                entrant = entrants[(turn + number) % len(entrants)]
                 bucket = Bucket(bench.server, f"backup-{number}-{turn}")
-                if contender is None:
-                    drop_caches()
-                    address = f"s3:{bench.server.endpoint_url}/{bucket.name}"
-                    took = _backed_up(bench, bucket, address, source)
-                    measured.add(NATIVE, size / PER_SECOND / took)
-                else:
-                    with bench.cold(contender, bucket.name) as mounted:
-                        took = _backed_up(bench, bucket, str(mounted.root), source)
-                    measured.add(contender.name, size / PER_SECOND / took, mounted.peak)
+                took, peak = _measured(bench, entrant, bucket, source)
+                measured.add(entrant.name, size / PER_SECOND / took, peak)
                 bucket.remove()
         return [measured]
+
+
+def _measured(bench: Bench, entrant: Entrant, bucket: Bucket, source: Path) -> tuple[float, int]:
+    """Return the seconds that a backup takes, and the memory of who shows the bucket."""
+    if entrant.contender is None:
+        drop_caches()
+        address = f"s3:{bench.server.endpoint_url}/{bucket.name}"
+        return _backed_up(bench, bucket, address, source), 0
+    with bench.cold(entrant.contender, bucket.name) as mounted:
+        took = _backed_up(bench, bucket, str(mounted.root), source, entrant.options)
+    return took, mounted.peak
 
 
 def _source(bench: Bench, size: int) -> Path:
@@ -62,18 +84,24 @@ def _source(bench: Bench, size: int) -> Path:
     return folder
 
 
-def _backed_up(bench: Bench, bucket: Bucket, repository: str, source: Path) -> float:
+def _backed_up(
+    bench: Bench,
+    bucket: Bucket,
+    repository: str,
+    source: Path,
+    options: tuple[str, ...] = (),
+) -> float:
     """Make a repository, which is not measured; return the seconds until a backup is stored."""
     cache = bench.home / "restic-cache"
     environment = restic_environment(bench.server, bucket.name, bench.password, cache)
     environment |= {"RESTIC_REPOSITORY": repository}
     _restic(environment, "init")
     begun = time.monotonic()
-    _restic(environment, "backup", "--quiet", str(source))
+    _restic(environment, *options, "backup", "--quiet", str(source))
     if os.path.isdir(repository):
         bucket.wait_until_stored(files_below(Path(repository)))
     took = time.monotonic() - begun
-    _restic(environment | {"RESTIC_REPOSITORY": repository}, "check")
+    _restic(environment, "check")
     shutil.rmtree(cache, ignore_errors=True)
     return took
 

@@ -7,7 +7,7 @@ import subprocess
 
 from backgate.gateway.units import KIB
 from benchmarks.bench import Bench, Measurement, seconds
-from benchmarks.buckets import Bucket
+from benchmarks.buckets import Bucket, files_below
 from benchmarks.contenders import Contender
 from benchmarks.machine import drop_caches
 from benchmarks.peers import Rclone, S3fs, restic_environment
@@ -46,6 +46,7 @@ class Prune:
                     with contender.mounted(bucket.name) as mounted:
                         environment = own | {"RESTIC_REPOSITORY": str(mounted.root)}
                         _restic(environment, "init")
+                        bucket.wait_until_stored(files_below(mounted.root))
                     bucket.fill(packs)
                     with bench.cold(contender, bucket.name) as mounted:
                         took = seconds(_restic, environment, "prune", "--quiet")

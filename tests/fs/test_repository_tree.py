@@ -27,6 +27,7 @@ from support.writing import (
 
 from backgate.fs import repository_entries
 from backgate.fs.tree import Changes, is_writable
+from backgate.gateway.attributes import SYMLINK_MAX
 from backgate.gateway.errors import Damaged, FileError, NotFound
 from backgate.gateway.provider import NO_METADATA
 
@@ -387,6 +388,21 @@ async def test_later_changes_of_attributes_live_in_the_cache(tmp_path: Path) -> 
         assert (entry.mode, entry.mtime_ns) == (stat.S_IFREG | 0o400, 123)
         await rename(repository.tree, "a", "b")
         assert (await entry_at(repository.tree, "b")).mtime_ns == 123
+
+
+async def test_changing_the_mode_of_an_object_asks_the_store_nothing(tmp_path: Path) -> None:
+    provider = memory()
+    provider.put("pack", bytes(2 * SYMLINK_MAX))
+    async with opened(tmp_path, provider) as repository:
+        tree = repository.tree
+        assert await names(tree) == ["pack"]
+        entry = await entry_at(tree, "pack")
+        before = len(provider.requests)
+
+        changed = await tree.change(entry, Changes(mode=0o400))
+
+        assert len(provider.requests) == before
+        assert (changed.mode, changed.uid) == (stat.S_IFREG | 0o400, entry.uid)
 
 
 async def test_times_of_a_staged_file_are_published_with_it(tmp_path: Path) -> None:
