@@ -1,8 +1,9 @@
 """The async face of a provider, and the only way to it: threads, deadlines, retry, counters.
 
-Head, page and delete have limiters of their own, so that `ls` never queues behind GETs. What a lost
-answer leaves open is settled here: a conditional write that finds its own earlier attempt counts
-as done, and so does the commit of an upload that was committed already.
+Head, page and delete have a limiter of their own, so that `ls` never queues behind GETs, and so
+have small puts: who writes many files at once waits for one another's round trips no longer than
+need be. What a lost answer leaves open is settled here: a conditional write that finds its own
+earlier attempt counts as done, and so does the commit of an upload that was committed already.
 """
 
 import copy
@@ -43,6 +44,7 @@ from backgate.gateway.units import KIB
 
 LIMIT = 180.0  # seconds; a provider's own socket time-outs end a small request long before
 LONG_LIMIT = 1800.0  # seconds; the store moves up to 5 GiB by itself in a copy or a commit
+SMALL = 256 * KIB  # bytes of a body that takes less time to send than its answer to come
 SLOWEST = 8 * KIB  # bytes per second; a transfer below this is a fault
 WRITER = "backgate-writer"  # metadata name; says which call stored an object
 
@@ -75,6 +77,7 @@ class ObjectStore:
         self._metadata_calls = trio.CapacityLimiter(threads.METADATA_THREADS)
         self._get_calls = trio.CapacityLimiter(threads.GET_THREADS)
         self._put_calls = trio.CapacityLimiter(threads.PUT_THREADS)
+        self._small_put_calls = trio.CapacityLimiter(threads.SMALL_PUT_THREADS)
         self._writers: dict[str, str] = {}  # pending upload -> what its object will be marked with
 
     @property
@@ -118,7 +121,8 @@ class ObjectStore:
         marked = {**metadata, WRITER: writer} if if_absent else metadata
         call = partial(self._provider.put, self._prefix + key, body, marked, if_absent=if_absent)
         try:
-            info = await self._ask("put", call, self._put_calls, self._time_for(len(body)))
+            limiter = self._small_put_calls if len(body) <= SMALL else self._put_calls
+            info = await self._ask("put", call, limiter, self._time_for(len(body)))
         except AlreadyThere:
             found = await self._own(key, writer)
             if found is None:

@@ -16,7 +16,8 @@ import trio
 METADATA_THREADS = 16  # head, page, delete: a crawl with four streams leaves twelve to callers
 GET_THREADS = 12  # at 8 MiB each, 96 MiB in flight at most
 PUT_THREADS = 8  # put, copy and commit; more uploads at once do not fill a link faster
-CONNECTIONS = METADATA_THREADS + GET_THREADS + PUT_THREADS  # what a provider should keep open
+SMALL_PUT_THREADS = 32  # puts that wait for an answer longer than they send: of small files
+CONNECTIONS = METADATA_THREADS + GET_THREADS + PUT_THREADS + SMALL_PUT_THREADS  # to keep open
 
 T = TypeVar("T")
 

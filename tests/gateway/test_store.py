@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
+from support.writing import until
 from trio.testing import MockClock
 
 from backgate.gateway.errors import (
@@ -18,8 +19,8 @@ from backgate.gateway.errors import (
 )
 from backgate.gateway.provider import Abilities, Limits
 from backgate.gateway.providers.memory import Fault, Memory
-from backgate.gateway.store import ObjectStore
-from backgate.gateway.threads import GET_THREADS
+from backgate.gateway.store import SMALL, ObjectStore
+from backgate.gateway.threads import GET_THREADS, PUT_THREADS, SMALL_PUT_THREADS
 
 
 def fault() -> Exception:
@@ -304,6 +305,22 @@ async def test_metadata_requests_do_not_queue_behind_gets() -> None:
         assert (await store.head("a")).size == 1
         assert len((await store.page()).objects) == 1
         gate.set()
+
+
+async def test_small_puts_are_under_way_together_and_not_behind_large_ones() -> None:
+    memory, gate = Memory(), threading.Event()
+    memory.faults.append(Fault(verb="put", gate=gate))
+    store = ObjectStore(memory)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(PUT_THREADS):
+            nursery.start_soon(store.put, f"large {number}", bytes(SMALL + 1))
+        for number in range(SMALL_PUT_THREADS):
+            nursery.start_soon(store.put, f"small {number}", b"1")
+        await until(lambda: len(memory.requests) == PUT_THREADS + SMALL_PUT_THREADS)
+        gate.set()
+
+    assert len(memory.page().objects) == PUT_THREADS + SMALL_PUT_THREADS
 
 
 async def test_closing_the_store_closes_its_provider() -> None:
