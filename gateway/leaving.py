@@ -1,9 +1,9 @@
 """Back-pressure: bytes leave the spool's disk for the store, and writers wait until they have.
 
-From half of the limit on, parts of growing files leave for hidden objects. At the limit a writer
-waits until something has left, or was stored. When nothing can leave, because all files are open
-and shorter than a part, the limit is exceeded: waiting for ever would help nobody. A disk that is
-full below the limit lowers it.
+From half of the limit on, of a large one from half a gigabyte below it, parts of growing files
+leave for hidden objects. At the limit a writer waits until something has left, or was stored. When
+nothing can leave, because all files are open and shorter than a part, the limit is exceeded:
+waiting for ever would help nobody. A disk that is full below the limit lowers it.
 """
 
 import logging

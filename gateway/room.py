@@ -2,7 +2,11 @@
 
 import trio
 
+from backgate.gateway.units import MIB
+
 PRESSED_FROM = 0.5  # of the limit; what was sent without leaving, and stays, is below it
+RESERVE = 512 * MIB  # bytes below the limit that suffice for what is leaving, if that is later:
+# a part that leaves is sent twice, once by us and once by the store
 
 
 class Room:
@@ -17,13 +21,17 @@ class Room:
     @property
     def is_pressed(self) -> bool:
         """True when parts of growing files should leave the disk."""
-        return self.used > self.limit * PRESSED_FROM
+        return self.used > self._pressed_from
+
+    @property
+    def _pressed_from(self) -> float:
+        return max(self.limit * PRESSED_FROM, self.limit - RESERVE)
 
     def account(self, size: int) -> None:
         """Note that `size` bytes more (or less) are used."""
         self.used += size
         if size < 0:
-            if self.used <= self.limit * PRESSED_FROM:
+            if self.used <= self._pressed_from:
                 self.limit = self._wanted  # what filled the disk may have gone, too
             self.changed()
 
