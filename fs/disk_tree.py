@@ -64,6 +64,7 @@ class NamedDisk:
     kind: str = RAW  # "raw", or the container: "qcow2", "vmdk", "vhdx"
     sibling: Sibling | None = None  # finds a file beside the container by the name it gives
     allocated: int | None = None  # bytes that are stored, for st_blocks; None: all
+    problem: str = ""  # why it cannot be read at all
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -87,7 +88,7 @@ async def open_disks(
 
     parser = Parser(
         where,
-        [Disk(disk.name, disk.kind, number) for number, disk in enumerate(disks)],
+        [Disk(disk.name, disk.kind, number, disk.problem) for number, disk in enumerate(disks)],
         [disk.source for disk in disks],
         passphrases=passphrases,
         siblings=sibling,
@@ -259,8 +260,8 @@ class DiskTree:
     async def _disk_facts(self, number: int) -> tuple[int, str, Notes]:
         """Return a disk's size, why it cannot be read at all, and what else is known."""
         disk = self._disks[number]
-        if disk.kind == RAW:
-            return disk.source.size, "", {}
+        if disk.kind == RAW or disk.problem:
+            return disk.source.size, disk.problem, {}
         facts = (await self._parser.opened()).disks[number]
         return facts.size, facts.problem, facts.notes
 

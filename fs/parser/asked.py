@@ -17,6 +17,7 @@ from backgate.fs.parser.messages import (
     Given,
     GivenFile,
     Heard,
+    Lost,
     Message,
     Request,
     Want,
@@ -24,6 +25,7 @@ from backgate.fs.parser.messages import (
     frame,
 )
 from backgate.fs.volume import Extent
+from backgate.gateway.errors import Damaged
 
 BLOCK = 1 << 20  # bytes; the usual block of a disk's backup
 KEPT = 64 << 20  # bytes of blocks; a walk over 20,000 files touches fewer on most file systems
@@ -54,9 +56,11 @@ class Gateway:
         self._connection.sendall(frame(message))
 
     def want(self, source: int, offset: int, length: int) -> bytes:
-        """Return bytes of a source; `NotGiven`."""
+        """Return bytes of a source; `NotGiven`, or `Damaged` while volumes are looked for."""
         self.say(Want(source, offset, length))
         given = self._receive()
+        if isinstance(given, Lost) and given.is_damage:
+            raise Damaged("", offset, given.reason)
         if not isinstance(given, Given) or len(given.data) != length:
             raise NotGiven
         return given.data

@@ -44,6 +44,8 @@ class OpenedDisk:
 def open_disk(gateway: Gateway, blocks: Blocks, number: int, disk: Disk, size: int) -> OpenedDisk:
     """Return the disk with this number, whose own source is of `size` bytes."""
     source = SourceDevice(blocks, disk.source, size)
+    if disk.problem:
+        return OpenedDisk(Empty(0), disk.problem)
     if disk.kind == RAW:
         return OpenedDisk(source)
     if disk.kind not in CONTAINERS:

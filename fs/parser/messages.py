@@ -42,6 +42,7 @@ class Disk(Struct, frozen=True, array_like=True):
     name: str
     kind: str  # "raw", or the container it comes in: "qcow2", "vmdk", "vhdx"
     source: int  # number of the source that has its bytes
+    problem: str = ""  # why there are no bytes of it
 
 
 # What the gateway asks.
@@ -223,6 +224,7 @@ class GivenFile(Message, frozen=True, tag=True):
 
 class Lost(Message, frozen=True, tag=True):
     reason: str
+    is_damage: bool = False  # those bytes are gone for good; told only to who looks at all disks
 
 
 Heard: TypeAlias = Request | Given | GivenFile | Lost

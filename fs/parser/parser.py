@@ -110,6 +110,7 @@ class Parser:
         self._opened: Opened | None = None
         self._volumes: Volumes | None = None
         self._lost: BackgateError | None = None  # what kept us from answering the worker
+        self._is_search = False  # it is looking for volumes on all disks
         self._deadly: LRUCache[bytes, str] = LRUCache(DEADLY_MAX)
         self._send, self._receive = trio.open_memory_channel[_Job](0)
 
@@ -260,7 +261,7 @@ class Parser:
         patience = PATIENCE + (keys if isinstance(request, Discover) else 0)
         if isinstance(request, Open):
             patience = START_PATIENCE
-        self._lost = None
+        self._lost, self._is_search = None, isinstance(request, Discover)
         said = await worker.ask(request, self._supply, patience)
         if self._lost is not None:
             raise self._lost
@@ -297,6 +298,8 @@ class Parser:
                 return await self._block(wanted)
             return await self._file(wanted)
         except (StoreError, Damaged) as error:
+            if self._is_search and isinstance(error, Damaged):
+                return Lost(str(error), is_damage=True)  # the other disks can be read all the same
             self._lost = error
             return Lost(str(error))
 

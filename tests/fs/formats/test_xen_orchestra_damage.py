@@ -21,6 +21,7 @@ from support.xen_orchestra import (
     disk,
     footer,
     header,
+    unpack_sample,
 )
 
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
@@ -30,6 +31,7 @@ from backgate.gateway.units import GIB, MIB
 ONE = disk(2 * BLOCK + 700, "one")
 TWO = changed(ONE, 1, "two")
 THREE = changed(TWO, 0, "three")
+DISK = b"disks/xvda-root"
 EXPECTED = {T1: ONE, T2: TWO, T3: THREE}
 BAR = 96 * MIB  # bytes that a hostile repository may make the process larger by
 
@@ -137,10 +139,14 @@ async def failure(store: Path, cache: Path) -> str:
         backup = max(await found(format_), key=lambda one: one.time_ns)
         if not backup.is_complete:
             return backup.reason
-        with pytest.raises(Damaged) as caught:
-            async with format_.open(backup) as tree:
-                await content(tree, b"disks/xvda-root/disk.raw")
-        return str(caught.value)
+        async with format_.open(backup) as tree:
+            names = [one.name for one in (await tree.children(await find(tree, DISK))).entries]
+            if b"README.txt" in names:
+                assert b"disk.raw" not in names
+                return (await content(tree, DISK + b"/README.txt")).decode()
+            with pytest.raises(Damaged) as caught:
+                await content(tree, DISK + b"/disk.raw")
+            return str(caught.value)
 
 
 async def test_a_chain_that_leads_back_to_itself_is_an_error(tmp_path: Path) -> None:
@@ -231,5 +237,22 @@ async def test_one_broken_disk_does_not_keep_another_from_being_read(tmp_path: P
         (backup,) = await found(format_)
         async with format_.open(backup) as tree:
             assert await content(tree, b"disks/xvdb-data/disk.raw") == TWO
-            with pytest.raises(Damaged, match="no VHD footer"):
-                await content(tree, b"disks/xvda-root/disk.raw")
+            assert b"no VHD footer" in await content(tree, DISK + b"/README.txt")
+
+
+@pytest.mark.slow
+async def test_the_files_of_a_disk_are_shown_beside_one_that_is_damaged(tmp_path: Path) -> None:
+    store = unpack_sample("encrypted", tmp_path / "store")
+    for damaged in store.glob("xo-vm-backups/*/vdis/*/aaaaaaaa*/data/*/blocks/0/0"):
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        backup = max(await found(format_), key=lambda one: one.time_ns)
+        async with format_.open(backup) as tree:
+            place = b"disks/xvdb-lab-vm disk b/partitions/0-ext4/data/readme.md"
+            assert len(await content(tree, place)) == 5000
+            broken = await find(tree, b"disks/xvda-lab-vm disk a/partitions")
+            (unknown,) = (await tree.children(broken)).entries
+            reason = b"disks/xvda-lab-vm disk a/partitions/" + unknown.name + b"/README.txt"
+            assert b"not authentic" in await content(tree, reason)

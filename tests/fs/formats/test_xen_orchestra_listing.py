@@ -12,7 +12,7 @@ from support.xen_orchestra import BLOCK, KEY, T1, T2, T3, Writer, disk
 
 from backgate.fs.format import Backup
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
-from backgate.gateway.errors import Damaged, Replaced, StoreError
+from backgate.gateway.errors import Replaced, StoreError
 
 SMALL = disk(BLOCK, "s")
 OTHER_VM = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -254,5 +254,4 @@ async def test_a_plain_image_in_an_encrypted_repository_is_an_error(tmp_path: Pa
         format_ = XenOrchestraFormat(lent)
         (backup,) = await found(format_)
         async with format_.open(backup) as tree:
-            with pytest.raises(Damaged, match="encrypted"):
-                await content(tree, DISK)
+            assert b"encrypted" in await content(tree, b"disks/xvda-root/README.txt")

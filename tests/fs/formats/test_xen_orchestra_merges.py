@@ -102,5 +102,9 @@ async def test_an_image_that_is_gone_is_said_by_its_name(tmp_path: Path) -> None
     writer, *_ = repository(tmp_path / "store", {"filter": "gzip"})
     (tmp_path / "store" / writer.top / writer.images["root", T2].path).unlink()
 
-    with pytest.raises(Damaged, match="20260802T010000Z"):
-        await shown(tmp_path / "store", tmp_path / "cache")
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        backup = next(one for one in await found(format_) if one.is_complete)
+        async with format_.open(backup) as tree:
+            reason = await content(tree, b"disks/xvda-root/README.txt")
+            assert b"20260802T010000Z.alias.vhd" in reason
