@@ -15,6 +15,7 @@ from support.trees import run
 pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow]
 
 PATIENCE = 3.0  # seconds
+SLOW = 60.0  # seconds until the store answers anything
 
 
 @pytest.fixture
@@ -81,4 +82,19 @@ def test_a_directory_that_was_never_listed_waits_and_is_an_error_with_a_reason(
     assert "'unlisted/' cannot be listed" in known.log.read_text()
     assert (known.repository / "unlisted" / "one").read_bytes() == b"1" * 10_000
     assert "listing fails" in known.run("status", "store").stdout
+    known.umount()
+
+
+def test_a_known_repository_is_up_at_once_however_slow_its_store(
+    known: Gateway, proxy: FaultProxy
+) -> None:
+    proxy.rules[:] = [Rule(delay=SLOW)]
+    begun = time.monotonic()
+
+    known.mount()
+    listed = os.listdir(known.repository)
+
+    assert time.monotonic() - begun < SLOW / 2
+    assert listed == ["etc.tar"]
+    proxy.rules.clear()
     known.umount()
