@@ -25,8 +25,10 @@ Invalidate = Callable[[int, bytes], None]  # directory, name; may block
 class Forgetting:
     """Keeps one mount's table of inodes small, as far as the kernel lets go."""
 
-    def __init__(self, inodes: Inodes, invalidate: Invalidate) -> None:
-        self._inodes, self._invalidate = inodes, invalidate
+    def __init__(
+        self, inodes: Inodes, invalidate: Invalidate, is_held_up: Callable[[], bool]
+    ) -> None:
+        self._inodes, self._invalidate, self._is_held_up = inodes, invalidate, is_held_up
         self._crowded = trio.Event()
         self._shrunk = trio.Event()
         self._asking = trio.Lock()
@@ -79,9 +81,13 @@ class Forgetting:
         await self._shrunk.wait()
 
     def _forget(self, names: Sequence[tuple[int, bytes]]) -> None:
-        """Run in a thread: it waits for whoever has a directory locked, who may wait for us."""
+        """Run in a thread: it waits for whoever has a directory locked, who may wait for us.
+
+        Nothing can end a process that waits so, not even SIGKILL. So the kernel is asked nothing
+        while somebody who may have one locked has no answer.
+        """
         for directory, name in names:
-            if self._is_stopped:
+            if self._is_stopped or self._is_held_up():
                 return
             with suppress(OSError):  # the kernel knows it no longer
                 self._invalidate(directory, name)

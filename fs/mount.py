@@ -80,7 +80,7 @@ async def serve(
     replies = Replies()
     inodes = Inodes(tree, await tree.root())
     handles = Handles(inodes, replies, _push)
-    forgetting = Forgetting(inodes, pyfuse3.invalidate_entry)
+    forgetting = Forgetting(inodes, pyfuse3.invalidate_entry, lambda: replies.holds_directories)
     operations = Operations(inodes, handles, replies, forgetting)
     operations.enable_writeback_cache = options.writeback
     operations.enable_acl = getattr(tree, "is_mirror", False)  # the kernel heeds them

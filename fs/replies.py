@@ -50,6 +50,20 @@ CHANGES = frozenset(
         "release",
     ]
 )
+IN_DIRECTORIES = frozenset(  # with a directory locked until they are answered
+    [
+        "lookup",
+        "readdir",
+        "create",
+        "mknod",
+        "mkdir",
+        "symlink",
+        "link",
+        "unlink",
+        "rmdir",
+        "rename",
+    ]
+)
 REPEAT_AFTER = 30.0  # seconds for which more errors of one kind are only counted
 KINDS_MAX = 1000  # kinds of errors remembered for that
 NAME_MAX = 255  # bytes
@@ -114,6 +128,11 @@ class Replies:
     def waiting(self) -> int:
         """How many requests have no answer yet."""
         return len(self._waiting)
+
+    @property
+    def holds_directories(self) -> bool:
+        """True when somebody waits with a directory locked; for any thread."""
+        return not IN_DIRECTORIES.isdisjoint(list(self._waiting.values()))
 
     def abort(self) -> int:
         """Answer every waiting request with EIO, and return how many there were."""

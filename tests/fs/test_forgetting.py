@@ -18,6 +18,10 @@ class Kernel:
         self.inodes = inodes
         self.asked: list[bytes] = []
         self.in_use: set[bytes] = set()
+        self.is_busy = False
+
+    def is_held_up(self) -> bool:
+        return self.is_busy
 
     def invalidate(self, directory: int, name: bytes) -> None:
         self.asked.append(name)
@@ -53,7 +57,7 @@ async def known(count: int) -> tuple[Inodes, list[Inode]]:
 async def test_the_longest_unused_are_forgotten() -> None:
     inodes, files = await known(2 * MANY)
     kernel = Kernel(inodes)
-    keeper = Forgetting(inodes, kernel.invalidate)
+    keeper = Forgetting(inodes, kernel.invalidate, kernel.is_held_up)
     inodes.oldest(10 * MANY)  # a while ago
     for file in files[:50]:
         inodes.learned(inodes.root, inodes.root.tree, file.entry)
@@ -77,7 +81,7 @@ async def test_what_the_kernel_keeps_is_not_waited_for(monkeypatch: pytest.Monke
     inodes, files = await known(2 * MANY)
     kernel = Kernel(inodes)
     kernel.in_use = {file.name for file in files}
-    keeper = Forgetting(inodes, kernel.invalidate)
+    keeper = Forgetting(inodes, kernel.invalidate, kernel.is_held_up)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
@@ -93,7 +97,7 @@ async def test_few_inodes_are_left_alone() -> None:
     inodes, _ = await known(MANY - 1)
     kernel = Kernel(inodes)
 
-    await Forgetting(inodes, kernel.invalidate).make_room()
+    await Forgetting(inodes, kernel.invalidate, kernel.is_held_up).make_room()
 
     assert kernel.asked == []
 
@@ -102,9 +106,30 @@ async def test_few_inodes_are_left_alone() -> None:
 async def test_nothing_is_asked_once_it_is_stopped() -> None:
     inodes, _ = await known(2 * MANY)
     kernel = Kernel(inodes)
-    keeper = Forgetting(inodes, kernel.invalidate)
+    keeper = Forgetting(inodes, kernel.invalidate, kernel.is_held_up)
 
     await keeper.stop()
     await keeper.run()
 
     assert kernel.asked == []
+
+
+@pytest.mark.usefixtures("small")
+async def test_nothing_is_asked_while_somebody_has_a_directory_locked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forgetting, "WAIT_MAX", 0.1)
+    inodes, _ = await known(2 * MANY)
+    kernel = Kernel(inodes)
+    kernel.is_busy = True
+    keeper = Forgetting(inodes, kernel.invalidate, kernel.is_held_up)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        await keeper.make_room()
+        assert kernel.asked == []
+
+        kernel.is_busy = False
+        while len(inodes) > MANY // 2:
+            await keeper.shrunk()
+        nursery.cancel_scope.cancel()
