@@ -89,7 +89,8 @@ class _Landmarks:
 
 def _formats(repository: Repository, nursery: trio.Nursery) -> dict[str, BackupFormat]:
     workers = trio.CapacityLimiter(WORKERS)
-    passphrases = (secret_of(repository.config, PASSPHRASES) or b"").splitlines()
+    lines = (secret_of(repository.config, PASSPHRASES) or b"").splitlines()
+    passphrases = [line for line in lines if line]
     formats: dict[str, BackupFormat] = {}
     for name, plugin in installed_formats().items():
         directory = repository.places.cache / "formats" / name
