@@ -40,10 +40,13 @@ def _become_nobody(libc: ctypes.CDLL) -> None:
     """Leave root, if that is who we are; capabilities go with it."""
     if os.geteuid() != 0:
         return
-    with suppress(PermissionError):  # a container may have root without these
-        os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    for become, who in (
+        (os.setgroups, ([],)),
+        (os.setresgid, (NOBODY, NOBODY, NOBODY)),
+        (os.setresuid, (NOBODY, NOBODY, NOBODY)),
+    ):
+        with suppress(OSError):  # a container may have a root that may not, or no nobody
+            become(*who)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of identity clears it
 
 
