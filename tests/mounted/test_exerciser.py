@@ -9,7 +9,9 @@ import pytest
 from support.exerciser import Different, Exerciser, Operation, exercise, parsed
 from support.gateway import gateway
 from support.mounting import mounted
+from support.random_script import random_script
 from support.repositories import small_parts
+from support.syscalls import assert_same
 from support.writing import CONFIG
 
 from backgate.gateway.config import RepositoryConfig
@@ -43,6 +45,16 @@ def test_a_failure_tells_how_to_repeat_it(tmp_path: Path) -> None:
     with pytest.raises(Different, match="its size is 10, and should be 9"):
         Forgetful(tmp_path).run(steps)
     assert list(parsed(log.splitlines())) == steps
+
+
+@pytest.mark.parametrize("config", [CONFIG, LAZY], ids=["store", "journal"])
+def test_names_equal_those_of_a_local_file_system(tmp_path: Path, config: RepositoryConfig) -> None:
+    with mounted(partial(small_parts, tmp_path, config), tmp_path) as mount:
+        for seed in range(3):
+            here, there = tmp_path / f"local-{seed}", mount.path / f"{seed}"
+            here.mkdir()
+            there.mkdir()
+            assert_same(there, here, random_script(seed, 250))
 
 
 @pytest.mark.soak

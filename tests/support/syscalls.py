@@ -81,22 +81,30 @@ class Script:
         number = 0
         for flag in flags.split("|"):
             number |= getattr(os, f"O_{flag}")
-        self._files[name] = os.open(self._at(name), number, 0o644)
+        descriptor = os.open(self._at(name), number, 0o644)
+        if name in self._files:
+            os.close(self._files[name])
+        self._files[name] = descriptor
+
+    def _held(self, name: str) -> int:
+        if name not in self._files:
+            raise OSError(errno.EBADF, "nobody holds it")
+        return self._files[name]
 
     def _fwrite(self, name: str, text: str, offset: str = "0") -> str:
-        return str(os.pwrite(self._files[name], text.encode(), int(offset)))
+        return str(os.pwrite(self._held(name), text.encode(), int(offset)))
 
     def _fread(self, name: str) -> str:
-        return repr(os.pread(self._files[name], 1000, 0))
+        return repr(os.pread(self._held(name), 1000, 0))
 
     def _ftruncate(self, name: str, size: str) -> None:
-        os.ftruncate(self._files[name], int(size))
+        os.ftruncate(self._held(name), int(size))
 
     def _fchmod(self, name: str, mode: str) -> None:
-        os.fchmod(self._files[name], int(mode, 8))
+        os.fchmod(self._held(name), int(mode, 8))
 
     def _fstat(self, name: str, *fields: str) -> str:
-        return _told(os.fstat(self._files[name]), fields)
+        return _told(os.fstat(self._held(name)), fields)
 
     def _write(self, name: str, text: str = "content") -> None:
         with open(self._at(name), "w") as file:
