@@ -65,7 +65,7 @@ class AttributeChanges:
     async def of_directory(self, prefix: str, attributes: Attributes) -> None:
         """Give a directory attributes; raises what `of_spooled` does."""
         if self._with_objects:
-            async with self._spool.claims.claim(prefix):
+            async with self._spool.claims.claim(prefix[:-1]):  # not what is below it
                 await self._keep_directory(prefix, attributes)
         await self._metadata.directory_changed(prefix, attributes)
 

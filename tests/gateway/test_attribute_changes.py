@@ -104,3 +104,15 @@ async def test_a_fault_leaves_the_attributes_as_they_were(tmp_path: Path) -> Non
         assert (await entry_at(tree, "file")).mtime_ns == before
         provider.faults.clear()
         assert repository.content("file") == b"content"
+
+
+async def test_a_directory_changes_while_a_file_below_is_being_stored(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree = repository.tree
+        await make_directory(tree, "directory")
+        async with repository.spool.claims.claim("directory/file"):
+            with trio.fail_after(5):
+                await tree.change(await entry_at(tree, "directory"), Changes(mtime_ns=77))
+
+        assert kept(provider, "directory/", "mtime") == "0.000000077"
