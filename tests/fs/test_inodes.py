@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.dict_tree import DictTree, FrozenTree, Node
 
-from backgate.fs.inodes import ROOT, Directory, Inode, Inodes
+from backgate.fs.inodes import ROOT, Directory, Inode, Inodes, Opened
 from backgate.fs.root_tree import RootTree
 from backgate.fs.tree import Entry, Tree
 from backgate.gateway.errors import FileError
@@ -240,3 +240,30 @@ def test_whatever_happens_all_is_gone_once_all_is_forgotten(steps: Sequence[Step
         return found if isinstance(found, Directory) else inodes.root
 
     trio.run(play)
+
+
+async def test_a_name_that_is_only_listed_has_the_number_that_it_is_looked_up_with() -> None:
+    tree = DictTree()
+    tree.add_file("file")
+    inodes = await table(tree)
+
+    listed = inodes.number(inodes.root, b"file")
+    file = await looked_up(inodes, "file")
+
+    assert file.number == listed == inodes.number(inodes.root, b"file")
+
+
+async def test_a_new_file_under_the_name_of_one_that_is_still_open_has_another_number() -> None:
+    tree = DictTree()
+    tree.add_file("file")
+    inodes = await table(tree)
+    old = await looked_up(inodes, "file")
+    old.opened = Opened()
+    inodes.removed(inodes.root, b"file")
+
+    new = await looked_up(inodes, "file")
+
+    assert new is not old
+    assert new.number != old.number
+    assert inodes[old.number] is old
+    assert inodes.number(inodes.root, b"file") == new.number
