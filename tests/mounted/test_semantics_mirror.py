@@ -200,6 +200,48 @@ def test_fifos_sockets_and_devices_are_kept_in_a_mirror(
         assert Script(mount.path / mirror.name).run(script) == before
 
 
+def test_a_mirror_is_restored_without_a_mount_as_it_was(tmp_path: Path) -> None:
+    table = {"url": f"file://{tmp_path}/store", "kind": "mirror"}
+    script = """
+    stat . mode
+    stat file type mode uid gid times
+    getxattr file user.name
+    getfacl file
+    stat fifo type mode uid gid
+    stat null type mode rdev
+    readlink link
+    getfacl below default
+    read below/inner
+    """
+    (tmp_path / "store").mkdir()
+    with gateway(tmp_path / "gateway", table) as made:
+        made.mount()
+        top = made.repository / "top"
+        top.mkdir(mode=0o750)
+        Script(top).run(
+            """
+            write file
+            setxattr file user.name value
+            setfacl file u::rw-,u:65534:rw-,g::---,m::rw-,o::---
+            chown file 11 22
+            utimes file 1 2000000000000000003
+            mknod fifo fifo 0640
+            mknod null char 0600 1:3
+            symlink file link
+            mkdir below
+            write below/inner
+            setfacl below u::rwx,g::---,o::--- default
+            """
+        )
+        before = Script(top).run(script)
+        made.umount()
+
+        made.run("cp", "-r", "store:repository/top", str(tmp_path / "restored"))
+
+    assert Script(tmp_path / "restored" / "top").run(script) == before
+    assert all(": E" not in line for line in before)
+
+
 def test_a_repository_shows_what_a_mirror_keeps_as_files(
     mirror: Path, mirror_mount: Mounted, tmp_path: Path
 ) -> None:
