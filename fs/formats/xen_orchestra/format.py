@@ -39,11 +39,16 @@ class XenOrchestraFormat(BackupFormat):
         self._chunks = Chunks(memory)
         self._unpacking = Unpacking.of(surroundings.memory_limit - memory)
         self._repositories: dict[str, Repository] = {}
+        self._asked: Sequence[ObjectInfo] | None = None
+        self._answer: list[Backup] = []  # to that
 
     def is_landmark(self, key: str) -> bool:
         return is_landmark(key)
 
     async def backups(self, landmarks: Sequence[ObjectInfo]) -> list[Backup]:
+        if landmarks == self._asked and all(one.is_settled for one in self._repositories.values()):
+            await trio.lowlevel.checkpoint()  # something else has changed
+            return self._answer
         workers = self.surroundings.workers
         layout = await trio.to_thread.run_sync(layout_of, landmarks, limiter=workers)
         wheres = _by_where(layout)
@@ -54,7 +59,9 @@ class XenOrchestraFormat(BackupFormat):
             if where not in self._repositories:
                 self._repositories[where] = self._repository(where)
             found += await self._repositories[where].backups(vms, configurations)
-        return sorted(found, key=lambda backup: (backup.path, backup.key))
+        found.sort(key=lambda backup: (backup.path, backup.key))
+        self._asked, self._answer = landmarks, found
+        return found
 
     def _repository(self, where: str) -> Repository:
         return Repository(where, self.surroundings, self._chunks, self._unpacking)

@@ -6,6 +6,7 @@ where that is gone or damaged, by any backup's metadata; so a wrong key is never
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -14,7 +15,7 @@ from backgate.fs.formats.xen_orchestra.crypto import ALGORITHMS, KEY, NotAuthent
 from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Encryption, parse
 from backgate.fs.formats.xen_orchestra.sealed import SealedSource
 from backgate.fs.whole import read_whole
-from backgate.gateway.errors import Damaged, NotFound, PasswordNeeded
+from backgate.gateway.errors import Damaged, Denied, NotFound, PasswordNeeded, Replaced
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Data, Source
 from backgate.gateway.units import KIB
@@ -43,7 +44,15 @@ class Remote:
         return self._opener
 
     async def info(self, key: str) -> ObjectInfo:
-        return await self._lent.objects.info(key)
+        """Return the object `key`, or raise `NotFound`.
+
+        A store that lets nobody list denies what is not there: it is taken for absent. What is
+        there and denied is so for all that is needed of a backup, and said by name.
+        """
+        try:
+            return await self._lent.objects.info(key)
+        except Denied as error:
+            raise NotFound(f"{error}", key=key) from error
 
     def source(self, info: ObjectInfo) -> Source:
         return self._lent.objects.source(info)
@@ -108,8 +117,9 @@ class Remote:
                 )
             return () if algorithm == NONE else (algorithm,)
         for info in samples[:SAMPLES]:
-            if _is_text(await self.source(info).read_at(0, HEAD)):
-                return ()
+            with suppress(NotFound, Replaced):  # it is being replaced, or deleted
+                if _is_text(await self.source(info).read_at(0, HEAD)):
+                    return ()
         return ALGORITHMS if samples else ()
 
     async def _opener_for(
@@ -124,7 +134,10 @@ class Remote:
         for info in ([check] if check else []) + list(samples[:SAMPLES]):
             if info.size > METADATA_MAX:
                 continue
-            sealed = await read_whole(self, info, METADATA_MAX)
+            try:
+                sealed = await read_whole(self, info, METADATA_MAX)
+            except (Damaged, NotFound, Replaced):  # it is being replaced, or deleted
+                continue
             for opener in openers:
                 if _opens(opener, sealed):
                     return opener

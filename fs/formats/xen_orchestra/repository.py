@@ -71,6 +71,7 @@ class Repository:
         self._read: dict[str, VmBackup] = {}  # by identity of the metadata
         self._vms: Sequence[VmLayout] = ()
         self._configurations: Sequence[MetadataLayout] = ()
+        self.is_settled = False  # the last answer holds as long as the same objects announce it
 
     async def backups(
         self, vms: Sequence[VmLayout], configurations: Sequence[MetadataLayout]
@@ -80,12 +81,22 @@ class Repository:
         Raises `Unreachable`: what could not be asked is not missing.
         """
         self._vms, self._configurations = vms, configurations
+        self.is_settled = False
         samples = _samples(vms, configurations)
         try:
-            await self.remote.unlock(samples)
-        except PasswordNeeded as error:
+            if samples:
+                await self.remote.unlock(samples)
+        except Unreachable:
+            raise
+        except (PasswordNeeded, StoreError) as error:
             return [locked(self.remote.where, str(error), samples)]
         read = await self._metadata([info for vm in vms for info in vm.metadata.values()])
+        found = await self._found(read)
+        self.is_settled = all(one.is_complete for one in found)
+        return found
+
+    async def _found(self, read: Mapping[str, VmBackup]) -> list[Backup]:
+        vms = self._vms
         found: list[Backup] = []
         names = directories({vm.uuid: vm_name(_of(vm, read), vm.uuid) for vm in vms})
         for vm in vms:
@@ -93,7 +104,7 @@ class Repository:
                 reason = one.reason or await self._fault(vm, one)
                 found.append(shown(vm, names[vm.uuid], one, reason))
             found += unfinished(vm, names[vm.uuid])
-        for configuration in configurations:
+        for configuration in self._configurations:
             found.append(await configuration_backup(self.remote, configuration))
         return found
 
@@ -150,6 +161,7 @@ class Repository:
         self._read = {name: one for name, one in self._read.items() if name in wanted}
         missing = [info for name, info in wanted.items() if name not in self._read]
         failures: list[Unreachable] = []
+        unread: dict[str, VmBackup] = {}  # for a reason that may pass
         readers = trio.CapacityLimiter(READERS)
 
         async def read(info: ObjectInfo) -> None:
@@ -162,13 +174,15 @@ class Repository:
                     log.debug("%s has been deleted", info.key)  # after the listing
                 except Unreachable as error:
                     failures.append(error)
+                except StoreError as error:
+                    unread[info.key] = VmBackup(info, stamp_of(info.key), None, str(error))
 
         async with trio.open_nursery() as nursery:
             for info in missing:
                 nursery.start_soon(read, info)
         if failures:
             raise failures[0]
-        return {one.info.key: one for one in self._read.values()}
+        return {one.info.key: one for one in self._read.values()} | unread
 
     async def _parsed(self, info: ObjectInfo) -> VmBackup:
         stamp = stamp_of(info.key)
@@ -182,11 +196,7 @@ class Repository:
             disks_of(directory, metadata)
             if metadata.mode == FULL:
                 beside(info.key, metadata.xva or "", directory)
-        except BadPath as error:
-            return VmBackup(info, stamp, None, str(error))
-        except (NotFound, Unreachable):
-            raise
-        except (Damaged, StoreError) as error:
+        except (BadPath, Damaged) as error:
             return VmBackup(info, stamp, None, str(error))
         return VmBackup(info, stamp, metadata)
 
@@ -213,7 +223,7 @@ class Repository:
 
     async def _is_there(self, key: str) -> bool:
         try:
-            await self._lent.objects.info(key)
+            await self.remote.info(key)
         except NotFound:
             return False
         return True

@@ -12,7 +12,8 @@ from support.xen_orchestra import BLOCK, KEY, T1, T2, T3, Writer, disk
 
 from backgate.fs.format import Backup
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
-from backgate.gateway.errors import Replaced, StoreError
+from backgate.gateway.errors import Denied, NotFound, Replaced, StoreError
+from backgate.gateway.provider import ObjectInfo
 
 SMALL = disk(BLOCK, "s")
 OTHER_VM = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -255,3 +256,53 @@ async def test_a_plain_image_in_an_encrypted_repository_is_an_error(tmp_path: Pa
         (backup,) = await found(format_)
         async with format_.open(backup) as tree:
             assert b"encrypted" in await content(tree, b"disks/xvda-root/README.txt")
+
+
+class Denying(FolderObjects):
+    """Objects of a store that lets nobody list, and therefore denies what is not there."""
+
+    async def info(self, key: str) -> ObjectInfo:
+        try:
+            return await super().info(key)
+        except NotFound as error:
+            raise Denied(f"403: {key}", key=key) from error
+
+
+async def test_a_store_that_denies_what_is_not_there_is_read_all_the_same(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "store", filter=None)
+    for time in (T1, T2):
+        writer.back_up(time, {"root": SMALL})
+
+    async with surroundings(tmp_path / "store", tmp_path / "cache") as lent:
+        objects = Denying(tmp_path / "store")
+        format_ = XenOrchestraFormat(replace(lent, objects=objects))
+        known = [info for info in await objects.all() if format_.is_landmark(info.key)]
+        for backup in await format_.backups(known):
+            async with format_.open(backup) as tree:
+                assert await content(tree, DISK) == SMALL
+
+
+async def test_what_did_not_change_is_not_asked_for_again(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "store")
+    writer.back_up(T1, {"root": SMALL})
+    async with surroundings(tmp_path / "store", tmp_path / "cache") as lent:
+        objects = FolderObjects(tmp_path / "store")
+        format_ = XenOrchestraFormat(replace(lent, objects=objects))
+        known = [info for info in await objects.all() if format_.is_landmark(info.key)]
+        first = await format_.backups(known)
+        reads = len(objects.reads)
+
+        assert await format_.backups(list(known)) == first
+        assert len(objects.reads) == reads
+
+
+async def test_an_encrypted_repository_in_which_nothing_was_finished_is_listed_without_a_key(
+    tmp_path: Path,
+) -> None:
+    writer = Writer(tmp_path / "store", algorithm="chacha20-poly1305")
+    writer.back_up(T1, {"root": SMALL})
+    (tmp_path / "store" / writer.top / f"{T1}.json").unlink()
+
+    (backup,) = await listed(tmp_path / "store", tmp_path / "cache", None)
+
+    assert not backup.is_complete
