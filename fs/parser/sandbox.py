@@ -18,6 +18,8 @@ MEMORY = 1 << 30  # bytes of address space; the largest reader of the suite need
 FILES = 64  # open files; modules are still imported
 NOBODY = 65534  # uid and gid of nobody
 
+CAPABILITIES = 0x20080522  # the version of capset(2) with 64 of them
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 CLONE_NEWIPC, CLONE_NEWNET = 0x08000000, 0x40000000
 
@@ -30,6 +32,7 @@ def confine(parent: int) -> None:
         raise SystemExit("the gateway is gone")
     libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)  # an ordinary user may not; the filter sees to it
     _become_nobody(libc)
+    _give_up_capabilities(libc)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _limit()
@@ -48,6 +51,13 @@ def _become_nobody(libc: ctypes.CDLL) -> None:
         with suppress(OSError):  # a container may have a root that may not, or no nobody
             become(*who)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of identity clears it
+
+
+def _give_up_capabilities(libc: ctypes.CDLL) -> None:
+    """Keep none, also not those that a service gives to a user who is not root."""
+    libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    none = (ctypes.c_uint32 * 6)()  # twice: effective, permitted, inheritable
+    libc.capset((ctypes.c_uint32 * 2)(CAPABILITIES, 0), none)
 
 
 def _limit() -> None:

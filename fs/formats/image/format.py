@@ -1,10 +1,8 @@
 """Disk images in a repository, each shown as its disk and the files on it."""
 
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import trio
 from cachetools import LRUCache
 
 from backgate.fs.disk_tree import NamedDisk, open_disks
@@ -15,13 +13,13 @@ from backgate.fs.formats.image.kind import SUFFIXES, Kind, is_image, kind_of
 from backgate.fs.formats.image.packed import PackedImages
 from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.key_paths import paths
+from backgate.fs.formats.looks import look_at
 from backgate.fs.tree import Tree
-from backgate.gateway.errors import Damaged, NotFound, Replaced, StoreError, Unreachable
+from backgate.gateway.errors import Damaged, NotFound, Replaced
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Source
 
 VHD = "vhd"
-LOOKS_AT_ONCE = 16  # images whose ends are looked at together while listing
 KINDS_MAX = 100_000  # images whose kind is remembered
 
 
@@ -106,24 +104,13 @@ class ImageFormat(BackupFormat):
 
         Raises `Unreachable`: an image that could not be asked for is not missing.
         """
-        unknown = deque(info for info in landmarks if identity(info) not in self._kinds)
-        failed: dict[str, Kind] = {}
-        unreachable: list[Unreachable] = []
-
-        async def look() -> None:
-            while unknown and not unreachable:
-                info = unknown.popleft()
-                try:
-                    self._kinds[identity(info)] = await self._packed.kind_of(info)
-                except Unreachable as error:
-                    unreachable.append(error)
-                except (StoreError, Damaged) as error:
-                    failed[identity(info)] = Kind("unknown", str(error))
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(LOOKS_AT_ONCE, len(unknown))):
-                nursery.start_soon(look)
-        if unreachable:
-            raise unreachable[0]
+        unknown = (info for info in landmarks if identity(info) not in self._kinds)
+        seen, failed, unreachable = await look_at(unknown, self._packed.kind_of)
+        self._kinds.update(seen)
+        if unreachable is not None:
+            raise unreachable
         names = [identity(info) for info in landmarks]
-        return [self._kinds.get(name) or failed.get(name) or Kind("unknown") for name in names]
+        return [
+            self._kinds.get(name) or Kind("unknown", failed.get(name, "not looked at"))
+            for name in names
+        ]

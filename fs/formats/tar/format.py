@@ -1,6 +1,5 @@
 """Tar archives in a repository, each shown as the tree that extracting it would leave."""
 
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 
@@ -11,6 +10,7 @@ from backgate.fs.formats.compression.codec import codec_named
 from backgate.fs.formats.compression.decoders import Decoders
 from backgate.fs.formats.compression.source import Packed, Pieces, Unpacked
 from backgate.fs.formats.indexes import Indexes, identity
+from backgate.fs.formats.looks import look_at
 from backgate.fs.formats.tar import schema
 from backgate.fs.formats.tar.build import build
 from backgate.fs.formats.tar.index import Index
@@ -18,12 +18,11 @@ from backgate.fs.formats.tar.paths import is_archive, paths
 from backgate.fs.formats.tar.tree import TarTree
 from backgate.fs.formats.tar.verdicts import Verdict, Verdicts, judge
 from backgate.fs.tree import Tree
-from backgate.gateway.errors import Damaged, Replaced, StoreError, Unreachable
+from backgate.gateway.errors import Damaged, Replaced
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Source
 from backgate.gateway.units import MIB
 
-LOOKS_AT_ONCE = 16  # archives whose ends are looked at together while listing
 LEFT_OUT_NAMED = 5  # members that cannot be shown, of which a listing says why
 PIECES_SHARE = 4  # a fourth of the memory holds plain pieces, the rest decompressors
 PIECES_MIN = 4 * MIB  # bytes; below it a sequential read would decompress twice
@@ -103,31 +102,20 @@ class TarFormat(BackupFormat):
 
         Raises `Unreachable`: an archive that could not be asked for is not missing.
         """
-        unknown = deque(info for info in landmarks if self._verdicts.known(info) is None)
-        found: dict[str, Verdict] = {}
-        failed: dict[str, Verdict] = {}
-        unreachable: list[Unreachable] = []
-
-        async def look() -> None:
-            while unknown and not unreachable:
-                info = unknown.popleft()
-                try:
-                    source = self.surroundings.objects.source(info)
-                    found[identity(info)] = await judge(info, source)
-                except Unreachable as error:
-                    unreachable.append(error)
-                except (StoreError, Damaged) as error:
-                    failed[identity(info)] = Verdict(reason=str(error))
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(LOOKS_AT_ONCE, len(unknown))):
-                nursery.start_soon(look)
+        unknown = (info for info in landmarks if self._verdicts.known(info) is None)
+        found, failed, unreachable = await look_at(unknown, self._look)
         if found:
             self._verdicts.remember(found)
-        if unreachable:
-            raise unreachable[0]
-        verdicts = [self._verdicts.known(info) or failed[identity(info)] for info in landmarks]
+        if unreachable is not None:
+            raise unreachable
+        verdicts = [
+            self._verdicts.known(info) or Verdict(reason=failed[identity(info)])
+            for info in landmarks
+        ]
         return verdicts, not failed
+
+    async def _look(self, info: ObjectInfo) -> Verdict:
+        return await judge(info, self.surroundings.objects.source(info))
 
 
 def _backups(landmarks: Sequence[ObjectInfo], verdicts: Sequence[Verdict]) -> list[Backup]:

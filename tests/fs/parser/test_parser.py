@@ -143,6 +143,19 @@ async def test_a_worker_may_not_write_speak_start_or_become_anything() -> None:
             assert (deed, node.name, node.size) == (deed, b"done", 0)
 
 
+async def test_a_worker_has_no_privilege_left() -> None:
+    async with parser_of(disk("")) as parser:
+        await parser.volumes()
+        assert parser._worker is not None
+        status = Path(f"/proc/{parser._worker.number}/status").read_text()
+
+    told = dict(line.split(":\t", 1) for line in status.splitlines())
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(told[name], 16) == 0
+    assert (told["NoNewPrivs"], told["Seccomp"]) == ("1", "2")
+    assert "0" not in told["Uid"].split()
+
+
 async def test_a_name_that_is_not_there_is_a_sure_answer() -> None:
     async with parser_of(disk("")) as parser:
         with pytest.raises(FileError):
