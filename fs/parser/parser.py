@@ -212,13 +212,13 @@ class Parser:
         return answer
 
     async def _next(self) -> _Job:
-        if self._worker is not None:
+        while True:
             with trio.move_on_after(IDLE):
                 return await self._receive.receive()
-            log.debug("%s: nobody asks: the parser ends", self.where)
-            self._end_worker()
+            if self._worker is not None:
+                log.debug("%s: nobody asks: the parser ends", self.where)
+                self._end_worker()
             self.blocks.clear()
-        return await self._receive.receive()
 
     async def _serve(self, job: _Job) -> None:
         try:

@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
 NOBODY = "65534"
 MAKE = {
-    "ext4": ("mkfs.ext4 -q -b 4096", "150M", "partitions/0-ext4"),
-    "xfs": ("mkfs.xfs -q", "600M", "partitions/0-xfs"),
-    "btrfs": ("mkfs.btrfs -q", "200M", "partitions/0-btrfs"),
+    "ext4": ("mkfs.ext4 -q -b 4096", "1G", "partitions/0-ext4"),
+    "xfs": ("mkfs.xfs -q", "1G", "partitions/0-xfs"),
+    "btrfs": ("mkfs.btrfs -q", "1G", "partitions/0-btrfs"),
 }
 
 
@@ -48,12 +48,26 @@ def links(all_of: dict[bytes, Seen]) -> set[frozenset[bytes]]:
 def test_a_walk_through_the_mount_is_as_the_kernel_shows_the_image(
     kind: str, gateway: Gateway, tmp_path: Path
 ) -> None:
+    compare(kind, gateway, tmp_path, files=1500, large=10_000_000)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_walk_over_20_000_files_is_as_the_kernel_shows_the_image(
+    kind: str, gateway: Gateway, tmp_path: Path
+) -> None:
+    compare(kind, gateway, tmp_path, files=20_000, large=300_000_000)
+
+
+def compare(kind: str, gateway: Gateway, tmp_path: Path, *, files: int, large: int) -> None:
+    """Show an image with so many files through a mount and through the kernel's loop."""
     command, size, place = MAKE[kind]
     image = tmp_path / "objects/vm.img"
     run("truncate", "-s", size, image)
     run(*command.split(), image)
     with loop_mounted(image, "rw") as root:
-        populate(root, files=1500, large=20_000_000)
+        populate(root, files=files, large=large)
         (root / "sparse").unlink()  # FUSE cannot tell holes: all of the terabyte would be read
     with loop_mounted(image) as root:
         expected = seen_by_the_kernel(root)

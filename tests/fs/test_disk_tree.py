@@ -1,0 +1,132 @@
+"""The tree of disks: what is found where, also by whoever comes back to it later."""
+
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from support.extract import content, entries, find
+from support.trees import run
+
+from backgate.fs.disk_tree import DiskTree, NamedDisk, open_disks
+from backgate.fs.format import Surroundings
+from backgate.gateway.errors import Damaged, FileError
+from backgate.gateway.source import Bytes
+
+pytestmark = pytest.mark.slow
+
+
+@asynccontextmanager
+async def tree_of(*disks: bytes, passphrases: Sequence[bytes] = ()) -> AsyncIterator[DiskTree]:
+    async with trio.open_nursery() as nursery:
+        lent = Surroundings(
+            objects=None,  # type: ignore[arg-type]  # the disks are here
+            cache_directory=Path("/nonexistent"),
+            secret=None,
+            nursery=nursery,
+            workers=trio.CapacityLimiter(1),
+            memory_limit=32 << 20,
+        )
+        named = [
+            NamedDisk(name=f"xvd{chr(97 + number)}", source=Bytes(data), mtime_ns=number)
+            for number, data in enumerate(disks)
+        ]
+        async with open_disks(named, lent, where="a backup", passphrases=passphrases) as tree:
+            yield tree
+
+
+def ext4(directory: Path, *commands: str) -> bytes:
+    """Return a disk with a few files, changed by debugfs(8)."""
+    source = directory / "from"
+    (source / "a/b").mkdir(parents=True, exist_ok=True)
+    (source / "a/file").write_text("found")
+    image = directory / "image"
+    run("mkfs.ext4", "-q", "-F", "-O", "^metadata_csum", "-d", source, image, "4M")
+    for command in commands:
+        run("debugfs", "-w", "-R", command, image)
+    return image.read_bytes()
+
+
+async def names(tree: DiskTree, path: bytes) -> list[bytes]:
+    directory = await find(tree, path) if path else await tree.root()
+    return [entry.name async for entry in entries(tree, directory)]
+
+
+async def test_each_disk_has_its_place(tmp_path: Path) -> None:
+    async with tree_of(ext4(tmp_path), bytes(1 << 20)) as tree:
+        assert await names(tree, b"") == [b"disks", b"volumes"]
+        assert await names(tree, b"disks") == [b"xvda", b"xvdb"]
+        assert await names(tree, b"disks/xvda") == [b"disk.raw", b"partitions"]
+        assert await names(tree, b"disks/xvda/partitions") == [b"0-ext4"]
+        assert await names(tree, b"disks/xvda/partitions/0-ext4/a") == [b"b", b"file"]
+        assert await content(tree, b"disks/xvda/partitions/0-ext4/a/file") == b"found"
+        assert await names(tree, b"disks/xvdb/partitions/0-unknown") == [
+            b"volume.raw",
+            b"README.txt",
+        ]
+        assert await names(tree, b"volumes") == []
+        for path in (b"disks/xvdc", b"disks/xvda/partitions/1-x", b"volumes/x", b"x"):
+            with pytest.raises(FileError):
+                await find(tree, path)
+
+
+async def test_entries_outlive_the_tree_that_told_of_them(tmp_path: Path) -> None:
+    image = ext4(tmp_path)
+    async with tree_of(image) as tree:
+        directory = await find(tree, b"disks/xvda/partitions/0-ext4/a")
+        file = await tree.child(directory, b"file")
+
+    async with tree_of(image) as tree:
+        assert await tree.child(directory, b"file") == file
+        async with tree.open(file) as source:
+            assert await source.read_at(0, 10) == b"found"
+
+
+async def test_a_directory_that_contains_itself_is_damage_there_and_nowhere_else(
+    tmp_path: Path,
+) -> None:
+    image = ext4(tmp_path, "link a a/b/again")
+    async with tree_of(image) as tree:
+        assert await names(tree, b"disks/xvda/partitions/0-ext4/a/b") == [b"again"]
+        below = await find(tree, b"disks/xvda/partitions/0-ext4/a/b")
+        (entry,) = [one async for one in entries(tree, below)]
+        assert not entry.is_settled
+        with pytest.raises(Damaged, match="contains itself"):
+            await tree.child(below, b"again")
+        assert await content(tree, b"disks/xvda/partitions/0-ext4/a/file") == b"found"
+
+
+async def test_a_name_with_a_slash_is_damage_of_its_directory(tmp_path: Path) -> None:
+    image = ext4(tmp_path).replace(b"\4\1file", b"\4\1../x")
+    async with tree_of(image) as tree:
+        with pytest.raises(Damaged, match="no file can have"):
+            await names(tree, b"disks/xvda/partitions/0-ext4/a")
+        assert await names(tree, b"disks/xvda/partitions/0-ext4") == [b"lost+found", b"a"]
+
+
+async def test_an_empty_disk_and_an_absurdly_large_one_are_shown() -> None:
+    async with tree_of(b"", os.urandom(512)) as tree:
+        assert await names(tree, b"disks/xvda/partitions") in ([], [b"0-unknown"])
+        assert await names(tree, b"disks/xvdb/partitions") == [b"0-unknown"]
+
+
+async def test_a_report_tells_of_disks_volumes_and_what_is_wrong(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = bytearray(ext4(tmp_path))
+    damaged[1024 + 88 : 1024 + 90] = b"\xff\xff"  # the size of an inode
+    caplog.set_level(logging.ERROR)
+    async with tree_of(ext4(tmp_path), bytes(damaged)) as tree:
+        report = await tree.report()
+
+    assert [(disk.name, disk.size) for disk in report.disks] == [
+        ("xvda", 4 << 20),
+        ("xvdb", 4 << 20),
+    ]
+    whole, broken = report.volumes
+    assert (whole.path, whole.problem) == ("disks/xvda/partitions/0-ext4", "")
+    assert whole.notes["state"] == "clean"
+    assert "inode size" in broken.problem
