@@ -45,9 +45,15 @@ class _Stretch(NamedTuple):
     """A part of one block, and where it lies in the file."""
 
     block: int
+    block_at: int  # in the file: first the sector bitmap, then the data
     start: int  # of the disk
     stop: int
     at: int  # in the file, of `start`
+
+    @property
+    def end(self) -> int:
+        """Where it ends in the file."""
+        return self.at + self.stop - self.start
 
 
 class VhdFile:
@@ -94,10 +100,13 @@ class VhdFile:
         data: dict[int, Data] = {}  # by the block's number
 
         async def fetch(group: Sequence[_Stretch]) -> None:
-            begin, end = group[0].at, group[-1].at + group[-1].stop - group[-1].start
-            whole = memoryview(await self._read(begin, end - begin))
+            first = group[0]
+            begin = first.block_at if first.at - first.block_at <= GAP else first.at
+            whole = memoryview(await self._read(begin, group[-1].end - begin))
             for one in group:
-                data[one.block] = whole[one.at - begin : one.at - begin + one.stop - one.start]
+                data[one.block] = whole[one.at - begin : one.end - begin]
+                if one.block_at >= begin:
+                    self._keep_bitmap(one.block, whole[one.block_at - begin :])
 
         async with open_nursery() as nursery:
             for group in reads[1:]:
@@ -114,8 +123,9 @@ class VhdFile:
         for number in range(offset // size, -(-stop // size)):
             begin = number * size
             start, end = max(offset, begin), min(stop, begin + size)
-            at = await self._block_at(number) + self.header.bitmap_size + start - begin
-            found.append(_Stretch(number, start, end, at))
+            block_at = await self._block_at(number)
+            at = block_at + self.header.bitmap_size + start - begin
+            found.append(_Stretch(number, block_at, start, end, at))
         return found
 
     async def _pieces(self, one: _Stretch, data: Data) -> list[Piece]:
@@ -138,8 +148,12 @@ class VhdFile:
         bitmap = self._bitmaps.get(number)
         if bitmap is None:
             bitmap = await self._read(await self._block_at(number), self.header.bitmap_size)
-            self._bitmaps[number] = bytes(bitmap)
+            self._keep_bitmap(number, bitmap)
         return bitmap
+
+    def _keep_bitmap(self, number: int, data: Data) -> None:
+        if self.footer.kind == DIFFERENCING:
+            self._bitmaps[number] = bytes(data[: self.header.bitmap_size])
 
     async def _block_at(self, number: int) -> int:
         """Return where block `number` lies in the file: first its bitmap, then its data."""
@@ -240,11 +254,8 @@ def _together(found: Sequence[_Stretch], bitmap_size: int) -> list[list[_Stretch
     for one in found:
         if groups:
             first, last = groups[-1][0], groups[-1][-1]
-            gap = one.at - (last.at + last.stop - last.start)
-            if (
-                0 <= gap <= max(GAP, bitmap_size)
-                and one.at + one.stop - one.start - first.at <= LONGEST
-            ):
+            gap = one.at - last.end
+            if 0 <= gap <= max(GAP, bitmap_size) and one.end - first.block_at <= LONGEST:
                 groups[-1].append(one)
                 continue
         groups.append([one])

@@ -71,7 +71,7 @@ class Repository:
         self._read: dict[str, VmBackup] = {}  # by identity of the metadata
         self._vms: Sequence[VmLayout] = ()
         self._configurations: Sequence[MetadataLayout] = ()
-        self.is_settled = False  # the last answer holds as long as the same objects announce it
+        self._may_pass = True  # something in the last answer may be otherwise at the next asking
 
     async def backups(
         self, vms: Sequence[VmLayout], configurations: Sequence[MetadataLayout]
@@ -81,7 +81,7 @@ class Repository:
         Raises `Unreachable`: what could not be asked is not missing.
         """
         self._vms, self._configurations = vms, configurations
-        self.is_settled = False
+        self._may_pass = False
         samples = _samples(vms, configurations)
         try:
             if samples:
@@ -89,11 +89,15 @@ class Repository:
         except Unreachable:
             raise
         except (PasswordNeeded, StoreError) as error:
+            self._may_pass = True
             return [locked(self.remote.where, str(error), samples)]
         read = await self._metadata([info for vm in vms for info in vm.metadata.values()])
-        found = await self._found(read)
-        self.is_settled = all(one.is_complete for one in found)
-        return found
+        return await self._found(read)
+
+    @property
+    def is_settled(self) -> bool:
+        """True when the last answer holds as long as the same objects announce backups."""
+        return not self._may_pass
 
     async def _found(self, read: Mapping[str, VmBackup]) -> list[Backup]:
         vms = self._vms
@@ -102,10 +106,12 @@ class Repository:
         for vm in vms:
             for one in _of(vm, read):
                 reason = one.reason or await self._fault(vm, one)
+                self._may_pass |= bool(reason and not one.reason)
                 found.append(shown(vm, names[vm.uuid], one, reason))
             found += unfinished(vm, names[vm.uuid])
         for configuration in self._configurations:
             found.append(await configuration_backup(self.remote, configuration))
+            self._may_pass |= not found[-1].is_complete
         return found
 
     @asynccontextmanager
@@ -182,6 +188,7 @@ class Repository:
                 nursery.start_soon(read, info)
         if failures:
             raise failures[0]
+        self._may_pass |= bool(unread)
         return {one.info.key: one for one in self._read.values()} | unread
 
     async def _parsed(self, info: ObjectInfo) -> VmBackup:

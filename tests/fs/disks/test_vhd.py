@@ -170,3 +170,22 @@ async def test_a_block_outside_of_the_file_is_an_error_when_it_is_read(tmp_path:
         with pytest.raises(Damaged):
             await image.read_at(0, 4096)
         assert bytes(await image.read_at(BLOCK, BLOCK)) == content[BLOCK:]
+
+
+@pytest.mark.slow
+async def test_blocks_that_follow_each_other_are_read_together_with_their_bitmaps(
+    tmp_path: Path,
+) -> None:
+    content = disk(6 * BLOCK, "r")
+    base = vhd_file(footer(len(content), A, kind=DYNAMIC), header(6), {})
+    (tmp_path / "base.vhd").write_bytes(base)
+    head = header(6, parent=A, name="base.vhd")
+    tail = footer(len(content), B, kind=DIFFERENCING)
+    (tmp_path / "top.vhd").write_bytes(vhd_file(tail, head, blocks_of(content)))
+    objects = FolderObjects(tmp_path)
+    image = await open_vhd(objects, "top.vhd", objects.source(await objects.info("top.vhd")))
+    await image.read_at(0, 1)
+    objects.reads.clear()
+
+    assert bytes(await image.read_at(0, 6 * BLOCK)) == content
+    assert len(objects.reads) == 1
