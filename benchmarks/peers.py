@@ -22,14 +22,22 @@ class Backgate(Contender):
     options = "`backgate mount TARGET DIR --foreground`, all settings at their defaults"
 
     def __init__(
-        self, home: Path, server: Server, secrets: dict[str, str], **settings: str | bool
+        self,
+        home: Path,
+        server: Server,
+        secrets: dict[str, str],
+        *,
+        view: str = "all",
+        **settings: str | bool,
     ) -> None:
         super().__init__(home)
         self._server, self._secrets, self._settings = server, secrets, settings
-        for key, value in settings.items():
-            written = json.dumps(value)
-            self.name += f", {key} = {written}"
-            self.options = f"the same with `{key} = {written}`"
+        self._view = view
+        more = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+        more += [] if view == "all" else [f"--view {view}"]
+        if more:
+            self.name = ", ".join([self.name, *more])
+            self.options = f"the same with `{'`, `'.join(more)}`"
         self.gateway = Gateway(home, {}, server.environment())
 
     @contextmanager
@@ -45,8 +53,9 @@ class Backgate(Contender):
             }
         )
         begun = time.monotonic()
-        gateway.mount()
-        mounted = Mounted(gateway.repository, gateway.pid, begun)
+        gateway.mount("--view", self._view)
+        root = gateway.mountpoint if self._view == "repository" else gateway.repository
+        mounted = Mounted(root, gateway.pid, begun)
         try:
             yield mounted
             mounted.peak = gateway.resident()
