@@ -34,6 +34,7 @@ from backgate.fs.volumes.xfs_log_items import (
 from backgate.fs.volumes.xfs_log_records import SECTOR, Log
 from backgate.gateway.errors import Damaged
 
+ACTIVE_MAX = 512 << 20  # bytes of log: they take a few of the ten seconds that a request has
 CHANGED_MAX = 256 << 20  # bytes of metadata that may be kept in memory
 
 _BUFFER = Struct("<4xHHqI")  # flags, length and place in sectors, words of the map
@@ -77,6 +78,8 @@ def replay_log(device: Device, layout: Geometry) -> LogReplay:
         log = Log(device, layout)
         if log.is_clean:
             return LogReplay(replay.clean(device), frozenset())
+        if log.active > ACTIVE_MAX:
+            raise Damaged("log", None, f"more than {ACTIVE_MAX >> 20} MiB of it are needed")
         changes = Changes(device, layout)
         for transaction in transactions(log.records()):
             changes.cancel(transaction)

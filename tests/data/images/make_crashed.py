@@ -30,7 +30,7 @@ IMAGES = {
     "xfs-crashed": ("300M", "mkfs.xfs", ""),
     "xfs-crashed-small-blocks": (
         "300M",
-        "mkfs.xfs -b size=1024 -n size=8192 -m rmapbt=1,bigtime=0 -i nrext64=1",
+        "mkfs.xfs --unsupported -l size=6m -b size=1024 -n size=8192 -m rmapbt=1,bigtime=0",
         "logbsize=256k",
     ),
 }
@@ -47,7 +47,9 @@ def commit(root: Path) -> None:
         os.fsync(file.fileno())
 
 
-def use(root: Path) -> None:
+def use(root: Path, rounds: int) -> None:
+    for _ in range(rounds):  # so that a small log begins again, more than once
+        commit(root)
     for number in range(300):  # so that names have an index, and an inode's extents a tree
         (root / f"one of many names {number}").symlink_to("target" * (1 + number % 40))
     with (root / "fragmented").open("wb") as file:
@@ -78,7 +80,7 @@ def make(name: str, target: Path) -> None:
         run(*mkfs.split(), "-q", *(["-F"] if "ext" in name else []), image)
         run("mount", "-o", f"loop,{options}", image, root)
         try:
-            use(root)
+            use(root, 8080 if "small" in name else 0)
             run("cp", "--sparse=always", image, Path(scratch, f"{name}.raw"))
         finally:
             run("umount", root)

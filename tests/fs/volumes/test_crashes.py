@@ -1,0 +1,108 @@
+"""Whenever a disk is copied, its files are those that the kernel would find on the copy."""
+
+import fcntl
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import support.busy
+from support.disks import FileDevice
+from support.file_systems import loop_mounted, run, seen_by_the_kernel, seen_by_us
+
+from backgate.fs.volume import FileSystem
+from backgate.fs.volumes import replay
+from backgate.fs.volumes.ext import ExtFileSystem
+from backgate.fs.volumes.xfs import XfsFileSystem
+
+FICLONE = 0x40049409
+KINDS: dict[str, tuple[type[FileSystem], str, str]] = {
+    "ext4": (ExtFileSystem, "mkfs.ext4 -q", ""),
+    "ext4, data in the journal": (ExtFileSystem, "mkfs.ext4 -q -b 1024", "data=journal"),
+    "ext4, no checksums": (ExtFileSystem, "mkfs.ext4 -q -O ^metadata_csum,^64bit", ""),
+    "ext4, early commits": (
+        ExtFileSystem,
+        "mkfs.ext4 -q -O ^metadata_csum -J size=4",
+        "data=writeback,journal_async_commit",
+    ),
+    "ext4, small journal": (ExtFileSystem, "mkfs.ext4 -q -J size=4 -O meta_bg,^resize_inode", ""),
+    "ext3": (ExtFileSystem, "mkfs.ext3 -q", ""),
+    "xfs": (XfsFileSystem, "mkfs.xfs -q", ""),
+    "xfs, small blocks": (XfsFileSystem, "mkfs.xfs -q -b size=1024 -n size=8192", ""),
+    "xfs, large directory blocks": (XfsFileSystem, "mkfs.xfs -q -n size=65536", ""),
+    "xfs, large inodes": (XfsFileSystem, "mkfs.xfs -q -i size=2048", "logbsize=256k"),
+    "xfs, reverse map": (XfsFileSystem, "mkfs.xfs -q -m rmapbt=1 -i nrext64=1", ""),
+    "xfs, old times": (XfsFileSystem, "mkfs.xfs -q -m bigtime=0,reflink=0", "wsync"),
+    "xfs, small log": (XfsFileSystem, "mkfs.xfs -q --unsupported -l size=8m", ""),
+    "xfs, striped log": (
+        XfsFileSystem,
+        "mkfs.xfs -q -l version=2,su=32768",
+        "logbsize=256k,logbufs=8",
+    ),
+}
+COPIES = 20
+MOST_STEPS = 12  # between two copies, in lines of what is busy
+
+
+def clone(source: Path, target: Path) -> Path:
+    """Copy a file as it is at one moment; both lie on a file system that can."""
+    with source.open("rb") as old, target.open("wb") as new:
+        fcntl.ioctl(new, FICLONE, old.fileno())
+    return target
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose files can be copied at one moment."""
+    below = tmp_path / "below"
+    run("truncate", "-s", "4G", below)
+    run("mkfs.xfs", "-q", below)
+    with loop_mounted(below, "rw") as root:
+        yield root
+
+
+@pytest.mark.soak
+@pytest.mark.mounted
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_those_that_the_kernel_finds(kind: str, place: Path) -> None:
+    reader, mkfs, options = KINDS[kind]
+    image = place / "image"
+    run("truncate", "-s", "500M", image)
+    run(*mkfs.split(), image)
+    chance, dirty = random.Random(kind), 0
+    with loop_mounted(image, ",".join(["rw", *options.split()])) as root:
+        command = [sys.executable, support.busy.__file__, root, "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as busy:
+            assert busy.stdout is not None
+            try:
+                for number in range(COPIES):
+                    for _ in range(chance.randrange(1, MOST_STEPS)):
+                        assert busy.stdout.readline() == b"\n"
+                    copy = clone(image, place / f"copy{number}")
+                    dirty += compare(reader, copy)
+                    copy.unlink()
+            finally:
+                busy.kill()
+
+    assert dirty > COPIES / 2
+
+
+def compare(reader: type[FileSystem], copy: Path) -> bool:
+    """Compare what we read with what the kernel recovers; tell whether there was a journal."""
+    recovered = clone(copy, copy.with_suffix(".recovered"))
+    twin = ",nouuid" if reader is XfsFileSystem else ""  # the first one is mounted, too
+    with loop_mounted(recovered, "rw" + twin):
+        pass
+    with loop_mounted(recovered, "ro,noatime" + twin) as root:
+        expected = seen_by_the_kernel(root)
+    recovered.unlink()
+    system = reader(FileDevice(copy))
+
+    seen = seen_by_us(system)
+
+    assert seen.keys() == expected.keys(), system.notes
+    assert {path: seen[path] for path in seen if seen[path] != expected[path]} == {}, system.notes
+    return system.notes[replay.STATE] == replay.DIRTY
