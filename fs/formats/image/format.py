@@ -1,5 +1,6 @@
 """Disk images in a repository, each shown as its disk and the files on it."""
 
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -17,10 +18,12 @@ from backgate.fs.formats.looks import look_at
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import Damaged, NotFound, Replaced
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.source import Source
+from backgate.gateway.source import Bytes, Source
 
 VHD = "vhd"
 KINDS_MAX = 100_000  # images whose kind is remembered
+
+log = logging.getLogger(__name__)
 
 
 class ImageFormat(BackupFormat):
@@ -75,7 +78,13 @@ class ImageFormat(BackupFormat):
 
     async def _disk(self, info: ObjectInfo, name: str, source: Source, kind: Kind) -> NamedDisk:
         if kind.name == VHD:  # its bytes are found here, without a parser
-            chain = await open_vhd(self.surroundings.objects, info.key, source)
+            try:
+                chain = await open_vhd(self.surroundings.objects, info.key, source)
+            except Damaged as error:
+                log.warning("the disk cannot be read: %s", error)
+                return NamedDisk(
+                    name=name, source=Bytes(b""), mtime_ns=info.mtime_ns, problem=str(error)
+                )
             return NamedDisk(
                 name=name,
                 source=chain,

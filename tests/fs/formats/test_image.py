@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 from contracts.format_contract import found, surroundings
+from support import xen_orchestra as vhd
 from support.extract import content, entries, find
 from support.objects import FolderObjects
 from support.trees import run
@@ -145,6 +146,14 @@ async def test_a_parent_outside_of_the_repository_is_not_had(
 
 
 @pytest.mark.slow
+async def test_a_difference_without_its_parent_says_which_is_missing(store: Path) -> None:
+    head = vhd.header(1, parent=b"P" * 16, name="base.vhd")
+    tail = vhd.footer(vhd.BLOCK, b"C" * 16, kind=4)
+    (store / "top.vhd").write_bytes(vhd.vhd_file(tail, head, {}))
+
+    assert "looked for base.vhd" in await refusal_of(store, "top.vhd")
+
+
 async def test_an_image_over_itself_is_refused(store: Path) -> None:
     run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "vm.qcow2",
         store / "vm.qcow2", str(SIZE))  # fmt: skip
