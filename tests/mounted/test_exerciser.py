@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from servers.seaweedfs import SeaweedFS
 from support.exerciser import Different, Exerciser, Operation, exercise, parsed
 from support.gateway import gateway
 from support.mounting import mounted
@@ -15,6 +16,7 @@ from support.syscalls import assert_same
 from support.writing import CONFIG
 
 from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.units import MIB
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
@@ -29,7 +31,7 @@ def test_a_file_equals_a_byte_array(
 ) -> None:
     make = partial(small_parts, tmp_path, config)
     with mounted(make, tmp_path, writeback=writeback) as mount:
-        exercise(mount.path, seed=1, count=600, log=tmp_path / "exerciser.log")
+        exercise(mount.path, seed=1, count=500, log=tmp_path / "exerciser.log")
 
 
 def test_a_failure_tells_how_to_repeat_it(tmp_path: Path) -> None:
@@ -67,3 +69,22 @@ def test_a_hundred_thousand_operations_equal_a_byte_array(tmp_path: Path, seed: 
         exercise(made.repository / "top", seed, 100_000, Path(f"exerciser-{seed}.log"))
         made.umount()
     shutil.rmtree(tmp_path / "store")
+
+
+@pytest.mark.soak
+@pytest.mark.live
+@pytest.mark.timeout(3600)
+def test_a_long_file_in_many_parts_equals_a_byte_array(
+    tmp_path: Path, seaweedfs_server: SeaweedFS
+) -> None:
+    table = {
+        "url": f"s3://{seaweedfs_server.bucket('exerciser')}",
+        "provider": "seaweedfs",
+        "endpoint_url": seaweedfs_server.endpoint_url,
+        "spool": "80 MiB",
+    }
+    with gateway(tmp_path / "gateway", table, seaweedfs_server.environment()) as made:
+        made.mount()
+        log = Path("exerciser-long.log")
+        exercise(made.repository, seed=1, count=500, log=log, size=60 * MIB)
+        made.umount()

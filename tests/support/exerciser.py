@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SIZE_MAX = 256 * 1024  # bytes of the file
-LENGTH_MAX = 64 * 1024  # bytes of one operation
+LENGTHS = 4  # a size is so many times the longest operation
 SHOWN = 30  # operations before a failure that are printed
 EVERYTHING_EACH = 500  # operations; then the whole file is compared
 NAMES = ("file", "other", "file.tmp", "below/file")  # one of them is staged
@@ -76,10 +76,11 @@ def parsed(lines: Iterable[str]) -> Iterator[Operation]:
 
 
 class Exerciser:
-    """The file below `top`, and the bytes that it should hold."""
+    """The file below `top`, of up to `size` bytes, and what it should hold."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, size: int = SIZE_MAX) -> None:
         self._top, self._name = top, NAMES[0]
+        self._size, self._length = size, size // LENGTHS
         self._model = bytearray()
         self._file = -1
         self.log: list[Operation] = []
@@ -108,12 +109,12 @@ class Exerciser:
         self._model = bytearray()
 
     def _read(self, one: int, two: int, three: int) -> None:
-        offset, length = one % (len(self._model) + 1), two % LENGTH_MAX
+        offset, length = one % (len(self._model) + 1), two % self._length
         self._compare(offset, length, os.pread(self._file, length, offset))
 
     def _read_elsewhere(self, one: int, two: int, three: int) -> None:
         """By a descriptor of its own, opened for reading only."""
-        offset, length = one % (len(self._model) + 1), two % LENGTH_MAX
+        offset, length = one % (len(self._model) + 1), two % self._length
         reader = os.open(self._path, os.O_RDONLY)
         try:
             self._compare(offset, length, os.pread(reader, length, offset))
@@ -121,15 +122,15 @@ class Exerciser:
             os.close(reader)
 
     def _write(self, one: int, two: int, three: int) -> None:
-        offset, length = one % SIZE_MAX, 1 + two % LENGTH_MAX
-        data = random.Random(three).randbytes(min(length, SIZE_MAX - offset))
+        offset, length = one % self._size, 1 + two % self._length
+        data = random.Random(three).randbytes(min(length, self._size - offset))
         assert os.pwrite(self._file, data, offset) == len(data)
         self._put(offset, data)
 
     def _append(self, one: int, two: int, three: int) -> None:
-        if len(self._model) == SIZE_MAX:
+        if len(self._model) == self._size:
             return
-        data = random.Random(three).randbytes(1 + two % (SIZE_MAX - len(self._model)))
+        data = random.Random(three).randbytes(1 + two % (self._size - len(self._model)))
         appender = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         try:
             assert os.write(appender, data) == len(data)
@@ -138,19 +139,19 @@ class Exerciser:
         self._put(len(self._model), data)
 
     def _truncate(self, one: int, two: int, three: int) -> None:
-        os.ftruncate(self._file, one % (SIZE_MAX + 1))
-        self._cut(one % (SIZE_MAX + 1))
+        os.ftruncate(self._file, one % (self._size + 1))
+        self._cut(one % (self._size + 1))
 
     def _truncate_by_name(self, one: int, two: int, three: int) -> None:
-        os.truncate(self._path, one % (SIZE_MAX + 1))
-        self._cut(one % (SIZE_MAX + 1))
+        os.truncate(self._path, one % (self._size + 1))
+        self._cut(one % (self._size + 1))
 
     def _map_read(self, one: int, two: int, three: int) -> None:
         if not self._model:
             return
         offset = one % len(self._model)
         page = offset % mmap.ALLOCATIONGRANULARITY
-        length = min(1 + two % LENGTH_MAX, len(self._model) - offset)
+        length = min(1 + two % self._length, len(self._model) - offset)
         with mmap.mmap(
             self._file, page + length, access=mmap.ACCESS_READ, offset=offset - page
         ) as view:
@@ -158,8 +159,8 @@ class Exerciser:
 
     def _map_write(self, one: int, two: int, three: int) -> None:
         """Through a mapping, for which the file grows first."""
-        offset, length = one % SIZE_MAX, 1 + two % LENGTH_MAX
-        data = random.Random(three).randbytes(min(length, SIZE_MAX - offset))
+        offset, length = one % self._size, 1 + two % self._length
+        data = random.Random(three).randbytes(min(length, self._size - offset))
         if offset + len(data) > len(self._model):
             os.ftruncate(self._file, offset + len(data))
             self._cut(offset + len(data))
@@ -175,8 +176,8 @@ class Exerciser:
     def _copy_range(self, one: int, two: int, three: int) -> None:
         if not self._model:
             return
-        source, target = one % len(self._model), two % SIZE_MAX
-        length = min(three % LENGTH_MAX, len(self._model) - source, SIZE_MAX - target)
+        source, target = one % len(self._model), two % self._size
+        length = min(three % self._length, len(self._model) - source, self._size - target)
         if source < target + length and target < source + length:
             return  # EINVAL on every file system
         copied = 0
@@ -232,7 +233,7 @@ class Exerciser:
 
     def _compare_everything(self) -> None:
         self._stat(0, 0, 0)
-        self._compare(0, SIZE_MAX, self._path.read_bytes())
+        self._compare(0, self._size, self._path.read_bytes())
 
     def _compare(self, offset: int, length: int, found: bytes) -> None:
         expected = self._model[offset : offset + length]
@@ -258,15 +259,14 @@ def _expect_zeros_behind(view: mmap.mmap) -> None:
         raise Different("behind the end of the file, its last page is not zeros")
 
 
-def exercise(top: Path, seed: int, count: int, log: Path) -> None:
+def exercise(top: Path, seed: int, count: int, log: Path, size: int = SIZE_MAX) -> None:
     """Take `count` steps from `seed` below `top`; raises `Different` that says how to repeat it."""
-    command = f"python -m support.exerciser {top} --seed {seed} --operations {count}"
-    taken(top, operations(seed, count), log, command)
+    how = f"--size {size} --seed {seed} --operations {count}"
+    taken(Exerciser(top, size), operations(seed, count), log, f"{top} {how}")
 
 
-def taken(top: Path, steps: Iterable[Operation], log: Path, command: str) -> None:
-    """Take `steps` below `top`; what goes wrong tells the last of them and `command`."""
-    exerciser = Exerciser(top)
+def taken(exerciser: Exerciser, steps: Iterable[Operation], log: Path, how: str) -> None:
+    """Take `steps`; what goes wrong tells the last of them, and `how` to repeat them."""
     try:
         exerciser.run(steps)
     except (Different, OSError) as error:
@@ -274,8 +274,8 @@ def taken(top: Path, steps: Iterable[Operation], log: Path, command: str) -> Non
         number = len(exerciser.log)
         last = "\n".join(f"  {step}" for step in exerciser.log[-SHOWN:])
         raise Different(
-            f"operation {number}: {error}\n{last}\nall of them: {log}; to repeat:\n  {command}"
-            f"\n  python -m support.exerciser {top} --replay {log}"
+            f"operation {number}: {error}\n{last}\nall of them: {log}; to repeat:"
+            f"\n  python -m support.exerciser {how}\n  or with --replay {log}"
         ) from error
 
 
@@ -283,6 +283,9 @@ def main() -> int:
     """Exercise a directory as the command line says; 1 when something differs."""
     parser = argparse.ArgumentParser(prog="python -m support.exerciser", description=__doc__)
     parser.add_argument("directory", type=Path)
+    parser.add_argument(
+        "--size", type=int, default=SIZE_MAX, help="bytes that the file has at most"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--replay", type=Path, help="a log of operations, instead of a seed")
@@ -292,10 +295,11 @@ def main() -> int:
     top.mkdir()
     try:
         if chosen.replay is None:
-            exercise(top, chosen.seed, chosen.operations, chosen.log)
+            exercise(top, chosen.seed, chosen.operations, chosen.log, chosen.size)
         else:
             steps = list(parsed(chosen.replay.read_text().splitlines()))
-            taken(top, steps, chosen.log, f"(replayed {chosen.replay})")
+            exerciser = Exerciser(top, chosen.size)
+            taken(exerciser, steps, chosen.log, f"{top} --size {chosen.size}")
     except Different as error:
         print(error, file=sys.stderr)
         return 1
