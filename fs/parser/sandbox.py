@@ -12,9 +12,10 @@ import signal
 from contextlib import suppress
 
 from backgate.fs.parser.seccomp import allow_only_parsing
-from backgate.fs.volumes.luks_keys import EXTRA_MEMORY
+from backgate.fs.volumes import key_costs
 
 MEMORY = 1 << 30  # bytes of address space; the largest reader of the suite needs a tenth of it
+KEYS = key_costs.MEMORY_MAX + key_costs.AROUND  # bytes more, for that alone
 FILES = 64  # open files; modules are still imported
 NOBODY = 65534  # uid and gid of nobody
 
@@ -62,7 +63,7 @@ def _give_up_capabilities(libc: ctypes.CDLL) -> None:
 
 def _limit() -> None:
     for what, most, at_times in (
-        (resource.RLIMIT_AS, MEMORY, MEMORY + EXTRA_MEMORY),  # while a key is derived
+        (resource.RLIMIT_AS, MEMORY, MEMORY + KEYS),  # the larger while a key is derived
         (resource.RLIMIT_NOFILE, FILES, FILES),
         (resource.RLIMIT_FSIZE, 0, 0),
         (resource.RLIMIT_CORE, 0, 0),

@@ -21,6 +21,7 @@ LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Laye
     "md": "backgate.fs.volumes.md:Md",
     "lvm": "backgate.fs.volumes.lvm:Lvm",
     "luks": "backgate.fs.volumes.luks:Luks",
+    "bitlocker": "backgate.fs.volumes.bitlocker:BitLocker",
     "gpt": "backgate.fs.volumes.gpt:Gpt",
     "mbr": "backgate.fs.volumes.mbr:Mbr",
 }

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from backgate.fs.volume import Device, Layer, Volume
 from backgate.fs.volumes import luks1, luks2
-from backgate.fs.volumes.luks_keys import Patience, opened
+from backgate.fs.volumes.key_costs import Patience
+from backgate.fs.volumes.luks_keys import opened
 from backgate.fs.volumes.luks_segments import Header, clear
 from backgate.gateway.errors import Damaged
 

@@ -1,20 +1,17 @@
 """From a passphrase to the key of a LUKS volume: derivation, and the key split over an area.
 
-What a derivation costs is in the header, which is untrusted: it is bounded. Memory is granted for
-it alone, because one of LUKS2 wants as much as the whole of the worker may use.
+What a derivation costs is in the header, which is untrusted: it is bounded.
 """
 
 import hashlib
-import resource
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2i, Argon2id
 
 from backgate.fs.volume import Device
 from backgate.fs.volumes.devices import Stretch
+from backgate.fs.volumes.key_costs import MEMORY_MAX, Patience, costly
 from backgate.fs.volumes.reading import read_exactly
 from backgate.fs.volumes.sector_cipher import Decrypted, decryption
 from backgate.gateway.errors import Damaged
@@ -23,12 +20,8 @@ HASHES = ("sha1", "sha256", "sha384", "sha512", "ripemd160")
 KEY_MAX = 64  # bytes
 STRIPES_MAX = 16_384  # pieces that a key is split into; cryptsetup(8) writes 4000
 ITERATIONS_MAX = 100_000_000  # of PBKDF2; a fast machine's choice for two seconds is 10 million
-MEMORY_MAX = 1 << 20  # KiB; cryptsetup(8) takes at most 1 GiB unless it is told to
 PASSES_MAX = 32 << 20  # KiB that are gone over; about 40 s
 LANES_MAX = 64
-EXTRA_MEMORY = (MEMORY_MAX << 10) + (64 << 20)  # bytes above the worker's limit, at most
-EXTRA_CPU = 120  # seconds of one derivation that are not counted as the request's
-PATIENCE = 45.0  # seconds for all the derivations with one passphrase
 
 
 class Derivation(NamedTuple):
@@ -59,23 +52,6 @@ class Digest(NamedTuple):
 
     derivation: Derivation
     value: bytes
-
-
-class Patience:
-    """Time for deriving keys; `Damaged` once there is none left."""
-
-    def __init__(self, passphrases: int) -> None:
-        self._left = PATIENCE * passphrases
-
-    @contextmanager
-    def spent(self) -> Iterator[None]:
-        if self._left <= 0:
-            raise Damaged("LUKS", None, "trying every passphrase on every key takes too long")
-        begun = time.monotonic()
-        try:
-            yield
-        finally:
-            self._left -= time.monotonic() - begun
 
 
 def opened(
@@ -116,7 +92,7 @@ def derived(secret: bytes, how: Derivation, length: int) -> bytes:
     if how.kind == "pbkdf2":
         if how.iterations > ITERATIONS_MAX:
             raise Damaged("LUKS", None, f"{how.iterations} iterations are too many")
-        with _costly(0):
+        with costly(0):
             return hashlib.pbkdf2_hmac(checked(how.hash), secret, how.salt, how.iterations, length)
     if how.kind not in ("argon2i", "argon2id"):
         raise Damaged("LUKS", None, f"keys by {how.kind!r} are not supported")
@@ -131,13 +107,13 @@ def checked(name: str) -> str:
 
 
 def _argon2(secret: bytes, how: Derivation, length: int) -> bytes:
-    if how.memory > MEMORY_MAX or how.memory * how.iterations > PASSES_MAX:
+    if how.memory << 10 > MEMORY_MAX or how.memory * how.iterations > PASSES_MAX:
         cost = f"{how.memory >> 10} MiB {how.iterations} times"
         raise Damaged("LUKS", None, f"a passphrase costs more than is allowed here: {cost}")
     if not 1 <= how.lanes <= LANES_MAX or how.memory < 8 * how.lanes or len(how.salt) < 8:
         raise Damaged("LUKS", None, f"{how.lanes} lanes of {how.memory} KiB")
     kind = Argon2id if how.kind == "argon2id" else Argon2i
-    with _costly((how.memory << 10) + (EXTRA_MEMORY - (MEMORY_MAX << 10))):
+    with costly(how.memory << 10):
         return kind(
             salt=how.salt,
             length=length,
@@ -178,35 +154,3 @@ def _diffused(block: bytes, name: str) -> bytes:
         mixed = hashlib.new(name, number.to_bytes(4) + piece, usedforsecurity=False)
         pieces.append(mixed.digest()[: len(piece)])
     return b"".join(pieces)
-
-
-@contextmanager
-def _costly(memory: int) -> Iterator[None]:
-    """Let this process use `memory` bytes and some CPU time more, as far as it may, for now."""
-    before, spent = _raised(resource.RLIMIT_AS, memory), time.process_time()
-    cpu = _raised(resource.RLIMIT_CPU, EXTRA_CPU)
-    try:
-        yield
-    except MemoryError as error:
-        raise Damaged("LUKS", None, f"{memory >> 20} MiB for a passphrase are not free") from error
-    finally:
-        _lower(resource.RLIMIT_AS, before)
-        _lower(resource.RLIMIT_CPU, cpu + int(time.process_time() - spent) + 1)
-
-
-def _raised(what: int, more: int) -> int:
-    """Raise a soft limit by `more` and return what it was; -1 when there is none."""
-    soft, hard = resource.getrlimit(what)
-    if soft == resource.RLIM_INFINITY:
-        return -1
-    most = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
-    resource.setrlimit(what, (most, hard))
-    return soft
-
-
-def _lower(what: int, soft: int) -> None:
-    now, hard = resource.getrlimit(what)
-    if now != resource.RLIM_INFINITY:
-        resource.setrlimit(
-            what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
-        )
