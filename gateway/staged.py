@@ -23,6 +23,9 @@ KNOWN = (
     "*.partial",  # rclone
     "*.part",  # curl, aria2, browsers
     "*.lock",  # git, bup
+    "*.db-journal",  # SQLite: deleted when its transaction is committed, never renamed
+    "*.sqlite-journal",
+    "*.sqlite3-journal",
     ".~tmp~/*",  # rsync --delay-updates
 )
 

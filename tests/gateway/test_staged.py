@@ -17,6 +17,7 @@ from backgate.gateway.staged import StagedNames
         "dir/.name.AbC12x",
         "dir/.~tmp~/name",
         ".git/objects/ab/tmp_obj_AbC12x",
+        "catalogue.db-journal",
         ".git/objects/pack/.tmp-4711-pack-0af3.idx",
     ],
 )
@@ -35,6 +36,7 @@ def test_temporary_names_of_known_tools_are_staged(key: str) -> None:
         "tmp/name",
         "x.parts",
         "tmp_x",
+        "the-journal",
     ],
 )
 def test_other_names_are_not(key: str) -> None:
