@@ -1,7 +1,8 @@
 """SQLite with its database on the path, with a rollback journal."""
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from support.gateway import Gateway
@@ -45,4 +46,27 @@ def test_a_database_with_a_rollback_journal_lives_on_the_path(mounted: Gateway) 
         ).fetchone()
     total = (TRANSACTIONS - TRANSACTIONS // 4) * ROWS
     assert (count, changed) == (total - total // 3, total // 3 + (total % 3 > 0))
+    mounted.umount()
+
+
+def test_a_transaction_that_a_crash_cut_off_is_rolled_back(mounted: Gateway) -> None:
+    path = mounted.repository / "catalogue.db"
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("CREATE TABLE files (number INTEGER PRIMARY KEY, name BLOB)")
+    database.execute("PRAGMA cache_size = 10")  # pages: the transaction is written before its end
+    for name in ("first", "second"):
+        database.execute("INSERT INTO files (name) VALUES (?)", (name,))
+    database.execute("BEGIN")
+    database.executemany("INSERT INTO files (name) VALUES (zeroblob(?))", [(4000,)] * ROWS)
+    assert Path(f"{path}-journal").stat().st_size > 0
+
+    mounted.kill()
+    with suppress(sqlite3.Error):
+        database.close()
+    mounted.mount()
+
+    with closing(sqlite3.connect(path)) as again:
+        assert again.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        names = again.execute("SELECT name FROM files").fetchall()
+    assert names == [("first",), ("second",)]
     mounted.umount()
