@@ -4,6 +4,7 @@ qcow2, VMDK and VHDX, as the fs-explorer library maps them. Files beside an imag
 extents) are asked of the gateway by the name that the image gives; it says which may be had.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,13 +16,14 @@ from fs_explorer.tree import ProbeHint
 
 from backgate.fs.parser.asked import Blocks, Gateway, SourceDevice
 from backgate.fs.parser.messages import Disk
+from backgate.fs.parser.parents import check_parents
 from backgate.fs.volume import ENCODED, HOLE, Device, Extent
 from backgate.fs.volumes import load
 from backgate.fs.volumes.devices import Empty
 from backgate.fs.volumes.explorer import Access, context, lying, translated
 from backgate.gateway.errors import Damaged
 
-RAW = "raw"
+RAW, VMDK = "raw", "vmdk"
 CONTAINERS = {
     "qcow2": "fs_explorer.containers.qcow2:QCOW2Driver",
     "vhdx": "fs_explorer.containers.vhdx:VHDXDriver",
@@ -51,15 +53,25 @@ def open_disk(gateway: Gateway, blocks: Blocks, number: int, disk: Disk, size: i
     if disk.kind not in CONTAINERS:
         return OpenedDisk(Empty(0), f"{disk.kind} images are not supported")
 
+    opened: list[RandomAccess] = []
+
     def beside(name: str) -> RandomAccess:
         found = gateway.want_file(number, name)
         if found is None:
             raise TargetNotFoundError(f"there is no {name!r} beside it in the repository")
-        return Access(SourceDevice(blocks, *found))
+        opened.append(Access(SourceDevice(blocks, *found)))
+        return opened[-1]
 
+    access = Access(source)
     try:
-        with translated():
-            return _opened(disk, Access(source), beside)
+        with translated(), warnings.catch_warnings():
+            warnings.simplefilter("error")  # a parent that does not fit is a warning to the library
+            found = _opened(disk, access, beside)
+            if disk.kind == VMDK:
+                check_parents(access, opened)
+            return found
+    except Warning as warning:
+        return OpenedDisk(Empty(0), str(warning))
     except Damaged as error:
         return OpenedDisk(Empty(0), error.reason)
 

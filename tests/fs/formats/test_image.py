@@ -154,6 +154,18 @@ async def test_a_difference_without_its_parent_says_which_is_missing(store: Path
     assert "looked for base.vhd" in await refusal_of(store, "top.vhd")
 
 
+@pytest.mark.slow
+async def test_a_parent_that_has_changed_since_is_refused(store: Path, disk: Path) -> None:
+    run("qemu-img", "convert", "-f", "raw", "-O", "vmdk", disk, store / "base.vmdk")
+    run("qemu-img", "create", "-q", "-f", "vmdk", "-F", "vmdk", "-b", "base.vmdk",
+        store / "vm.vmdk")  # fmt: skip
+    assert await disk_of(store, "vm.vmdk") == disk.read_bytes()
+    run("qemu-io", "-f", "vmdk", "-c", "write -q 0 65536", store / "base.vmdk")
+
+    assert "its parent has changed since" in await refusal_of(store, "vm.vmdk")
+
+
+@pytest.mark.slow
 async def test_an_image_over_itself_is_refused(store: Path) -> None:
     run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "vm.qcow2",
         store / "vm.qcow2", str(SIZE))  # fmt: skip
