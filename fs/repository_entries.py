@@ -82,6 +82,14 @@ class Entries:
         self._touched.pop(prefix, None)
         self._touches += 1
 
+    def moved(self, source: str, target: str) -> None:
+        """Note that the directory `source`, and all below it, is `target` now."""
+        times = {key: at_ns for key, at_ns in self._touched.items() if key.startswith(source)}
+        self.untouch(target)
+        for key, at_ns in times.items():
+            del self._touched[key]
+            self._touched[target + key.removeprefix(source)] = at_ns
+
     async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
         """Return the extended attributes of a file or directory."""
         attributes = await self._attributes_of(entry) if entry.has_xattrs else None
@@ -200,7 +208,8 @@ class Entries:
         attributes = found.attributes or default_attributes(marker)
         touched_ns = self._touched.get(found.prefix)
         if touched_ns is not None:
-            attributes = replace(attributes, mtime_ns=touched_ns, ctime_ns=touched_ns)
+            ctime_ns = max(touched_ns, attributes.ctime_ns or 0)
+            attributes = replace(attributes, mtime_ns=touched_ns, ctime_ns=ctime_ns)
         return self._made(name, found.prefix, attributes, 0)
 
     def linked(self, info: ObjectInfo, target: bytes) -> None:

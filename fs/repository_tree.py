@@ -285,6 +285,7 @@ class RepositoryTree:
         if target is not None and not self._names.may_be_gone(target):
             await self._names.expect_empty(target_prefix)
         await self._names.rename_directory(source.prefix, target_prefix)
+        self._entries.moved(source.prefix, target_prefix)
 
     async def _name(self, found: Found) -> Name:
         """Return what the spool and the store have of a file, now that its name is claimed."""

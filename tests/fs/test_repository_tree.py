@@ -435,6 +435,21 @@ async def test_times_of_a_directory_read_back_exactly(tmp_path: Path) -> None:
         assert (await tree.root()).mode == stat.S_IFDIR | 0o700
 
 
+async def test_a_directory_that_is_renamed_keeps_its_time_and_those_below(tmp_path: Path) -> None:
+    async with opened(tmp_path, memory()) as repository:
+        tree = repository.tree
+        for path in ("old", "old/below", "other"):
+            await make_directory(tree, path)
+        await write(tree, "old/below/file", b"content")
+        await write(tree, "other/file", b"content")
+        await tree.unlink(*await place(tree, "other/file"))
+        times = [(await entry_at(tree, path)).mtime_ns for path in ("old", "old/below")]
+
+        await rename(tree, "old", "other")
+
+        assert [(await entry_at(tree, path)).mtime_ns for path in ("other", "other/below")] == times
+
+
 async def test_names_that_no_key_can_have_are_refused(tmp_path: Path) -> None:
     async with opened(tmp_path, memory()) as repository:
         tree, root = repository.tree, await repository.tree.root()

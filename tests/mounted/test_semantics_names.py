@@ -100,6 +100,7 @@ rename tt g
 rename g tt
 moved tt
 mkdir dd
+write dd/f
 stamp dd
 rename dd ee
 rename ee dd
