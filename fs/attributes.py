@@ -56,6 +56,7 @@ class Bare:
 
     def __init__(self) -> None:
         self._told = pyfuse3.EntryAttributes()
+        self._mode = self._told.st_mode
         self._number = _Apart()
 
     @property
@@ -65,9 +66,10 @@ class Bare:
 
     def of(self, number: int, mode: int) -> pyfuse3.EntryAttributes:
         """Return what to tell; it is good until the next call."""
+        if mode != self._mode:
+            self._told.st_mode = self._mode = mode
         self._number.answers = [number, NO_INODE]
         self._told.st_ino = cast(int, self._number)
-        self._told.st_mode = mode
         return self._told
 
 

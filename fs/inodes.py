@@ -19,6 +19,7 @@ from backgate.gateway.errors import FileError, NotFound
 
 ROOT = 1  # FUSE_ROOT_ID
 HASHED = 1 << 60  # from here on numbers are made of names; below they are counted
+BELOW_HASHED = HASHED - 1
 ROUNDS = 10  # times as many inodes are looked at as are wanted, to find those long unused
 
 
@@ -149,8 +150,10 @@ class Inodes:
 
     def number(self, directory: Directory, name: bytes) -> int:
         """Return the number of what has `name`, which it will have too once it is looked up."""
-        inode = directory.children.get(name)
-        return _number(directory, name) if inode is None else inode.number
+        inode = directory.children.get(name) if directory.children else None
+        if inode is None:
+            return HASHED | (hash((directory.number, name)) & BELOW_HASHED)
+        return inode.number
 
     def learned(self, directory: Directory, tree: Tree, entry: Entry) -> Inode:
         """Return the inode of `entry`, found in `directory`, for the kernel to hear of again."""
@@ -273,7 +276,7 @@ class Inodes:
         return inode
 
     def _free_number(self, directory: Directory, name: bytes) -> int:
-        number = _number(directory, name)
+        number = HASHED | (hash((directory.number, name)) & BELOW_HASHED)
         if number in self._numbers:  # of a file that had this name before, and is still open
             self._last_number += 1
             number = self._last_number
@@ -296,10 +299,6 @@ class Inodes:
             shared = (id(inode.tree), inode.entry.identity)
             if self._linked.get(shared) is inode:
                 del self._linked[shared]
-
-
-def _number(directory: Directory, name: bytes) -> int:
-    return HASHED | (hash((directory.number, name)) & (HASHED - 1))
 
 
 def _is_same(inode: Inode, entry: Entry) -> bool:

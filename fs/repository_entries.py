@@ -7,11 +7,12 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 
-import msgspec
 import trio
 from cachetools import LRUCache, RRCache
 from msgspec.structs import replace
 
+from backgate.fs.name_pages import NamePages
+from backgate.fs.repository_pages import Found, cursor_of, is_hidden, key_in, merged, place_of
 from backgate.fs.tree import FEW, Children, Entry, Names
 from backgate.gateway.attributes import (
     SYMLINK_MAX,
@@ -19,7 +20,7 @@ from backgate.gateway.attributes import (
     default_attributes,
 )
 from backgate.gateway.errors import Damaged, FileError, InvalidKey, NotFound, StoreError
-from backgate.gateway.keys import component_of, name_of, parent_of
+from backgate.gateway.keys import component_of, parent_of
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import HIDDEN
@@ -34,8 +35,6 @@ MARKER_PATIENCE = 2.0  # seconds; mode and times of a directory are not worth mo
 KEPT = 110_000  # entries that are kept for who lists again; some 35 MB
 TOUCHED = 10_000  # directories whose time is newer than what is stored; about 2 MB
 TARGETS = 10_000  # symlinks whose target is remembered; about 2 MB
-
-Found = Known | Subdirectory | SpooledFile
 
 
 class Entries:
@@ -59,6 +58,7 @@ class Entries:
         # directory that is too large for all to be kept, who lists it again still finds many.
         self._pages: RRCache[tuple[str, bytes | None, int], Children]
         self._pages = RRCache(KEPT, getsizeof=lambda page: 1 + len(page.entries))
+        self._name_pages = NamePages()
 
     async def root(self) -> Entry:
         """Return the top directory."""
@@ -138,7 +138,7 @@ class Entries:
         Its entries are in the order of their keys, those of the spool at the place of theirs:
         whatever is stored while somebody lists is shown once.
         """
-        after, place = _place(cursor)
+        after, place = place_of(cursor)
         spooled = self._shelf.children(prefix)
         if cursor is None:  # an old listing is listed again, and one that is not whole waited for
             await self._metadata.children(prefix, None, 1)
@@ -148,11 +148,11 @@ class Entries:
             return self._pages[page_key]
         known, place = await self._metadata.children(prefix, place, PAGE)
         page: Sequence[tuple[str, Found]] = known
-        last = _key(page[-1][1]) if page else after
+        last = key_in(page[-1][1]) if page else after
         if spooled:
-            page = _merged(page, prefix, spooled, (after, None if place is None else last))
-        entries = [self._listed(name, found) for name, found in page if not _is_hidden(found)]
-        following = msgspec.json.encode((last, place)) if place is not None else None
+            page = merged(page, prefix, spooled, (after, None if place is None else last))
+        entries = [self._listed(name, found) for name, found in page if not is_hidden(found)]
+        following = cursor_of(last, place)
         children = Children(entries, following)
         if not spooled and page_key[2] == self._metadata.generation + self._touches:
             self._pages[page_key] = children
@@ -163,21 +163,28 @@ class Entries:
         if self._shelf.children(prefix):
             page = await self.children(prefix, cursor)
             return Names(page.entries, page.cursor)
-        _, place = _place(cursor)
         if cursor is None:
             await self._metadata.children(prefix, None, 1)
-        limit = PAGE if cursor else FEW
-        known, place = await self._metadata.names(prefix, place, limit)
+        generation = self._metadata.generation + self._touches
+        kept = self._name_pages.get(generation, prefix, cursor)
+        if kept is not None:
+            return kept
+        told = await self._names(prefix, cursor)
+        if generation == self._metadata.generation + self._touches:
+            self._name_pages.put(generation, prefix, cursor, told)
+        return told
+
+    async def _names(self, prefix: str, cursor: bytes | None) -> Names:
+        _, place = place_of(cursor)
+        known, place = await self._metadata.names(prefix, place, PAGE if cursor else FEW)
         entries = [
             one if isinstance(one, bytes) else self._listed(*one)
             for one in known
-            if isinstance(one, bytes) or not _is_hidden(one[1])
+            if isinstance(one, bytes) or not is_hidden(one[1])
         ]
-        if place is None:
-            return Names(entries, None)
-        last = known[-1]
-        key = prefix + last.decode() if isinstance(last, bytes) else _key(last[1])
-        return Names(entries, msgspec.json.encode((key, place)))
+        last = known[-1] if known else b""
+        key = prefix + last.decode() if isinstance(last, bytes) else key_in(last[1])
+        return Names(entries, cursor_of(key, place))
 
     async def shown(self, key: str) -> tuple[ObjectInfo, Attributes]:
         """Return the object `key` and the attributes that stat(2) tells of it."""
@@ -302,39 +309,6 @@ class Entries:
             node=key,
             is_settled=is_settled,
         )
-
-
-def _place(cursor: bytes | None) -> tuple[str, str | None]:
-    """Return the last key of the page before, and where the index goes on."""
-    return msgspec.json.decode(cursor, type=tuple[str, str]) if cursor else ("", None)
-
-
-def _key(found: Found) -> str:
-    if isinstance(found, Known):
-        return found.info.key
-    return found.prefix if isinstance(found, Subdirectory) else found.key or ""
-
-
-def _is_hidden(found: Found) -> bool:
-    return isinstance(found, Subdirectory) and found.prefix == HIDDEN
-
-
-def _merged(
-    page: Sequence[tuple[str, Found]],
-    prefix: str,
-    spooled: Mapping[str, SpooledFile],
-    span: tuple[str, str | None],
-) -> list[tuple[str, Found]]:
-    """Return a page with what the spool has of its keys, behind the first of `span` and up to the
-    second, in their place.
-    """
-    named = {_key(found): (name, found) for name, found in page}
-    after, last = span
-    for key, file in spooled.items():
-        if after < key and (last is None or key <= last):
-            name = named[key][0] if key in named else name_of(key[len(prefix) :])
-            named[key] = name, file
-    return [named[key] for key in sorted(named)]
 
 
 def decoded(name: bytes) -> str:

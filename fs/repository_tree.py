@@ -14,8 +14,9 @@ from functools import partial
 import trio
 
 from backgate.fs.repository_attributes import changed, new_attributes
-from backgate.fs.repository_entries import Entries, Found, decoded, key_of, prefix_of
+from backgate.fs.repository_entries import Entries, decoded, key_of, prefix_of
 from backgate.fs.repository_file import Parts, RepositoryFile
+from backgate.fs.repository_pages import Found
 from backgate.fs.tree import Changes, Children, Entry, Names, Space
 from backgate.gateway.attribute_changes import AttributeChanges
 from backgate.gateway.attributes import SYMLINK_MAX, Attributes
