@@ -61,6 +61,7 @@ class VhdFile:
 
     def __init__(self, where: str, source: Source, footer: Footer, header: Header) -> None:
         self.where, self.footer, self.header, self.size = where, footer, header, footer.size
+        self.stored = source.size
         self._source = source
         self._pages: LRUCache[int, Data] = LRUCache(PAGES)
         self._bitmaps: LRUCache[int, Data] = LRUCache(BITMAPS, getsizeof=len)

@@ -59,6 +59,9 @@ class Chains:
             "chain": str(len(images)),
             "allocated": f"{size_to_text(allocated)} at most",
         }
+        files = [image.stored for image in images if isinstance(image, VhdFile)]
+        if len(files) == len(images):  # of the objects of a directory nobody has the sum
+            notes["stored"] = size_to_text(sum(files))
         return Chain(found.merging(), resolve, allocated, notes)
 
     async def _links(self, key: str, states: StatesByDirectory) -> "_Links":

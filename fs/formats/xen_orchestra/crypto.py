@@ -26,7 +26,7 @@ CHACHA20, AES_GCM = "chacha20-poly1305", "aes-256-gcm"
 ALGORITHMS = (CHACHA20, AES_GCM)
 AES_BLOCK = 16  # bytes
 STREAM_BLOCK = 64  # bytes: where the key stream of either cipher can be entered
-GCM_MAX = 64 * GIB  # bytes in one message, by its specification
+MESSAGE_MAX = {CHACHA20: 256 * GIB, AES_GCM: 64 * GIB}  # bytes, where their counters end
 NO_TAG = "it is not authentic: damaged, or encrypted with another key"
 _LENGTHS = struct.Struct("<QQ")
 

@@ -17,14 +17,15 @@ of this store:
 (or "systemd:xo-key" for a systemd credential), then mount again. The key is also in the remote's
 URL in Xen Orchestra, and so in every backup of its configuration.
 
-{count} backups wait in it. Nothing else is affected: all other backups are shown as usual.
+{waiting} in it. Nothing else is affected: all other backups are shown as usual.
 """
 
 
 def locked(where: str, reason: str, waiting: list[ObjectInfo]) -> Backup:
     """Return the repository as one backup that is not shown, with the note in its place."""
     place = f"the directory {where!r}" if where else "the top directory"
-    text = TEXT.format(place=place, reason=reason, count=len(waiting))
+    count = "1 backup waits" if len(waiting) == 1 else f"{len(waiting)} backups wait"
+    text = TEXT.format(place=place, reason=reason, waiting=count)
     first = waiting[0]
     return Backup(
         path=path_of(where),

@@ -9,9 +9,8 @@ import trio
 
 from backgate.fs.format import Objects
 from backgate.fs.formats.xen_orchestra.crypto import (
-    AES_GCM,
-    GCM_MAX,
     IV,
+    MESSAGE_MAX,
     OVERHEAD,
     STREAM_BLOCK,
     TAG,
@@ -38,7 +37,7 @@ class SealedSource:
         *,
         is_verified: bool = False,
     ) -> None:
-        if info.size < OVERHEAD or (opener.algorithm == AES_GCM and info.size > GCM_MAX):
+        if not OVERHEAD <= info.size <= MESSAGE_MAX[opener.algorithm]:
             raise Damaged(info.key, None, f"{info.size} bytes cannot be an encrypted object")
         self.size = info.size - OVERHEAD
         self._objects, self._info, self._opener, self._workers = objects, info, opener, workers
