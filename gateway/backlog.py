@@ -100,17 +100,29 @@ class Backlog:
             await self._moved.wait()
 
     async def retry(self, key: str | None) -> None:
-        """Try now to store what waits, failed or was left over; raises what failed first."""
+        """Try now to store what waits, failed or was left over; raises what failed first.
+
+        Where files are stored later than they are closed, none overtakes one that fails again.
+        """
         errors: list[BackgateError | OSError] = []
+        chosen: list[SpooledFile] = []
         for pending in self._chosen(key):
             try:
                 if pending.number in self._spool.left_over:
                     self._adopt(pending.number)
-                file = self._spool.shelf.get(pending.key)
-                if file is not None and file.is_waiting:
+            except BackgateError as error:
+                errors.append(error)
+            file = self._spool.shelf.get(pending.key)
+            if file is not None and file.is_waiting:
+                chosen.append(file)
+        blocked = math.inf
+        for file in sorted(chosen, key=lambda file: file.epoch):
+            try:
+                if file.epoch <= blocked:
                     await self._store(file)
             except (BackgateError, OSError) as error:
                 errors.append(error)
+                blocked = file.epoch if self._spool.is_lazy else blocked
         if errors:
             raise errors[0]
 

@@ -12,6 +12,7 @@ from support.writing import (
     memory,
     opened,
     place,
+    rename,
     until,
     write,
 )
@@ -120,3 +121,23 @@ async def test_retry_goes_on_behind_a_file_that_fails_again(tmp_path: Path) -> N
         assert repository.stored_keys() == ["b"]
         provider.faults = []
         await repository.spool.drained()
+
+
+async def test_with_a_journal_a_retry_lets_nothing_overtake_what_fails_again(
+    tmp_path: Path,
+) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, LAZY) as repository:
+        provider.faults = [Fault(verb="put", error=refused)]
+        for name in ("z-pack", "index", "a-snapshot"):
+            await write(repository.tree, f"{name}.tmp", b"content")
+            await rename(repository.tree, f"{name}.tmp", name)
+        provider.faults = [Fault(verb="put", key="index", error=refused)]
+
+        with pytest.raises(Refused):
+            await repository.spool.retry()
+        assert repository.stored_keys() == ["z-pack"]
+        provider.faults = []
+        await repository.spool.retry()
+
+        assert repository.stored_keys() == ["a-snapshot", "index", "z-pack"]

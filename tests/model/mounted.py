@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from model.writes import Model
+from model.writes import File, Model
 from support.mounting import Mounted, clear, launched
 from support.writing import opened
 
@@ -237,6 +237,10 @@ class MountedModel(Model):
         if exists and old.startswith(f"{new}/"):
             return errno.ENOTEMPTY
         return super()._refusal(old, new)
+
+    def _truncated(self, file: File) -> None:
+        if not any(handle.file is file for handle in self._handles):
+            super()._truncated(file)  # else the kernel knows it as open, and somebody will close it
 
     async def _compare_room(self) -> None:
         """What only the process itself can see."""

@@ -156,7 +156,11 @@ class Model:
         await self._tree.change(await entry_at(self._tree, path), Changes(size=size))
         if size != len(self._files[path].data):
             self._cut(self._files[path], size)
-        self._flushed(self._files[path])
+        self._truncated(self._files[path])
+
+    def _truncated(self, file: File) -> None:
+        """A call by name opens and closes."""
+        self._flushed(file)
 
     async def _symlink(self, one: int, two: int, three: int) -> None:
         path, target = self._path(one), f"target-{two}"
