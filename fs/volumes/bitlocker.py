@@ -22,6 +22,7 @@ MARK_AT, FIXED, TO_GO = 3, b"-FVE-FS-", b"MSWIN4.1"  # in the boot sector
 TO_GO_AT, TO_GO_GUID = 424, bytes.fromhex("3bd66749292ed84a8399f6a339e3d001")
 RECOVERY = re.compile(r"[0-9]{6}(-[0-9]{6}){7}")  # a recovery key, as Windows shows it
 PIECE = 1 << 20  # bytes that are decrypted at a time
+SECTOR = 4096  # bytes; libbde answers a read that begins inside a sector with wrong bytes
 UNDER_WAY = "Encrypt-on-Write"  # what libbde calls a conversion that it cannot read
 MISSING = "it is encrypted with BitLocker: install backgate[bitlocker] to open it"
 NEEDED = "it is encrypted with BitLocker and needs a password: set secrets = { image = ... }"
@@ -78,15 +79,19 @@ class Opened:
 
     def read_at(self, offset: int, length: int) -> bytes:
         stop = min(offset + length, self.size)
-        pieces = []
-        for at in range(offset, stop, PIECE):
-            wanted = min(PIECE, stop - at)
-            with self._file.errors("reading"):
-                data: bytes = self._volume.read_buffer_at_offset(wanted, at)
-            if len(data) < wanted:
-                raise Damaged("BitLocker", at, "the volume ends before it should")
-            pieces.append(data)
-        return b"".join(pieces)
+        if offset >= stop:
+            return b""
+        start = offset // SECTOR * SECTOR
+        end = min(-(-stop // SECTOR) * SECTOR, self.size)
+        pieces = [self._sectors(at, min(PIECE, end - at)) for at in range(start, end, PIECE)]
+        return b"".join(pieces)[offset - start : stop - start]
+
+    def _sectors(self, offset: int, length: int) -> bytes:
+        with self._file.errors("reading"):
+            data: bytes = self._volume.read_buffer_at_offset(length, offset)
+        if len(data) < length:
+            raise Damaged("BitLocker", offset, "the volume ends before it should")
+        return data
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         length = min(length, self.size - offset)

@@ -3,6 +3,8 @@
 No tool on Linux makes such a volume, and the images of others may not be carried here.
 """
 
+from random import Random
+
 import pytest
 from support.disks import BytesDevice, found_in
 
@@ -75,3 +77,27 @@ def test_a_conversion_that_was_under_way_is_named() -> None:
 
     with pytest.raises(Damaged, match="being encrypted or decrypted"), errors:
         raise OSError("a: b. libbde_eow: unable to read Encrypt-on-Write (EOW) descriptor. c: d.")
+
+
+class WholeSectors:
+    """As libbde's volumes are: what is read from inside a sector would come out wrong."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def get_size(self) -> int:
+        return len(self._data)
+
+    def read_buffer_at_offset(self, length: int, offset: int) -> bytes:
+        assert offset % 4096 == 0
+        assert length % 4096 == 0 or offset + length == len(self._data)
+        return self._data[offset : offset + length]
+
+
+def test_libbde_is_asked_for_whole_sectors_only() -> None:
+    data = Random(4).randbytes((3 << 20) + 512)
+    opened = bitlocker.Opened(WholeSectors(data), bitlocker._File(BytesDevice(b"")))
+
+    for offset, length in [(0, 1), (4095, 2), (5000, 2 << 20), (len(data) - 700, 900), (9, 0)]:
+        assert opened.read_at(offset, length) == data[offset : offset + length]
+    assert opened.read_at(len(data), 1) == b""
