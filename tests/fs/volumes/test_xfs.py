@@ -4,6 +4,9 @@ import errno
 import os
 import random
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -17,10 +20,15 @@ from support.file_systems import (
 )
 from support.populated import populate
 
+from backgate.fs.volume import HOLE, Device, Extent, FileSystem, Node
+from backgate.fs.volumes.devices import Overlay
 from backgate.fs.volumes.xfs import XfsFileSystem
-from backgate.gateway.errors import FileError
+from backgate.fs.volumes.xfs_geometry import geometry
+from backgate.gateway.errors import Damaged, FileError
 
 SECTOR = 512  # bytes
+LONGEST_BLOCK = 65536  # bytes; what is longer is data
+NODES_LOOKED_AT = 1000
 WAYS = {
     "as usual": "",
     "large directory blocks": "-b size=1024 -n size=16384",
@@ -130,3 +138,137 @@ def test_a_look_up_in_a_large_directory_reads_little(tmp_path: Path) -> None:
     system.child(large.handle, b"Name2999" + b"x" * 49)
 
     assert device.reads - before <= 8
+
+
+def changed(device: Device, at: int, data: bytes) -> Overlay:
+    """The same disk with other bytes at one place."""
+    start = at - at % SECTOR
+    sector = bytearray(device.read_at(start, SECTOR))
+    sector[at - start : at - start + len(data)] = data
+    return Overlay(device, SECTOR, {start // SECTOR: bytes(sector)})
+
+
+def inode_at(device: Device, node: Node) -> int:
+    return geometry(device).inode_at(int.from_bytes(node.inode, "big"))
+
+
+def old_image(directory: Path) -> tuple[Device, FileSystem]:
+    """An XFS of version 4: nothing in it has a checksum that would give damage away."""
+    device = FileDevice(made(directory, f"-m crc=0 -p {prototype(directory)}", "320M"))
+    return device, XfsFileSystem(device)
+
+
+def test_a_directory_that_holds_one_above_it_is_not_gone_into(tmp_path: Path) -> None:
+    device, system = old_image(tmp_path)
+    root = system.root()
+    inside = system.child(system.child(root.handle, b"of3").handle, b"Name0")
+    number = int.from_bytes(inside.inode, "big").to_bytes(4, "big")
+    raw = device.read_at(inode_at(device, system.child(root.handle, b"of3")), 256)
+    place = inode_at(device, system.child(root.handle, b"of3")) + raw.rindex(number)
+
+    bent = XfsFileSystem(changed(device, place, root.inode[4:]))
+
+    loop = bent.child(bent.child(root.handle, b"of3").handle, b"Name0")
+    assert loop.inode == root.inode
+    with pytest.raises(Damaged, match="says that it lies in"):
+        bent.children(loop.handle)
+    with pytest.raises(Damaged, match="says that it lies in"):
+        bent.child(loop.handle, b"of3")
+
+
+def test_a_file_of_an_exabyte_without_blocks_is_a_hole(tmp_path: Path) -> None:
+    device, system = old_image(tmp_path)
+    file = system.child(system.root().handle, b"content")
+
+    bent = XfsFileSystem(changed(device, inode_at(device, file) + 56, (1 << 60).to_bytes(8, "big")))
+
+    *stored, hole = bent.extents(file.handle, 0, 1 << 60)
+    assert sum(extent.length for extent in stored) < 1 << 20
+    assert hole.disk == HOLE
+    assert bent.read_at(file.handle, 1 << 59, 1000) == bytes(1000)
+
+
+def test_a_file_on_a_realtime_device_is_refused(tmp_path: Path) -> None:
+    device, system = old_image(tmp_path)
+    file = system.child(system.root().handle, b"content")
+
+    bent = XfsFileSystem(changed(device, inode_at(device, file) + 90, b"\0\1"))
+
+    with pytest.raises(Damaged, match="realtime device"):
+        bent.read_at(file.handle, 0, 1)
+
+
+def test_a_name_whose_inode_is_damaged_is_still_listed(tmp_path: Path) -> None:
+    device = FileDevice(made(tmp_path, f"-p {prototype(tmp_path)}", "320M"))
+    system = XfsFileSystem(device)
+    root = system.root()
+    file = system.child(root.handle, b"content")
+
+    bent = XfsFileSystem(changed(device, inode_at(device, file) + 40, b"damage"))
+
+    listed = {node.name: node.problem for node in all_children(bent, root)}
+    assert listed.keys() == {node.name for node in all_children(system, root)}
+    assert {name for name, problem in listed.items() if problem} == {b"content"}
+    with pytest.raises(Damaged, match="its checksum is wrong"):
+        bent.child(root.handle, b"content")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mutations", [40, pytest.param(2000, marks=pytest.mark.soak)])
+def test_damage_that_no_checksum_gives_away_is_an_error_or_a_file(
+    mutations: int, tmp_path: Path
+) -> None:
+    device, _ = old_image(tmp_path)
+    watched = Watched(device)
+    seen_by_us(XfsFileSystem(watched))
+    chance = random.Random(5)
+
+    for _ in range(mutations):
+        sectors: dict[int, bytes] = {}
+        for start, length in chance.choices(watched.reads, k=chance.randrange(1, 6)):
+            at = start + chance.randrange(min(length, chance.choice((100, 1 << 20))))
+            sector = bytearray(device.read_at(at - at % SECTOR, SECTOR))
+            sector[at % SECTOR] = chance.choice((0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)))
+            sectors[at // SECTOR] = bytes(sector)
+        bent = Overlay(device, SECTOR, sectors)
+        if chance.random() < 1 / 8:
+            bent.size = chance.randrange(device.size)  # cut off
+        use(bent)
+
+
+class Watched:
+    """A device that notes where metadata is read."""
+
+    def __init__(self, device: Device) -> None:
+        self._device, self.size = device, device.size
+        self.reads: list[tuple[int, int]] = []
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        if length <= LONGEST_BLOCK:
+            self.reads.append((offset, length))
+        return self._device.read_at(offset, length)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return self._device.extents(offset, length)
+
+
+def use(device: Device) -> None:
+    """Look at everything there is; only the errors that stand in the contract are borne."""
+    left: list[Node] = []
+    with suppress(Damaged):
+        system = XfsFileSystem(device)
+        left.append(system.root())
+    for _ in range(NODES_LOOKED_AT):
+        if not left:
+            return
+        node = left.pop(0)
+        with suppress(Damaged, FileError):
+            system.xattrs(node.handle)
+            if stat.S_ISDIR(node.mode):
+                below = list(islice(all_children(system, node), NODES_LOOKED_AT))
+                left += [child for child in below[:100] if not child.problem]
+                system.child(node.handle, below[-1].name if below else b"none")
+            elif stat.S_ISREG(node.mode):
+                list(islice(system.extents(node.handle, 0, node.size), 1000))
+                system.read_at(node.handle, node.size // 2, 1000)
