@@ -8,13 +8,14 @@ fails twice is `Damaged`, and so from then on. A worker that nobody asks for a w
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import trio
 from cachetools import LRUCache
 
-from backgate.fs.parser.blocks import Blocks
+from backgate.fs.parser.blocks import BLOCK, Blocks
 from backgate.fs.parser.checks import (
     Garbage,
     answer_to,
@@ -54,7 +55,7 @@ from backgate.fs.parser.messages import (
     Xattrs,
     frame,
 )
-from backgate.fs.parser.process import PATIENCE, Ended, Worker, start_worker
+from backgate.fs.parser.process import PATIENCE, Ended, NotStarted, Worker, start_worker
 from backgate.fs.volume import Node
 from backgate.gateway.errors import BackgateError, Damaged, StoreError
 from backgate.gateway.source import Source
@@ -123,8 +124,9 @@ class Parser:
         """Answer until cancelled."""
         try:
             with self._receive:
-                while True:
-                    await self._serve(await self._next())
+                async with trio.open_nursery() as nursery:
+                    while True:
+                        await self._serve(await self._next(), nursery)
         finally:
             self._end_worker()
 
@@ -220,9 +222,9 @@ class Parser:
                 self._end_worker()
             self.blocks.clear()
 
-    async def _serve(self, job: _Job) -> None:
+    async def _serve(self, job: _Job, nursery: trio.Nursery) -> None:
         try:
-            job.answer = await self._answer(job)
+            job.answer = await self._answer(job, nursery)
             job.is_answered = True
         except Damaged as error:
             where = f"{self.where}: {error.where}" if error.where else self.where
@@ -232,26 +234,34 @@ class Parser:
         finally:
             job.ended.set()
 
-    async def _answer(self, job: _Job) -> Any:
+    async def _answer(self, job: _Job, nursery: trio.Nursery) -> Any:
         asked = frame(job.request)
         reason = self._deadly.get(asked)
-        for _ in range(0 if reason else TRIES):
-            try:
-                return job.check(await self._said(job.request))
-            except (Ended, Garbage) as error:
-                reason = str(error)
-                self._end_worker()
-                log.warning(
-                    "%s: the parser was ended while it was asked for %s: %s",
-                    self.where,
-                    _words(job.request),
-                    reason,
-                )
-        self._deadly[asked] = reason or ""
+        if reason is None:
+            for _ in range(TRIES):
+                try:
+                    return job.check(await self._said(job.request, nursery))
+                except (Ended, Garbage) as error:
+                    reason = str(error)
+                    is_its_fault = not isinstance(error, NotStarted)
+                    self._end_worker()
+                    log.warning(
+                        "%s: the parser was ended while it was asked for %s: %s",
+                        self.where,
+                        _words(job.request),
+                        reason,
+                    )
+            if is_its_fault:
+                self._deadly[asked] = reason or ""
         raise Damaged("", None, f"the parser fails at {_words(job.request)}: {reason}")
 
-    async def _said(self, request: Request) -> Said:
-        worker = self._worker or await self._start()
+    async def _said(self, request: Request, nursery: trio.Nursery) -> Said:
+        worker = self._worker
+        if worker is None:
+            try:
+                worker = await self._start(nursery)
+            except (Ended, Garbage) as error:
+                raise NotStarted(str(error)) from error
         if isinstance(request, Open) and self._opened is not None:
             return self._opened
         return await self._asked(worker, request)
@@ -267,10 +277,14 @@ class Parser:
             raise self._lost
         return said
 
-    async def _start(self) -> Worker:
+    async def _start(self, nursery: trio.Nursery) -> Worker:
         """Start a worker, which must see the same disks and volumes as those before it."""
         worker = self._worker = self._start_worker()
         log.debug("%s: parser %d starts", self.where, worker.number)
+        for number, source in enumerate(
+            self._sources
+        ):  # what it will ask for first comes meanwhile
+            nursery.start_soon(self._begin, number, min(source.size, BLOCK))
         opened = answer_to(await self._asked(worker, self._open()), Opened)
         if len(opened.disks) != len(self._disks) or self._opened not in (None, opened):
             raise Garbage("other disks than there are")
@@ -280,6 +294,10 @@ class Parser:
             if volumes != self._volumes:
                 raise Garbage("other volumes than before")
         return worker
+
+    async def _begin(self, source: int, length: int) -> None:
+        with suppress(StoreError, Damaged):  # whoever wants it is told
+            await self.blocks.read(source, 0, length)
 
     def _open(self) -> Open:
         sizes = [source.size for source in self._sources]

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from typing import TypeAlias
 
 import msgspec
@@ -37,6 +38,10 @@ Supply: TypeAlias = Callable[[Want | WantFile], Awaitable[Message]]
 
 class Ended(Exception):
     """The worker ended in the middle of a request, or had to be ended; the message says why."""
+
+
+class NotStarted(Ended):
+    """No worker came to be; the message says why, and the next one may."""
 
 
 class Worker:
@@ -125,22 +130,31 @@ def start_worker(program: Sequence[str] = WORKER) -> Worker:
     """Start a worker, in a few milliseconds; it is ready once its modules are imported.
 
     From the thread that calls this it inherits when to end: it must not end before the worker.
+    Raises `NotStarted`.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        descriptor = theirs.fileno()
-        arguments = (str(descriptor), str(os.getpid()), str(CPU))
-        process = subprocess.Popen(
-            [sys.executable, "-P", *program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=[descriptor],
-            env=_environment(),
-            cwd="/",
-        )
+    with ExitStack() as stack:
+        try:
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            with theirs:
+                process = _process(program, theirs.fileno())
+        except OSError as error:  # no memory, no process, no descriptor to be had
+            raise NotStarted(f"it cannot be started: {error}") from error
+        stack.pop_all()
     ours.setblocking(False)
     return Worker(process, ours)
+
+
+def _process(program: Sequence[str], descriptor: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-P", *program, str(descriptor), str(os.getpid()), str(CPU)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=[descriptor],
+        env=_environment(),
+        cwd="/",
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 @asynccontextmanager
-async def parser_of(*sources: Source) -> AsyncIterator[Parser]:
+async def parser_of(*sources: Source, program: Sequence[str] = HOSTILE) -> AsyncIterator[Parser]:
     async def no_siblings(disk: int, name: str) -> Source | None:
         return None
 
@@ -37,7 +37,7 @@ async def parser_of(*sources: Source) -> AsyncIterator[Parser]:
         passphrases=[],
         siblings=no_siblings,
         memory=8 << 20,
-        start=partial(start_worker, HOSTILE),
+        start=partial(start_worker, program),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(parser.run)
@@ -246,6 +246,32 @@ async def test_a_worker_that_sees_other_volumes_than_the_one_before_is_refused()
 
         with pytest.raises(Damaged, match="other volumes"):
             await parser.child(VOLUME, b"root", b"file")
+
+
+async def test_a_worker_that_cannot_start_is_damage_and_no_crash(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text("raise ImportError('a module is missing')")
+    async with parser_of(disk(""), program=(str(program),)) as parser:
+        with pytest.raises(Damaged, match="a module is missing"):
+            await parser.volumes()
+        assert len(warnings(caplog)) == 2
+        program.write_text(Path(hostile.__file__).read_text())
+
+        assert (await parser.volumes()).volumes[0].file_system == "hostile"
+
+
+async def test_no_process_to_be_had_is_damage_and_no_crash(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with parser_of(disk("")) as parser:
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.executable", "/nonexistent")
+            with pytest.raises(Damaged, match="cannot be started"):
+                await parser.volumes()
+
+        assert (await parser.volumes()).volumes[0].file_system == "hostile"
 
 
 async def test_workers_end_with_the_backup() -> None:
