@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from backgate.gateway.local_file import reserve
+from backgate.gateway.local_file import reserve, synchronize_directory
 from backgate.gateway.records import Record, State
 from backgate.gateway.units import MIB
 
@@ -146,15 +146,6 @@ class Journal:
         self._length = self._live = len(data)
         self._synced, self._reserved = self._written, 0
         self._reserve()
-
-
-def synchronize_directory(directory: Path) -> None:
-    """Make the names in `directory` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _framed(record: Record) -> bytes:

@@ -2,23 +2,21 @@
 promised.
 """
 
-from pathlib import Path
-
 import trio
 from msgspec.structs import replace
 
 from backgate.gateway.extents import Backing
-from backgate.gateway.journal import Journal, synchronize_directory
+from backgate.gateway.journal import Journal
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import Elsewhere, Gone, Held, Named
 from backgate.gateway.spooled import SpooledFile
 
 
 class Keeping:
-    """What the journal says of the files whose bytes lie in the folder `files`."""
+    """What the journal says of the files of one spool."""
 
-    def __init__(self, journal: Journal, files: Path) -> None:
-        self._journal, self._files = journal, files
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self.epoch = 0  # nothing closed in one is seen in the store before all of earlier ones
 
     def note(self, file: SpooledFile) -> None:
@@ -61,8 +59,6 @@ class Keeping:
                     file.epoch = self.epoch
                 record, truncations = file.record(is_durable=True), file.truncations
                 await file.synchronize()
-                if not file.is_durable:
-                    await trio.to_thread.run_sync(synchronize_directory, self._files)
                 if truncations != file.truncations:
                     continue  # what was synchronized is not what the record says
                 if file.key is None or not file.is_dirty:

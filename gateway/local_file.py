@@ -62,13 +62,19 @@ class LocalFile:
             for at in range(start, stop, ZEROS):
                 os.pwrite(descriptor, bytes(min(ZEROS, stop - at)), at)
 
-    async def synchronize(self) -> None:
-        """fsync it."""
+    async def synchronize(self, *, with_name: bool) -> None:
+        """fsync it, and its directory if its name is to survive a loss of power, too."""
         if not self.exists:
             return
         descriptor = os.dup(self._open())  # ours may be closed meanwhile
+
+        def run() -> None:
+            os.fsync(descriptor)
+            if with_name:
+                synchronize_directory(self.path.parent)
+
         try:
-            await trio.to_thread.run_sync(os.fsync, descriptor)
+            await trio.to_thread.run_sync(run)
         finally:
             os.close(descriptor)
 
@@ -100,3 +106,12 @@ def reserve(descriptor: int, start: int, stop: int) -> bool:
     """Have the disk keep room for `[start, stop)` of a file; False where it does not."""
     length = ctypes.c_int64(stop - start)
     return bool(_libc.fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(start), length) == 0)
+
+
+def synchronize_directory(directory: Path) -> None:
+    """Make the names in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -40,7 +40,7 @@ class Spool:
         self._room, self._uploader, self._nursery = parts.room, parts.uploader, parts.nursery
         self._last_number = last_number
         self.is_lazy = is_lazy
-        self._keeping = Keeping(parts.journal, self._files)
+        self._keeping = Keeping(parts.journal)
         self.left_over: dict[int, LeftOver] = {}  # by number; no tool was told that they are safe
         self._backlog = Backlog(self)
         self._intake = Intake(parts, self._keeping, self._backlog, is_lazy=is_lazy)

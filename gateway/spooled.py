@@ -296,10 +296,10 @@ class SpooledFile:
         self.flushed_at = trio.current_time()
 
     async def synchronize(self) -> None:
-        """fsync the local file."""
+        """fsync the local file, and its name if the journal does not know it synchronized."""
         version = self._local_version
-        if version != self._synchronized_version:
-            await self._file.synchronize()
+        if version != self._synchronized_version or not self.is_durable:
+            await self._file.synchronize(with_name=not self.is_durable)
             self._synchronized_version = version
 
     def rest(self) -> None:

@@ -34,6 +34,7 @@ from backgate.gateway.provider import NO_METADATA
 from backgate.gateway.providers.memory import Fault
 from backgate.gateway.records import HIDDEN
 from backgate.gateway.recovery import open_spool
+from backgate.gateway.threads import SMALL_PUT_THREADS
 
 AN_HOUR = 3600.0  # seconds
 PRESSED = msgspec.structs.replace(CONFIG, spool=16 * PART)
@@ -105,16 +106,18 @@ async def test_a_flush_with_nothing_new_does_nothing(tmp_path: Path) -> None:
 
 
 async def test_parallel_closes_are_stored_in_parallel(tmp_path: Path) -> None:
-    provider = memory()
-    provider.faults = [Fault(verb="put", delay=0.05)]
+    provider, gate = memory(), threading.Event()
+    provider.faults = [Fault(verb="put", gate=gate)]
     async with opened(tmp_path, provider) as repository:
-        started = trio.current_time()
         async with trio.open_nursery() as nursery:
-            for number in range(32):
+            for number in range(SMALL_PUT_THREADS):
                 nursery.start_soon(write, repository.tree, f"file{number}", b"x" * 1000)
+            await until(
+                lambda: sum(verb == "put" for verb, _ in provider.requests) == SMALL_PUT_THREADS
+            )
+            gate.set()
 
-        assert trio.current_time() - started < 32 * 0.05 / 2
-        assert len(repository.stored_keys()) == 32
+        assert len(repository.stored_keys()) == SMALL_PUT_THREADS
 
 
 async def test_a_file_that_cannot_be_stored_stays_and_is_tried_again(tmp_path: Path) -> None:
