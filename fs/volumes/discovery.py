@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from backgate.fs.volume import Device, Layer, Volume
 from backgate.fs.volumes import FILE_SYSTEMS, LAYERS, load
-from backgate.fs.volumes.marks import is_blank, meaning
+from backgate.fs.volumes.marks import TYPES, is_blank, meaning
 from backgate.fs.volumes.names import file_name, unique_names
 from backgate.gateway.errors import Damaged
 
@@ -185,10 +185,9 @@ class _Search:
 
 def _what_else(volume: Volume) -> str:
     """Return why nothing is shown of a volume that neither a layer nor a file system claims."""
-    known = meaning(volume.device)
+    kind = volume.notes.get("type", "") if volume.kind == "partition" else ""
+    known = meaning(volume.device) or TYPES.get(kind)
     if known:
         return known
     why = "its beginning is zeros" if is_blank(volume.device) else "nothing known here is on it"
-    if volume.kind == "partition" and volume.notes.get("type"):
-        why += f"; the partition table gives its type as {volume.notes['type']!r}"
-    return why
+    return f"{why}; the partition table gives its type as {kind!r}" if kind else why

@@ -23,6 +23,7 @@ BINARY = struct.Struct(">6sHQQ48s32s64s40s48sQ184s64s")
 BINARY_SIZE = 4096  # bytes, most of them zeros
 CHECKSUM_AT = 448
 SIZES = tuple(0x4000 << power for power in range(9))  # of a copy: 16 KiB to 4 MiB
+NEAR = SIZES[:6]  # up to 512 KiB, which lie with everything else that is looked at first
 SEGMENTS_MAX = SLOTS_MAX = 32
 DYNAMIC = "dynamic"  # the size of a segment that goes to the end of the device
 
@@ -102,8 +103,8 @@ class _Copy(Struct, frozen=True):
 
 
 def is_second(device: Device) -> bool:
-    """True when `device` has the second copy of a header, whatever is left of the first."""
-    return any(device.read_at(size, len(SECOND)) == SECOND for size in SIZES)
+    """True when `device` has the second copy of a header near its beginning, without a first."""
+    return any(device.read_at(size, len(SECOND)) == SECOND for size in NEAR)
 
 
 def header(device: Device) -> Header:

@@ -61,6 +61,12 @@ MARKS = (
     Mark(0, b"bluestore block device", _unreadable("a Ceph OSD")),
     Mark(0, b"VxVM", _unreadable("a Veritas volume")),
 )
+TYPES = {  # words of partition tables that say as much as a mark
+    "Windows dynamic disk": _unreadable("a Windows dynamic disk (LDM)"),
+    "Microsoft LDM metadata": _unreadable("a Windows dynamic disk (LDM)"),
+    "Microsoft LDM data": _unreadable("a Windows dynamic disk (LDM)"),
+    "Microsoft Storage Spaces": _unreadable("a member of Windows Storage Spaces"),
+}
 ZFS_LABELS = (0, 256 << 10)  # bytes: the first two of a pool member's four labels
 ZFS_UBERBLOCKS = 128 << 10  # bytes, from where a label begins, and up to 128 KiB of them
 ZFS_MAGICS = (b"\x0c\xb1\xba\x00\0\0\0\0", b"\0\0\0\0\x00\xba\xb1\x0c")

@@ -1,0 +1,203 @@
+"""From disks to what lies on them: one layer in another, and what is not to be mistaken."""
+
+import struct
+from collections.abc import Sequence
+from typing import ClassVar
+
+import pytest
+from support.disks import BytesDevice, disk, found_in, sectors, unpacked_disks
+
+from backgate.fs.volume import Device, Layer, Volume
+from backgate.fs.volumes import LAYERS, discovery
+from backgate.fs.volumes.devices import Empty, Stretch
+from backgate.fs.volumes.discovery import DEPTH_MAX, discover
+from backgate.fs.volumes.marks import meaning
+from backgate.fs.volumes.names import LONGEST, file_name, unique_names
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+RAID, LVM, LINUX = 0xFD, 0x8E, 0x83
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A physical volume with one logical one of 512 KiB."""
+    paths = unpacked_disks("lvm.tar.xz", tmp_path_factory.mktemp("lvm"))
+    return paths["lvm-6"].read_bytes()
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A member of an array of 2 MiB."""
+    paths = unpacked_disks("md.tar.xz", tmp_path_factory.mktemp("md"))
+    return paths["md-r1-10-1"].read_bytes()
+
+
+def divided(*contents: tuple[int, bytes]) -> bytearray:
+    """Return a disk with primary partitions of these types and contents."""
+    data = bytearray(MIB)
+    for number, (kind, content) in enumerate(contents):
+        start, count = len(data) // 512, len(content) // 512
+        struct.pack_into("<B3xB3xII", data, 446 + 16 * number, 0, kind, start, count)
+        data += content
+    data[510:512] = b"\x55\xaa"
+    return data
+
+
+def test_members_are_gathered_from_partitions_of_all_disks(group: bytes, mirror: bytes) -> None:
+    one = BytesDevice(divided((LINUX, bytes(MIB)), (LVM, group)), 0)
+    two = BytesDevice(divided((RAID, mirror)), 1)
+
+    found = found_in(one, two)
+
+    assert found["xvda/1-Linux"].problem.startswith("its beginning is zeros")
+    assert found["xvda/2-Linux LVM"].member_of == "lvm"
+    assert found["xvdb/1-Linux RAID"].member_of == "md"
+    linear, array = found["vg-one-linear"], found["md-r1-10"]
+    assert (linear.disk, linear.disks, array.disks) == (None, (0,), (1,))
+    assert linear.volume.device.read_at(0, 512) == sectors("other", 0, 1)
+    (extent,) = linear.volume.device.extents(0, 512)
+    assert one.data[extent.offset :].startswith(b"other 0000000000")
+
+
+def test_a_disk_in_a_volume_in_an_array_is_found(group: bytes, mirror: bytes) -> None:
+    guest = divided((LINUX, bytes(64 << 10)))[: 512 << 10]
+    struct.pack_into("<II", guest, 446 + 8, 128, 64)
+    place = group.index(b"other 0000000000")
+    group = group[:place] + guest + group[place + len(guest) :]
+    data = bytearray(mirror)
+    data[: len(data) - 65536] = group[: len(data) - 65536]  # but for its superblock, at the end
+
+    found = found_in(BytesDevice(data))
+
+    assert found["xvda/0-md"].member_of == "md"
+    assert found["md-r1-10"].member_of == "lvm"
+    assert found["vg-one-linear/1-Linux"].volume.device.size == 32 << 10
+
+
+class Nest(Layer):
+    """A layer that always has one more volume in it."""
+
+    name: ClassVar[str] = "nest"
+    many: ClassVar[int] = 1
+
+    def claims(self, device: Device) -> bool:
+        return True
+
+    def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
+        size = members[0].device.size
+        inside = Stretch(members[0].device, 0, size)
+        return [Volume(name="a/b", device=inside, kind="nest") for _ in range(self.many)]
+
+
+def test_layers_in_one_another_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYERS, "nest", f"{__name__}:Nest")
+    monkeypatch.setattr(discovery, "load", lambda place: Nest if "Nest" in place else Never)
+
+    (found,) = discover([disk(Empty(MIB))])
+
+    assert len(found.path) == DEPTH_MAX + 1
+    assert "layers" in found.problem
+
+
+def test_too_many_volumes_are_a_problem_of_what_holds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LAYERS, "nest", f"{__name__}:Nest")
+    monkeypatch.setattr(discovery, "load", lambda place: Nest if "Nest" in place else Never)
+    monkeypatch.setattr(Nest, "many", 3)
+
+    found = discover([disk(Empty(MIB))])
+
+    assert len(found) <= discovery.FOUND_MAX
+    assert any("more than 4096 volumes" in one.problem for one in found)
+    assert len({one.path for one in found}) == len(found)
+
+
+class Never(Layer):
+    name: ClassVar[str] = "never"
+
+    def claims(self, *device: Device) -> bool:
+        return False
+
+    def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
+        return []
+
+
+class Unreadable(BytesDevice):
+    def read_at(self, offset: int, length: int) -> bytes:
+        raise ConnectionError("the store is gone")
+
+
+def test_a_disk_that_cannot_be_read_now_is_not_taken_for_an_empty_one() -> None:
+    with pytest.raises(ConnectionError):
+        found_in(BytesDevice(bytes(MIB)), Unreadable(bytes(MIB)))
+
+
+def test_a_disk_without_bytes_is_shown_as_one() -> None:
+    (found,) = found_in(BytesDevice(b"")).values()
+
+    assert found.path == ("xvda", "0-unknown")
+
+
+@pytest.mark.parametrize(
+    ("offset", "mark", "words"),
+    [
+        (3, b"ReFS\0\0\0\0", "ReFS"),
+        (0xC00, b"PRIVHEAD", "dynamic disk"),
+        (32, b"NXSB", "APFS"),
+        (65536 - 10, b"SWAPSPACE2", "swap"),
+        (0x200000, b"\x0d\xd0\x01\xc0", "VMFS"),
+    ],
+)
+def test_what_cannot_be_read_is_named(offset: int, mark: bytes, words: str) -> None:
+    data = bytearray(4 * MIB)
+    data[offset : offset + len(mark)] = mark
+
+    assert words in meaning(BytesDevice(data))
+
+
+def test_a_pool_of_zfs_is_known_by_more_than_one_uberblock() -> None:
+    data = bytearray(MIB)
+    data[128 << 10 : (128 << 10) + 8] = b"\x0c\xb1\xba\0\0\0\0\0"
+    assert meaning(BytesDevice(data)) == ""
+
+    data[129 << 10 : (129 << 10) + 8] = b"\x0c\xb1\xba\0\0\0\0\0"
+    assert "ZFS" in meaning(BytesDevice(data))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("EFI System", "EFI System"),
+        ("../../etc", ".._.._etc"),
+        ("..", "unnamed"),
+        (".", "unnamed"),
+        ("", "unnamed"),
+        ("   ", "unnamed"),
+        ("a\0b\nc", "a_b_c"),
+        ("right\u202eleft", "right_left"),
+        ("\ud800", "_"),
+        ("Daten  für\xa0Äpfel", "Daten für Äpfel"),
+        ("\N{SNOWMAN}" * 100, "\N{SNOWMAN}" * (LONGEST // 3)),
+    ],
+)
+def test_a_name_can_be_a_files(text: str, name: str) -> None:
+    assert file_name(text) == name
+
+
+def test_names_become_unique_also_against_names_that_look_numbered() -> None:
+    names = unique_names(["a", "a", "a (2)", "b", "a"])
+
+    assert len(set(names)) == 5
+    assert names[:2] == ["a", "a (2)"]
+
+
+@pytest.mark.parametrize(("kind", "words"), [(0x42, "dynamic disk"), (0xA9, "NetBSD")])
+def test_a_partition_of_which_only_the_type_is_known_tells_it(kind: int, words: str) -> None:
+    found = found_in(BytesDevice(divided((kind, b"something".ljust(MIB, b"?")))))
+
+    (one,) = found.values()
+    assert words in one.problem
+    assert ("cannot be read" in one.problem) is (kind == 0x42)
