@@ -15,7 +15,7 @@ from backgate.fs.formats.xen_orchestra.crypto import ALGORITHMS, KEY, NotAuthent
 from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Encryption, parse
 from backgate.fs.formats.xen_orchestra.sealed import SealedSource
 from backgate.fs.whole import read_whole
-from backgate.gateway.errors import Damaged, Denied, NotFound, PasswordNeeded, Replaced
+from backgate.gateway.errors import Damaged, Denied, NotFound, PasswordNeeded, Replaced, StoreError
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Data, Source
 from backgate.gateway.units import KIB
@@ -77,7 +77,12 @@ class Remote:
         return SealedSource(objects, info, self._opener, self.workers, is_verified=is_verified)
 
     async def below(self, prefix: str) -> list[str]:
-        """Return the keys of objects with that prefix, one page of them; `StoreError`."""
+        """Return the keys of objects with that prefix as they are now, one page of them.
+
+        Where nobody may list, what is known of them; `StoreError` when nothing is.
+        """
+        with suppress(StoreError):
+            await self._lent.objects.confirm(prefix)
         return [info.key for info in await self._lent.objects.below(prefix)]
 
     async def unlock(self, samples: Sequence[ObjectInfo]) -> None:
