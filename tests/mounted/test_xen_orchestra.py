@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.gateway import Gateway, gateway
 from support.trees import run
-from support.xen_orchestra import unpack_sample
+from support.xen_orchestra import BLOCK, T1, T2, T3, Writer, changed, disk, unpack_sample
+from support.xen_orchestra_merge import merge
 
 pytestmark = [
     pytest.mark.mounted,
@@ -54,3 +55,31 @@ def test_qemu_img_converts_the_disk(mounted: Gateway, tmp_path: Path) -> None:
         text=True,
     )
     assert compared.stdout == "Images are identical.\n"
+
+
+def test_a_disk_that_is_read_stays_whole_while_it_is_merged_through_the_same_mount(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "store").mkdir()
+    with gateway(tmp_path / "gateway", {"url": f"file://{tmp_path / 'store'}"}) as made:
+        made.mount()
+        writer = Writer(made.repository, filter=None)
+        contents = {T1: disk(3 * BLOCK, "one")}
+        contents[T2] = changed(contents[T1], 1, "two")
+        contents[T3] = changed(contents[T2], 2, "three")
+        for time, content in contents.items():
+            writer.back_up(time, {"root": content})
+        for time in (T1, T2):
+            (made.repository / writer.top / f"{time}.json").unlink()
+        raw = made.backups / "xen-orchestra" / "web" / "latest" / "disks" / "xvda-root" / "disk.raw"
+
+        for step in merge(writer, "root", [T1, T2, T3]):
+            assert read_anew(raw) == contents[T3], step
+        made.umount()
+
+
+def read_anew(path: Path) -> bytes:
+    """Read a file, and nothing of it from the kernel's pages."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return file.read()
