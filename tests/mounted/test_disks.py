@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.disks import sectors, unpacked_disks
 from support.file_systems import Seen, loop_mounted, run, seen_by_the_kernel
 from support.gateway import COMMAND, Gateway
 from support.populated import populate
@@ -119,3 +120,26 @@ def test_what_lies_on_disks_is_listed(gateway: Gateway, tmp_path: Path) -> None:
     assert (volume["path"], volume["file_system"]) == ("partitions/0-ext4", "ext4")
     assert volume["notes"] == {"format": "ext4", "label": "root", "state": "clean"}
     assert "partitions/0-ext4  20.0 MiB  ext4; format ext4; label root; state clean" in text
+
+
+def test_passphrases_of_the_configuration_open_what_is_encrypted(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    unpacked_disks("luks.tar.xz", tmp_path / "objects")
+    place = "store:backups/image/luks-xts-of-1/partitions/"
+    (name,) = gateway.run("ls", place).stdout.split()
+    assert "needs a passphrase" in gateway.run("cat", f"{place}{name}/README.txt").stdout
+    secret = tmp_path / "passphrases"
+    secret.write_text("a wrong one\n\none pass\n")
+    secret.chmod(0o600)
+    gateway.configure({"url": f"file://{tmp_path}/objects", "secrets": {"image": f"file:{secret}"}})
+
+    (name,) = gateway.run("ls", place).stdout.split()
+    done = subprocess.run(
+        [COMMAND, "cat", f"{place}{name}/volume.raw"],
+        env=gateway.environment,
+        capture_output=True,
+        check=True,
+    )
+
+    assert done.stdout.startswith(sectors("xts-of-1", 0, 48))
