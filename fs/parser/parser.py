@@ -236,23 +236,22 @@ class Parser:
 
     async def _answer(self, job: _Job, nursery: trio.Nursery) -> Any:
         asked = frame(job.request)
-        reason = self._deadly.get(asked)
-        if reason is None:
-            for _ in range(TRIES):
-                try:
-                    return job.check(await self._said(job.request, nursery))
-                except (Ended, Garbage) as error:
-                    reason = str(error)
-                    is_its_fault = not isinstance(error, NotStarted)
-                    self._end_worker()
-                    log.warning(
-                        "%s: the parser was ended while it was asked for %s: %s",
-                        self.where,
-                        _words(job.request),
-                        reason,
-                    )
-            if is_its_fault:
-                self._deadly[asked] = reason or ""
+        reason, faults = self._deadly.get(asked, ""), 0
+        for _ in range(0 if reason else TRIES):
+            try:
+                return job.check(await self._said(job.request, nursery))
+            except (Ended, Garbage) as error:
+                reason = str(error)
+                faults += not isinstance(error, NotStarted)
+                self._end_worker()
+                log.warning(
+                    "%s: the parser was ended while it was asked for %s: %s",
+                    self.where,
+                    _words(job.request),
+                    reason,
+                )
+        if faults == TRIES:
+            self._deadly[asked] = reason
         raise Damaged("", None, f"the parser fails at {_words(job.request)}: {reason}")
 
     async def _said(self, request: Request, nursery: trio.Nursery) -> Said:
@@ -281,9 +280,7 @@ class Parser:
         """Start a worker, which must see the same disks and volumes as those before it."""
         worker = self._worker = self._start_worker()
         log.debug("%s: parser %d starts", self.where, worker.number)
-        for number, source in enumerate(
-            self._sources
-        ):  # what it will ask for first comes meanwhile
+        for number, source in enumerate(self._sources):  # it will ask for these first
             nursery.start_soon(self._begin, number, min(source.size, BLOCK))
         opened = answer_to(await self._asked(worker, self._open()), Opened)
         if len(opened.disks) != len(self._disks) or self._opened not in (None, opened):

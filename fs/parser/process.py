@@ -30,6 +30,7 @@ CPU = 10  # seconds of CPU that one request may use
 PATIENCE = 3 * CPU  # seconds that it may take, not counting what it waits for us
 ASKED_MAX = 20_000  # questions of the worker in one request; a log of 2 GiB takes 512
 PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # to find modules
+ENDS_WITHIN = 1.0  # seconds after it has closed its socket
 LAST_WORDS = 2000  # bytes of what it wrote before it ended
 
 # Answers a question of the worker's.
@@ -86,7 +87,7 @@ class Worker:
             said: Said = self._decode(await self._exactly(length))
             return said
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Ended(self._cause()) from error
+            raise Ended(await self._cause()) from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Ended(f"it sent garbage: {error}") from error
 
@@ -94,17 +95,19 @@ class Worker:
         while len(self._data) < length:
             more = await self._stream.receive_some(max(65536, length - len(self._data)))
             if not more:
-                raise Ended(self._cause())
+                raise Ended(await self._cause())
             self._data += more
         found = bytes(self._data[:length])
         del self._data[:length]
         return found
 
-    def _cause(self) -> str:
+    async def _cause(self) -> str:
         """Say how it ended; it has closed its socket, so it is ending if it has not ended."""
-        try:
-            code = self._process.wait(1)
-        except subprocess.TimeoutExpired:
+        with trio.move_on_after(ENDS_WITHIN):
+            while self._process.poll() is None:  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(ENDS_WITHIN / 100)
+        code = self._process.returncode
+        if code is None:
             return "it closed its socket"
         words = self._last_words()
         if code < 0:
