@@ -4,11 +4,24 @@ The worker has read untrusted bytes, and may by now be whatever they made of it.
 taken for granted: names are names, numbers are in their range, and bytes lie inside of the disks.
 """
 
+import errno
 import stat
 from collections.abc import Sequence
 from typing import TypeVar
 
-from backgate.fs.parser.messages import Bytes, Failed, Lying, Nodes, Said, Values, Volumes
+from msgspec.structs import replace
+
+from backgate.fs.parser.messages import (
+    Bytes,
+    Failed,
+    Lying,
+    Nodes,
+    Notes,
+    Said,
+    Values,
+    VolumeFacts,
+    Volumes,
+)
 from backgate.fs.volume import ENCODED, HANDLE_MAX, HOLE, Node
 from backgate.gateway.errors import Damaged, FileError
 
@@ -31,12 +44,26 @@ def answer_to(said: Said, kind: type[Answer]) -> Answer:
     Raises `FileError` and `Damaged` as the file system said, and `Garbage`.
     """
     if isinstance(said, Failed):
+        if said.errno == errno.ENOENT:
+            raise FileError(errno.ENOENT)
         if said.errno:
-            raise FileError(said.errno, reason="")
-        raise Damaged(said.where, said.offset, said.reason)
+            raise Garbage(f"no file system answers {said.errno}")
+        raise Damaged(plain(said.where), said.offset, plain(said.reason))
     if not isinstance(said, kind):
         raise Garbage(f"{type(said).__name__} where {kind.__name__} was asked for")
     return said
+
+
+def plain(text: str) -> str:
+    """Return text without what a terminal might obey: it goes to logs and into README.txt."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def checked_notes(notes: Notes) -> Notes:
+    """Return notes that can be printed."""
+    return {plain(name): plain(text) for name, text in notes.items()}
 
 
 def checked_nodes(nodes: Nodes, *, are_named: bool = True) -> Nodes:
@@ -117,4 +144,15 @@ def checked_volumes(volumes: Volumes, disks: int) -> Volumes:
             raise Garbage("a volume on a disk that is none")
         for name in volume.path:
             _check_name(name.encode("utf-8", "replace"))
-    return volumes
+    return Volumes([_printable(volume) for volume in volumes.volumes])
+
+
+def _printable(volume: VolumeFacts) -> VolumeFacts:
+    return replace(
+        volume,
+        kind=plain(volume.kind),
+        label=plain(volume.label),
+        file_system=plain(volume.file_system),
+        problem=plain(volume.problem),
+        notes=checked_notes(volume.notes),
+    )

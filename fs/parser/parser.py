@@ -22,6 +22,7 @@ from backgate.fs.parser.checks import (
     checked_bytes,
     checked_extents,
     checked_nodes,
+    checked_notes,
     checked_values,
     checked_volumes,
 )
@@ -140,15 +141,14 @@ class Parser:
     async def volumes(self) -> Volumes:
         """Return what volumes there are."""
         if self._volumes is None:
-            self._volumes = await self._ask(
-                Discover(),
-                lambda said: checked_volumes(answer_to(said, Volumes), len(self._disks)),
-            )
+            self._volumes = await self._ask(Discover(), self._checked)
         return self._volumes
 
     async def facts(self, volume: int) -> Notes:
         """Return what the file system of a volume tells of itself."""
-        return await self._ask(Facts(volume), lambda said: answer_to(said, Told).notes)
+        return await self._ask(
+            Facts(volume), lambda said: checked_notes(answer_to(said, Told).notes)
+        )
 
     async def root(self, volume: int) -> Node:
         """Return the root directory of a volume's file system."""
@@ -287,10 +287,13 @@ class Parser:
             raise Garbage("other disks than there are")
         self._opened = opened
         if self._volumes is not None:
-            volumes = answer_to(await self._asked(worker, Discover()), Volumes)
+            volumes = self._checked(await self._asked(worker, Discover()))
             if volumes != self._volumes:
                 raise Garbage("other volumes than before")
         return worker
+
+    def _checked(self, said: Said) -> Volumes:
+        return checked_volumes(answer_to(said, Volumes), len(self._disks))
 
     async def _begin(self, source: int, length: int) -> None:
         with suppress(StoreError, Damaged):  # whoever wants it is told

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 import trio
 
+from backgate.fs.parser.checks import plain
 from backgate.fs.parser.messages import (
     FRAME_MAX,
     LENGTH,
@@ -118,7 +119,7 @@ class Worker:
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
         text = (self._process.stderr.read() or b"")[-LAST_WORDS:].decode("utf-8", "replace")
-        return f": {text.strip().splitlines()[-1]}" if text.strip() else ""
+        return f": {plain(text.strip().splitlines()[-1])}" if text.strip() else ""
 
     def end(self) -> None:
         """End it at once; it has nothing to save."""

@@ -70,13 +70,15 @@ class Hostile(FileSystem):
         return device.read_at(0, len(MARK)) == MARK
 
     def __init__(self, device: Device) -> None:
-        self.notes: dict[str, str] = {}
+        self.notes = {"label": "\x1b]0;a title\x07"}
         self._deed = device.read_at(0, 512).removeprefix(MARK).rstrip(b"\0").decode()
 
     def root(self) -> Node:
         return ROOT
 
     def child(self, directory: bytes, name: bytes) -> Node:
+        if self._deed == "say that it cannot be interrupted":
+            raise FileError(513, name)
         if name == b"file":
             return _file(size=1000)
         raise FileError(errno.ENOENT, name)

@@ -156,6 +156,17 @@ async def test_a_worker_has_no_privilege_left() -> None:
     assert "0" not in told["Uid"].split()
 
 
+async def test_what_is_told_cannot_command_a_terminal() -> None:
+    async with parser_of(disk("")) as parser:
+        assert await parser.facts(VOLUME) == {"label": "\ufffd]0;a title\ufffd"}
+
+
+async def test_an_errno_that_no_file_system_answers_is_damage() -> None:
+    async with parser_of(disk("say that it cannot be interrupted")) as parser:
+        with pytest.raises(Damaged, match="513"):
+            await parser.child(VOLUME, b"root", b"file")
+
+
 async def test_a_name_that_is_not_there_is_a_sure_answer() -> None:
     async with parser_of(disk("")) as parser:
         with pytest.raises(FileError):
