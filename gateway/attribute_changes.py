@@ -38,12 +38,12 @@ class AttributeChanges:
         if self._with_objects and attributes.xattrs:
             self._copies.expect_room(file.key or "", metadata_from_attributes(attributes))
         before = file.attributes
-        file.set_attributes(attributes)
+        self._spool.set_attributes(file, attributes)
         if self._with_objects:
             try:
                 await self._keep_if_stored(file)
             except BackgateError:
-                file.set_attributes(before)
+                self._spool.set_attributes(file, before)
                 raise
         elif file.key is not None and not file.is_dirty:
             await self._metadata.attributes_changed(file.key, file.attributes)

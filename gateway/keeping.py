@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from backgate.gateway.extents import Backing
 from backgate.gateway.journal import Journal
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.records import Elsewhere, Gone, Held, Named
+from backgate.gateway.records import Attributed, Elsewhere, Gone, Held, Named
 from backgate.gateway.spooled import SpooledFile
 
 
@@ -38,6 +38,11 @@ class Keeping:
         """Note that the file is named `key`."""
         if file.is_recorded:
             self._journal.append(Named(file.number, key))
+
+    def note_attributes(self, file: SpooledFile) -> None:
+        """Note the attributes that the file has now."""
+        if file.is_recorded:
+            self._journal.append(Attributed(file.number, file.attributes))
 
     def note_moved(self, file: SpooledFile, key: str, info: ObjectInfo) -> None:
         """Note that the object `key`, which holds bytes of the file, is now `info`."""

@@ -76,6 +76,13 @@ class Named(msgspec.Struct, frozen=True, tag="named"):
     key: str
 
 
+class Attributed(msgspec.Struct, frozen=True, tag="attributes"):
+    """A file of the spool has other attributes."""
+
+    number: int
+    attributes: Attributes
+
+
 class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
     """An object that holds bytes of files is another one now."""
 
@@ -148,6 +155,7 @@ Record: TypeAlias = (
     | Spooled
     | Left
     | Named
+    | Attributed
     | Elsewhere
     | Gone
     | Beginning
@@ -186,6 +194,8 @@ class State:
                 self.files[number] = _without(self.files[number], held)
             case Named(number=number, key=key) if number in self.files:
                 self.files[number] = msgspec.structs.replace(self.files[number], key=key)
+            case Attributed(number=number, attributes=told) if number in self.files:
+                self.files[number] = msgspec.structs.replace(self.files[number], attributes=told)
             case Elsewhere(key=key, held=held):
                 self.files = {n: _elsewhere(file, key, held) for n, file in self.files.items()}
             case Gone(number=number):

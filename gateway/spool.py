@@ -254,6 +254,11 @@ class Spool:
                 "%d files are still open for writing: they are kept in the spool, not stored", count
             )
 
+    def set_attributes(self, file: SpooledFile, attributes: Attributes) -> None:
+        """Give the file attributes, which it takes along when it is stored, also after a crash."""
+        file.set_attributes(attributes)
+        self._keeping.note_attributes(file)
+
     def adopt(self, file: SpooledFile) -> None:
         """Take up a file that an earlier run of the gateway left."""
         self.shelf.add(file)

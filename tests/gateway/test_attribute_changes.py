@@ -1,8 +1,10 @@
 """Attributes are kept where the kind of a repository says, whatever happens at the same time."""
 
+import contextlib
 import errno
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -21,7 +23,7 @@ from support.writing import (
 from support.writing import rename as renamed
 
 from backgate.fs.tree import Changes
-from backgate.gateway.errors import FileError
+from backgate.gateway.errors import FileError, Unreachable
 from backgate.gateway.provider import NO_METADATA, Provider
 from backgate.gateway.providers.memory import Fault
 
@@ -116,3 +118,28 @@ async def test_a_directory_changes_while_a_file_below_is_being_stored(tmp_path: 
                 await tree.change(await entry_at(tree, "directory"), Changes(mtime_ns=77))
 
         assert kept(provider, "directory/", "mtime") == "0.000000077"
+
+
+@pytest.mark.parametrize("durability", ["store", "journal"])
+async def test_what_is_set_before_a_crash_is_stored_after_it(
+    tmp_path: Path, durability: Literal["store", "journal"]
+) -> None:
+    provider = memory()
+    config = msgspec.structs.replace(MIRROR, durability=durability)
+    provider.faults.append(Fault(verb="put", key="file", error=lambda: Unreachable("no answer")))
+    async with opened(tmp_path, provider, config) as repository:
+        file = await create(repository, "file")
+        await file.write_at(0, b"content")
+        await file.synchronize()
+        with contextlib.suppress(Unreachable):
+            await file.flush()
+        await file.change(Changes(mtime_ns=77, xattrs={b"user.a": b"1"}))
+        await file.release()
+
+    provider.faults.clear()
+    async with opened(tmp_path, provider, config) as repository:
+        await repository.spool.drained()
+
+        assert repository.content("file") == b"content"
+        assert kept(provider, "file", "mtime") == "0.000000077"
+        assert kept(provider, "file", "xattr")
