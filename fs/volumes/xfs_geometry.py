@@ -17,10 +17,10 @@ SUPER = "superblock"
 
 _SIZES = Struct(">4sIQ16x16sQQ20xII4xIHHH2x12sBxBBB")
 _FEATURES_AT, _FEATURES = 200, Struct(">I8xII")  # features2, and of version 5 two more
-_DIRECTORY_LOG_AT, _LOG_UNIT, _META_UUID = 192, slice(196, 200), slice(248, 264)
+_DIRECTORY_LOG_AT, _LSN, _META_UUID = 192, slice(240, 248), slice(248, 264)
 
 _VERSION, _VERSIONS = 0xF, (4, 5)
-_DIRECTORIES_2, _IGNORES_CASE, _LOGS_2 = 0x2000, 0x4000, 0x400  # of the version number
+_DIRECTORIES_2, _IGNORES_CASE = 0x2000, 0x4000  # of the version number
 _FILE_TYPES_2 = 0x200  # of features2, in version 4
 _FILE_TYPES, _OTHER_UUID, _NEEDS_REPAIR, _KNOWN = 0x1, 0x4, 0x10, 0x1FF  # of incompat
 _INODE_SIZES = range(8, 12)  # logarithms
@@ -37,7 +37,6 @@ class Geometry:
     uuid: bytes  # as the administrator sees it
     meta_uuid: bytes  # as the structures carry it
     block_size: int  # bytes
-    sector_size: int  # bytes
     blocks: int
     ag_blocks: int
     ag_count: int
@@ -48,7 +47,7 @@ class Geometry:
     root: int  # number of the inode at the top
     log_start: int  # its first block; 0: it is on another device
     log_blocks: int
-    log_unit: int  # bytes, that a record of the log is rounded up to
+    lsn: int  # where in the log its last change stands; 0 in version 4
     has_file_types: bool  # in directories
     ignores_case: bool  # of ASCII letters, in names
     needs_repair: bool
@@ -101,14 +100,12 @@ def geometry(device: Device, *, unsealed: bool = False) -> Geometry:
     if is_v5 and not unsealed:
         _check_sum(device, data, fields.sector_size)
     file_types = incompatible & _FILE_TYPES if is_v5 else features2 & _FILE_TYPES_2
-    has_log_unit = fields.version & _LOGS_2
     return Geometry(
         is_v5=is_v5,
         label=fields.label.partition(b"\0")[0].decode("utf-8", "backslashreplace"),
         uuid=fields.uuid,
         meta_uuid=data[_META_UUID] if is_v5 and incompatible & _OTHER_UUID else fields.uuid,
         block_size=fields.block_size,
-        sector_size=fields.sector_size,
         blocks=fields.blocks,
         ag_blocks=fields.ag_blocks,
         ag_count=fields.ag_count,
@@ -119,7 +116,7 @@ def geometry(device: Device, *, unsealed: bool = False) -> Geometry:
         root=fields.root,
         log_start=fields.log_start,
         log_blocks=fields.log_blocks,
-        log_unit=int.from_bytes(data[_LOG_UNIT], "big") if has_log_unit else 0,
+        lsn=int.from_bytes(data[_LSN], "big") if is_v5 else 0,
         has_file_types=bool(file_types),
         ignores_case=bool(fields.version & _IGNORES_CASE),
         needs_repair=bool(is_v5 and incompatible & _NEEDS_REPAIR),

@@ -148,10 +148,10 @@ class Log:
 
         The round is 0 for a log that was never used.
         """
-        first, last = self._cycle_of(0), self._cycle_of(self._sectors - 1)
-        if first == last:
+        first = self._cycle_of(0)
+        low, high = self._around(first)
+        if high == self._sectors and self._cycle_of(high - 1) == first:
             return (first + 1 if first else 0), 0
-        low, high = 0, self._sectors - 1
         while high - low > 1:
             middle = (low + high) // 2
             if self._cycle_of(middle) == first:
@@ -159,6 +159,20 @@ class Log:
             else:
                 high = middle
         return first, high
+
+    def _around(self, cycle: int) -> tuple[int, int]:
+        """Return a sector of round `cycle`, and one behind its last, not far from each other.
+
+        The superblock says where the log was when it was last written: often a moment ago.
+        """
+        low, step = self._layout.lsn & 0xFFFF_FFFF, 1
+        if low >= self._sectors or self._cycle_of(low) != cycle:
+            return 0, self._sectors
+        while low + step < self._sectors:
+            if self._cycle_of(low + step) != cycle:
+                return low, low + step
+            low, step = low + step, step * 2
+        return low, self._sectors
 
     def _cycle_of(self, sector: int) -> int:
         return _cycle(self.read(sector, 1), 0)
