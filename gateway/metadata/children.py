@@ -22,6 +22,7 @@ Child = tuple[str, Known | Subdirectory]
 _WITHIN = "WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 _OBJECT = "SELECT key, size, mtime_ns, etag, attributes, own, listed, mark FROM object"
 _SCAN = f"{_OBJECT} {_WITHIN}"
+# In the same places, without what no name needs: most of the time goes into making values.
 _SCAN_NAMES = f"SELECT key, size, 0, '', attributes, 0, 0, 0 FROM object {_WITHIN}"
 _ROWS = """
     SELECT prefix, attributes FROM directory
@@ -56,10 +57,7 @@ def children(
 def listed(
     db: Database, prefix: str, start: bytes | None, limit: int
 ) -> tuple[list[Child | bytes], bytes | None]:
-    """Return the same as `children`; of a file whose key ends with its very name, only that.
-
-    It takes a fifth of the time, and almost all files are such.
-    """
+    """Return the same as `children`; of a file whose key ends with its very name, only that."""
     root = spans.encoded(prefix)
     level = read_level(db, root, start or root, spans.end_of(root), limit, _SCAN_NAMES)
     shared, skip, raw_skip = _shared(db, level), len(prefix), len(root)
