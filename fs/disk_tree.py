@@ -305,6 +305,8 @@ class DiskTree:
 
     async def _report(self, place: Place, number: int, facts: VolumeFacts) -> VolumeReport:
         notes, problem = dict(facts.notes), facts.problem
+        if facts.member_of:
+            notes["member of"] = facts.member_of
         if facts.file_system:
             try:
                 notes |= await self._parser.facts(number)

@@ -80,8 +80,7 @@ def _volumes(found: Group, name: str, members: Mapping[str, Member]) -> Iterator
     uuids = {one.uuid for one in found.physical.values()}
     whole: Sequence[int] = [one.number for uuid, one in members.items() if uuid in uuids]
     for own, volume in found.logical.items():
-        segment = volume.get("segment1")
-        kind = str(segment.get("type", "")) if isinstance(segment, dict) else ""
+        kind = _kind(volume)
         status = volume.get("status")
         is_visible = isinstance(status, list) and VISIBLE in status
         if not is_visible or kind.partition("+")[0] in POOLS:
@@ -106,6 +105,15 @@ def _volumes(found: Group, name: str, members: Mapping[str, Member]) -> Iterator
             problem=problem,
             members=on,
         )
+
+
+def _kind(volume: Section) -> str:
+    """Return the type of a volume as lvs(8) tells it."""
+    segment = volume.get("segment1")
+    if not isinstance(segment, dict):
+        return ""
+    kind = str(segment.get("type", ""))
+    return "linear" if kind == "striped" and segment.get("stripe_count") == 1 else kind
 
 
 def _shown(own: str, volume: Section, kind: str) -> str:

@@ -23,7 +23,6 @@ SECTOR = 512  # bytes
 SUPERBLOCK = struct.Struct("<IIQ16sQIIQQ128s128sQQIIQ")
 MAGIC = 27022010
 SUPERBLOCK_XOR, NODE_XOR = 160774, 121107  # each kind of block has its own checksum
-NEEDS_CHECK = 1  # flag of a superblock: the pool has met an error in its metadata
 HEADER = struct.Struct("<IIQIIII")  # checksum, flags, own number, entries, most entries, value size
 INTERNAL, LEAF = 1, 2
 KEY = VALUE = 8  # bytes
@@ -51,7 +50,6 @@ class Pool:
         fields = SUPERBLOCK.unpack_from(raw)
         if fields[4] != MAGIC:
             raise Damaged("thin pool", 0, "its metadata has no superblock")
-        self.needs_check = bool(fields[1] & NEEDS_CHECK)
         self._roots, sectors, metadata_sectors = fields[11], fields[13], fields[14]
         self.chunk = sectors * SECTOR
         if not CHUNK_MIN <= self.chunk <= CHUNK_MAX or metadata_sectors * SECTOR != NODE:

@@ -105,6 +105,60 @@ def test_a_member_in_the_last_partition_is_not_the_whole_disk(
     assert found["xvda/1-Linux RAID"].member_of == "md"
 
 
+FEATURES, RECOVERY, RESYNC = 8, 152, 208  # where they stand in a superblock
+
+
+@pytest.mark.parametrize(
+    ("features", "at", "value", "reason"),
+    [
+        (4, 0, None, "reshaped"),
+        (512, 0, None, "journal"),
+        (2, RECOVERY, 2048, "recovery has not ended"),
+        (16, 0, None, "replacement"),
+    ],
+)
+def test_a_member_that_does_not_have_every_byte_is_left_out(
+    images: dict[str, list[Path]], features: int, at: int, value: int | None, reason: str
+) -> None:
+    data = [bytearray(path.read_bytes()) for path in images["r5-left-symmetric"]]
+    struct.pack_into("<I", data[1], 4096 + FEATURES, features)
+    if value is not None:
+        struct.pack_into("<Q", data[1], 4096 + at, value)
+    seal(data[1], 4096, is_old=False)
+
+    found = array(*[BytesDevice(one, number) for number, one in enumerate(data)])
+
+    assert reason in found.volume.notes["left out"]
+    device = found.volume.device
+    assert device.read_at(0, device.size) == sectors("r5-left-symmetric", 0, device.size // 512)
+
+
+def test_a_member_with_blocks_known_to_be_bad_is_left_out(images: dict[str, list[Path]]) -> None:
+    data = [bytearray(path.read_bytes()) for path in images["r5-left-symmetric"]]
+    log = 4096 + struct.unpack_from("<i", data[2], 4096 + 188)[0] * 512
+    struct.pack_into("<I", data[2], 4096 + FEATURES, 8)
+    seal(data[2], 4096, is_old=False)
+    data[2][log : log + 8] = struct.pack("<Q", 100 << 10 | 8)
+
+    found = array(*[BytesDevice(one, number) for number, one in enumerate(data)])
+
+    assert "bad" in found.volume.notes["left out"]
+    assert found.disks == (0, 1, 3)
+
+
+def test_parity_that_may_be_out_of_date_does_not_stand_in_for_a_member(
+    images: dict[str, list[Path]],
+) -> None:
+    data = [bytearray(path.read_bytes()) for path in images["r5-left-symmetric"]]
+    for one in data:
+        struct.pack_into("<Q", one, 4096 + RESYNC, 0)
+        seal(one, 4096, is_old=False)
+    devices = [BytesDevice(one, number) for number, one in enumerate(data)]
+
+    assert not array(*devices).volume.problem
+    assert "parity of the others is not complete" in array(*devices[1:]).problem
+
+
 def test_bent_members_are_damaged_and_no_more(images: dict[str, list[Path]]) -> None:
     random = Random(9)
     for name in ("r5-left-symmetric", "r10-f2", "r0-uneven", "linear", "r1-090"):
@@ -118,7 +172,7 @@ def test_bent_members_are_damaged_and_no_more(images: dict[str, list[Path]]) -> 
                     bent[at + random.randrange(264)] = random.choice(
                         [0, 1, 255, random.randrange(256)]
                     )
-                seal(bent, at, name == "r1-090")
+                seal(bent, at, is_old=name == "r1-090")
                 if random.random() < 0.1:
                     del bent[random.randrange(len(bent)) :]
                 devices.append(BytesDevice(bent, number))
@@ -126,7 +180,7 @@ def test_bent_members_are_damaged_and_no_more(images: dict[str, list[Path]]) -> 
                 _read_ends(found.volume.device)
 
 
-def seal(data: bytearray, at: int, is_old: bool) -> None:
+def seal(data: bytearray, at: int, *, is_old: bool) -> None:
     """Make the checksum of the superblock at `at` right again."""
     place, length = (152, 4096) if is_old else (216, 0)
     if not length:
