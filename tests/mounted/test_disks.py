@@ -49,7 +49,7 @@ def links(all_of: dict[bytes, Seen]) -> set[frozenset[bytes]]:
 def test_a_walk_through_the_mount_is_as_the_kernel_shows_the_image(
     kind: str, gateway: Gateway, tmp_path: Path
 ) -> None:
-    compare(kind, gateway, tmp_path, files=1500, large=10_000_000)
+    compare(kind, gateway, tmp_path, files=500, large=5_000_000)
 
 
 @pytest.mark.soak

@@ -23,7 +23,7 @@ from backgate.gateway.errors import BackgateError, Damaged
 from backgate.gateway.source import Bytes
 
 AT_ONCE = 8  # images in one backup, and so in one worker
-FEW, MANY = 16, 2000  # images of each file system
+FEW, MANY = 8, 2000  # images of each file system
 PIECE = 4096  # bytes that are all zero or not: there is nothing to be changed in a hole
 CHANGES_MAX = 12  # in one image
 ENTRIES_MAX = 3000  # visited in one image; a sample has 60
