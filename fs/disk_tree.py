@@ -41,6 +41,7 @@ from backgate.fs.parser.messages import Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser
 from backgate.fs.tree import Children, Entry
 from backgate.fs.volume import Node
+from backgate.fs.volumes.replay import JOURNAL, NOT_REPLAYED, STATE
 from backgate.gateway.errors import Damaged, FileError
 from backgate.gateway.source import Bytes, Source
 from backgate.gateway.units import MIB
@@ -123,6 +124,7 @@ class DiskTree:
     def __init__(self, disks: Sequence[NamedDisk], parser: Parser, *, is_single: bool) -> None:
         self._disks, self._parser, self._is_single = disks, parser, is_single
         self._layout: Layout | None = None
+        self._roots: dict[Place, _Inside] = {}  # of file systems that are open
         self._failed: dict[Place, str] = {}  # file systems that cannot be opened, and why
         self._mtime_ns = max((disk.mtime_ns for disk in disks), default=0)
 
@@ -202,17 +204,32 @@ class DiskTree:
         place = directory.node
         if isinstance(place, _Inside):
             return place
+        if place in self._roots:
+            return self._roots[place]
         if not is_below_disks(place) or place in self._failed:
             return None
         number, facts = (await self._laid_out()).volumes.get(place, (0, None))
         if facts is None or not facts.file_system:
             return None
         try:
-            return _Inside(place, await self._parser.root(number))
+            root = _Inside(place, await self._parser.root(number))
+            self._say(place, facts.file_system, await self._parser.facts(number))
         except Damaged as error:
             log.warning("%s: shown as volume.raw only: %s", _shown(place), error)
             self._failed[place] = error.reason
             return None
+        self._roots[place] = root
+        return root
+
+    def _say(self, place: Place, file_system: str, notes: Notes) -> None:
+        """Log what became of the journal of a file system that is opened for the first time."""
+        journal = notes.get(JOURNAL)
+        if journal is not None and place not in self._roots:
+            level = logging.WARNING if NOT_REPLAYED in journal else logging.INFO
+            where = f"{self._parser.where}: {_shown(place)}"
+            log.log(
+                level, "%s: %s, %s; journal: %s", where, file_system, notes.get(STATE, ""), journal
+            )
 
     # What is no file of a file system.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from support.extract import content, entries, find
+from support.file_systems import unpacked
 from support.trees import run
 
 from backgate.fs.disk_tree import DiskTree, NamedDisk, open_disks
@@ -111,6 +112,21 @@ async def test_an_empty_disk_and_an_absurdly_large_one_are_shown() -> None:
     async with tree_of(b"", os.urandom(512)) as tree:
         assert await names(tree, b"disks/xvda/partitions") in ([], [b"0-unknown"])
         assert await names(tree, b"disks/xvdb/partitions") == [b"0-unknown"]
+
+
+async def test_what_became_of_a_journal_is_in_the_log_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with tree_of(unpacked("ext4-crashed", tmp_path).read_bytes()) as tree:
+        for _ in range(2):
+            assert await names(tree, b"disks/xvda/partitions/0-ext4")
+        (volume,) = (await tree.report()).volumes
+
+    said = [one.message for one in caplog.records if "journal: replayed: " in one.message]
+    assert len(said) == 1
+    assert said[0].startswith("a backup: disks/xvda/partitions/0-ext4: ext4, in use when it was")
+    assert volume.notes["journal"] in said[0]
 
 
 async def test_a_report_tells_of_disks_volumes_and_what_is_wrong(
