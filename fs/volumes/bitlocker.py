@@ -58,7 +58,7 @@ class BitLocker(Layer):
                 content = opened or device
                 problem = "" if opened else (REFUSED if secrets else NEEDED)
             except Damaged as error:
-                problem = f"it is encrypted with BitLocker: {error}"
+                problem = f"it is encrypted with BitLocker: {error.reason}"
         return [
             Volume(
                 name="BitLocker",

@@ -41,7 +41,7 @@ class Luks(Layer):
             else:
                 problem = (REFUSED if secrets else NEEDED).format(header.version)
         except Damaged as error:
-            problem = f"it is encrypted with {header.version}: {error}"
+            problem = f"it is encrypted with {header.version}: {error.reason}"
         return [
             Volume(
                 name=header.label or header.uuid or header.version,

@@ -152,8 +152,9 @@ def _told(copy: _Copy, text: _Text) -> Header:
         raise Damaged(
             "LUKS", None, f"it is being encrypted anew, or needs what is unknown: {needs}"
         )
-    if not 0 < len(text.segments) <= SEGMENTS_MAX or len(text.keyslots) > SLOTS_MAX:
-        raise Damaged("LUKS", None, f"{len(text.segments)} segments, {len(text.keyslots)} keys")
+    counts = len(text.segments), len(text.keyslots), len(text.digests)
+    if not 0 < counts[0] <= SEGMENTS_MAX or max(counts) > SLOTS_MAX:
+        raise Damaged("LUKS", None, "{} segments, {} keys, {} digests".format(*counts))
     digests = [digest for digest in text.digests.values() if digest.segments]
     names = {name for digest in digests for name in digest.keyslots}
     order = sorted(text.keyslots, key=lambda name: -text.keyslots[name].priority)

@@ -76,17 +76,6 @@ def _one(device: Device, sector: int, version: str) -> Superblock | None:
     whole = raw[: ROLES_AT + 2 * count]
     if own != sector or count > ROLES_MAX or _sum(whole, CHECKSUM_AT) != checksum:
         return None
-    problem = ""
-    if features & RESHAPING:
-        problem = "it is being reshaped, which is not supported"
-    elif features & JOURNAL:
-        problem = "a journal in front of a RAID is not supported"
-    elif features & RECOVERING and recovery != ALL:
-        problem = "its recovery has not ended"
-    elif features & REPLACEMENT:
-        problem = "it is the replacement of a member, not yet complete"
-    elif features & BAD_BLOCKS and _has_bad(device, sector + log_at, log_size):
-        problem = "it has blocks that are known to be bad"
     return Superblock(
         array=":".join(array[at : at + 4].hex() for at in range(0, 16, 4)),
         name=name.split(b"\0")[0].decode("utf-8", "replace"),
@@ -102,8 +91,23 @@ def _one(device: Device, sector: int, version: str) -> Superblock | None:
         number=number,
         roles=struct.unpack_from(f"<{count}H", raw, ROLES_AT),
         is_clean=resync == ALL,
-        problem=problem,
+        problem=_problem(device, features, recovery, (sector + log_at, log_size)),
     )
+
+
+def _problem(device: Device, features: int, recovery: int, log: tuple[int, int]) -> str:
+    """Return why a member with these features does not have every byte, "" when it has."""
+    if features & RESHAPING:
+        return "it is being reshaped, which is not supported"
+    if features & JOURNAL:
+        return "a journal in front of a RAID is not supported"
+    if features & RECOVERING and recovery != ALL:
+        return "its recovery has not ended"
+    if features & REPLACEMENT:
+        return "it is the replacement of a member, not yet complete"
+    if features & BAD_BLOCKS and _has_bad(device, *log):
+        return "it has blocks that are known to be bad"
+    return ""
 
 
 def _has_bad(device: Device, sector: int, sectors: int) -> bool:

@@ -3,10 +3,12 @@
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from backgate.fs.volume import Device, Extent, Volume
 from backgate.fs.volumes.discovery import Found, discover
+from backgate.gateway.errors import Damaged
 
 
 class FileDevice:
@@ -88,3 +90,11 @@ def sectors(name: str, first: int, stop: int) -> bytes:
     """Return what `make_volumes.sh` writes to these sectors of a volume: each says which it is."""
     lines = (f"{name} {number:010d}\n".encode() for number in range(first, stop))
     return b"".join(line.ljust(512, b".") for line in lines)
+
+
+def read_ends(device: Device) -> None:
+    """Read where a bent device begins and ends: it may be damaged, and nothing else."""
+    for offset in (0, max(0, device.size - 4096)):
+        with suppress(Damaged):
+            device.read_at(offset, 4096)
+            next(device.extents(offset, 1 << 60), None)

@@ -6,7 +6,15 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from support.disks import BytesDevice, FileDevice, by_extents, found_in, sectors, unpacked_disks
+from support.disks import (
+    BytesDevice,
+    FileDevice,
+    by_extents,
+    found_in,
+    read_ends,
+    sectors,
+    unpacked_disks,
+)
 
 from backgate.fs.volume import Device
 from backgate.fs.volumes import dm_raid
@@ -321,7 +329,7 @@ def test_bent_disks_are_damaged_and_no_more(paths: list[Path]) -> None:
                 del bent[random.randrange(len(bent)) :]
             data[number] = BytesDevice(bent, number)
         for one in found_in(*data).values():
-            _read_ends(one.volume.device)
+            read_ends(one.volume.device)
 
 
 def test_bent_text_with_right_checksums_is_damaged_and_no_more(paths: list[Path]) -> None:
@@ -340,16 +348,7 @@ def test_bent_text_with_right_checksums_is_damaged_and_no_more(paths: list[Path]
         rewrite(data, lambda _, bent=bent: bent)  # type: ignore[misc]
         for one in found_in(data, *disks[1:]).values():
             assert one.volume.device.size >= 0
-            _read_ends(one.volume.device)
-
-
-def _read_ends(device: Device) -> None:
-    for offset in (0, max(0, device.size - 4096)):
-        try:
-            device.read_at(offset, 4096)
-            next(device.extents(offset, 1 << 60), None)
-        except Damaged:
-            continue
+            read_ends(one.volume.device)
 
 
 def test_a_group_needs_all_that_its_volumes_are_told_by() -> None:

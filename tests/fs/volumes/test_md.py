@@ -5,12 +5,19 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from support.disks import BytesDevice, FileDevice, by_extents, found_in, sectors, unpacked_disks
+from support.disks import (
+    BytesDevice,
+    FileDevice,
+    by_extents,
+    found_in,
+    read_ends,
+    sectors,
+    unpacked_disks,
+)
 
 from backgate.fs.volume import Device
 from backgate.fs.volumes.discovery import Found
 from backgate.fs.volumes.md_superblock import superblock
-from backgate.gateway.errors import Damaged
 
 pytestmark = pytest.mark.slow
 
@@ -177,7 +184,7 @@ def test_bent_members_are_damaged_and_no_more(images: dict[str, list[Path]]) -> 
                     del bent[random.randrange(len(bent)) :]
                 devices.append(BytesDevice(bent, number))
             for found in found_in(*devices).values():
-                _read_ends(found.volume.device)
+                read_ends(found.volume.device)
 
 
 def seal(data: bytearray, at: int, *, is_old: bool) -> None:
@@ -190,15 +197,6 @@ def seal(data: bytearray, at: int, *, is_old: bool) -> None:
     total = sum(struct.unpack_from(f"<{len(raw) // 4}I", raw))
     total += int.from_bytes(raw[len(raw) // 4 * 4 :], "little")
     struct.pack_into("<I", data, at + place, (total & 0xFFFFFFFF) + (total >> 32) & 0xFFFFFFFF)
-
-
-def _read_ends(device: Device) -> None:
-    for offset in (0, max(0, device.size - 4096)):
-        try:
-            device.read_at(offset, 4096)
-            next(device.extents(offset, 1 << 60), None)
-        except Damaged:
-            continue
 
 
 def test_a_superblock_with_a_wrong_checksum_is_none(images: dict[str, list[Path]]) -> None:
