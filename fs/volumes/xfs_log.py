@@ -8,6 +8,7 @@ must not be made, then for the changes. What the disk has of a later time is lef
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from struct import Struct
+from time import process_time
 from typing import Any, NamedTuple
 
 from backgate.fs.volume import Device
@@ -34,7 +35,8 @@ from backgate.fs.volumes.xfs_log_items import (
 from backgate.fs.volumes.xfs_log_records import SECTOR, Log
 from backgate.gateway.errors import Damaged
 
-ACTIVE_MAX = 512 << 20  # bytes of log: they take a few of the ten seconds that a request has
+SECONDS = 7  # of CPU: a request has ten
+KEPT_MAX = 64 << 20  # bytes of log that are kept in memory between the two passes
 CHANGED_MAX = 256 << 20  # bytes of metadata that may be kept in memory
 
 _BUFFER = Struct("<4xHHqI")  # flags, length and place in sectors, words of the map
@@ -78,17 +80,30 @@ def replay_log(device: Device, layout: Geometry) -> LogReplay:
         log = Log(device, layout)
         if log.is_clean:
             return LogReplay(replay.clean(device), frozenset())
-        if log.active > ACTIVE_MAX:
-            raise Damaged("log", None, f"more than {ACTIVE_MAX >> 20} MiB of it are needed")
         changes = Changes(device, layout)
-        for transaction in transactions(log.records()):
-            changes.cancel(transaction)
-        for transaction in transactions(log.records()):
-            changes.make(transaction)
+        _replay(log, changes)
     except Damaged as error:
         return LogReplay(replay.unreplayed(device, str(error)), frozenset())
     overlay = Overlay(device, SECTOR, changes.sectors)
     return LogReplay(replay.replayed(overlay, *changes.words()), frozenset(changes.unsealed))
+
+
+def _replay(log: Log, changes: "Changes") -> None:
+    stop = process_time() + SECONDS
+    kept: list[Transaction] = []
+    for transaction in transactions(log.records()):
+        changes.cancel(transaction)
+        if log.active <= KEPT_MAX:
+            kept.append(transaction)
+        _check_time(log, stop)
+    for transaction in kept or transactions(log.records()):
+        changes.make(transaction)
+        _check_time(log, stop)
+
+
+def _check_time(log: Log, stop: float) -> None:
+    if process_time() > stop:
+        raise Damaged("log", None, f"replaying {log.active >> 20} MiB of it takes too long")
 
 
 class Changes:

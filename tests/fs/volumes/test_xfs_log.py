@@ -7,7 +7,7 @@ import pytest
 from support.disks import FileDevice
 from support.file_systems import seen_before, seen_by_us, unpacked
 
-from backgate.fs.volumes import replay
+from backgate.fs.volumes import replay, xfs_log
 from backgate.fs.volumes.devices import Overlay
 from backgate.fs.volumes.xfs import XfsFileSystem
 from backgate.fs.volumes.xfs_geometry import geometry
@@ -93,6 +93,17 @@ def test_a_log_of_another_machine_is_told_of(tmp_path: Path) -> None:
 
     assert system.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
     assert "big-endian" in system.notes[replay.JOURNAL]
+
+
+def test_a_log_that_takes_too_long_is_not_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xfs_log, "SECONDS", -1)
+
+    system = XfsFileSystem(FileDevice(unpacked("xfs-crashed", tmp_path)))
+
+    assert system.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
+    assert system.notes[replay.JOURNAL].endswith("takes too long")
 
 
 @pytest.mark.parametrize("name", CRASHED)
