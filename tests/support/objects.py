@@ -23,6 +23,7 @@ class FolderObjects:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.reads: list[tuple[str, int, int]] = []
+        self.takes = 0.0  # seconds that each read takes
 
     async def info(self, key: str) -> ObjectInfo:
         await trio.lowlevel.checkpoint()
@@ -66,7 +67,7 @@ class _FileSource:
         self.size = info.size
 
     async def read_at(self, offset: int, length: int) -> Data:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self._objects.takes)
         self._objects.reads.append((self._info.key, offset, length))
         if await self._objects.info(self._info.key) != self._info:
             raise Replaced(f"{self._info.key}: another version lies there", key=self._info.key)

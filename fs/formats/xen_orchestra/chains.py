@@ -4,8 +4,11 @@ By key only: an alias leads to a VHD directory, a header names the parent beside
 is listed unless an image is missing and a merge might explain it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+
+import trio
 
 from backgate.fs.disk import Member
 from backgate.fs.disks.chain import Chain
@@ -17,10 +20,12 @@ from backgate.fs.disks.vhd_format import DIFFERENCING
 from backgate.fs.formats.xen_orchestra.layout import ALIAS
 from backgate.fs.formats.xen_orchestra.merges import Merge, Merges, StatesByDirectory
 from backgate.fs.formats.xen_orchestra.remote import Remote
-from backgate.gateway.errors import Damaged, NotFound
+from backgate.gateway.errors import Damaged, NotFound, StoreError
 from backgate.gateway.units import KIB, size_to_text
 
 CHAIN_MAX = 1000  # images of one disk
+AHEAD_MAX = 40  # images opened before it is known that they belong to the chain
+AHEAD_AT_ONCE = 8
 ALIAS_MAX = 4 * KIB  # bytes of an alias, encrypted; Xen Orchestra takes 1024
 Image = VhdDirectory | VhdFile | FixedVhd
 
@@ -41,16 +46,18 @@ class Chains:
     def __init__(self, remote: Remote, chunks: Chunks) -> None:
         self._remote, self._chunks = remote, chunks
 
-    async def open(self, key: str, states: StatesByDirectory) -> Chain:
-        """Open the disk whose youngest image is `key`; `states` are the merges known of.
+    async def open(self, key: str, known: Iterable[str], states: StatesByDirectory) -> Chain:
+        """Open the disk whose youngest image is `key`.
 
-        Raises `Damaged` when an image is missing or does not fit, `StoreError`.
+        `known` are keys that may be older images of it: opened at once, where a chain of many
+        would be walked link by link. `states` are the merges known of. Raises `Damaged` when an
+        image is missing or does not fit, `StoreError`.
         """
 
         async def resolve() -> Sequence[Member]:
-            return (await self._links(key, states)).merging()
+            return (await self._links(key, {}, states)).merging()
 
-        found = await self._links(key, states)
+        found = await self._links(key, await self._opened_ahead(key, known), states)
         images = [link.image for link in found.links]
         allocated = min(images[0].size, sum(image.allocated for image in images))
         kind = "vhd directory" if isinstance(images[0], VhdDirectory) else "vhd"
@@ -64,18 +71,38 @@ class Chains:
             notes["stored"] = size_to_text(sum(files))
         return Chain(found.merging(), resolve, allocated, notes)
 
-    async def _links(self, key: str, states: StatesByDirectory) -> "_Links":
+    async def _opened_ahead(self, key: str, known: Iterable[str]) -> dict[str, Image]:
+        """Return those of the images beside `key` that could be opened, the youngest of them."""
+        directory = key.rpartition("/")[0]
+        older = sorted(one for one in known if one <= key and one.rpartition("/")[0] == directory)
+        found: dict[str, Image] = {}
+        turns = trio.CapacityLimiter(AHEAD_AT_ONCE)
+
+        async def open_one(image: str) -> None:
+            with suppress(Damaged, StoreError):  # told of when the walk comes to it, if it does
+                async with turns:
+                    found[image] = await self._image(image)
+
+        async with trio.open_nursery() as nursery:
+            for image in older[-AHEAD_MAX:]:
+                nursery.start_soon(open_one, image)
+        return found
+
+    async def _links(
+        self, key: str, opened: dict[str, Image], states: StatesByDirectory
+    ) -> "_Links":
         directory = key.rpartition("/")[0]
         merges = Merges(self._remote, directory, states.get(directory, ()))
         while True:
             try:
-                return await self._walk(key, merges)
+                return await self._walk(key, opened, merges)
             except NotFound as error:
+                opened = {}
                 if not await merges.list_all():
                     text = f"it is missing, and without it the disk is not whole: {error}"
                     raise Damaged(error.key or key, None, text) from None
 
-    async def _walk(self, key: str, merges: Merges) -> "_Links":
+    async def _walk(self, key: str, opened: dict[str, Image], merges: Merges) -> "_Links":
         links: list[_Link] = []
         seen: set[str] = set()
         while True:
@@ -83,7 +110,7 @@ class Chains:
             if key in seen or len(seen) == CHAIN_MAX:
                 raise Damaged(key, None, "the images of this disk form a loop, or are too many")
             seen.add(key)
-            links.append(_Link(key, await self._image(key)))
+            links.append(_Link(key, opened.get(key) or await self._image(key)))
             await merges.look_at(key)
             image = links[-1].image
             if isinstance(image, FixedVhd) or image.footer.kind != DIFFERENCING:

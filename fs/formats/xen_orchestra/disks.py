@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from backgate.fs.disk_tree import NamedDisk
 from backgate.fs.formats.xen_orchestra.chains import Chains
-from backgate.fs.formats.xen_orchestra.merges import StatesByDirectory
+from backgate.fs.formats.xen_orchestra.layout import VmLayout
 from backgate.fs.formats.xen_orchestra.vms import Disk
 from backgate.fs.nurseries import open_nursery
 from backgate.gateway.errors import Damaged
@@ -15,14 +15,15 @@ log = logging.getLogger(__name__)
 
 
 async def open_all(
-    chains: Chains, disks: Sequence[Disk], states: StatesByDirectory, mtime_ns: int
+    chains: Chains, disks: Sequence[Disk], vm: VmLayout, mtime_ns: int
 ) -> list[NamedDisk]:
-    """Open all `disks`, in their order; `StoreError` when the store cannot be asked."""
+    """Open all `disks` of `vm`, in their order; `StoreError` when the store cannot be asked."""
+    images = [info.key for infos in vm.disks.values() for info in infos]
     found: dict[str, NamedDisk] = {}
 
     async def open_one(disk: Disk) -> None:
         try:
-            chain = await chains.open(disk.key, states)
+            chain = await chains.open(disk.key, images, vm.states)
         except Damaged as error:
             log.warning("the disk %r cannot be read: %s", disk.name, error)
             found[disk.name] = NamedDisk(

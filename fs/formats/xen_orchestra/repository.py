@@ -146,7 +146,7 @@ class Repository:
         mtime_ns = time_ns_of(stamp_of(key))
         if metadata.mode == DELTA:
             disks = disks_of(vm.directory, metadata)
-            yield await open_all(self._chains, disks, vm.states, mtime_ns)
+            yield await open_all(self._chains, disks, vm, mtime_ns)
             return
         info = await self.remote.info(beside(key, metadata.xva or "", vm.directory))
         async with self._archives.open(info) as archive:

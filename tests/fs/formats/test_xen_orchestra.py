@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from contracts.format_contract import found, surroundings
 from support.extract import content, entries, find, read_all
+from support.objects import FolderObjects
 from support.xen_orchestra import (
     BLOCK,
     KEY,
@@ -177,3 +180,21 @@ async def test_st_blocks_of_a_disk_count_what_its_images_have(tmp_path: Path) ->
 
     assert raw.size == 10 * BLOCK
     assert raw.allocated == BLOCK
+
+
+async def test_a_long_chain_is_opened_in_a_few_rounds(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    writer = Writer(tmp_path / "store", filter=None)
+    for day in range(1, 21):
+        writer.back_up(f"202608{day:02}T010000Z", {DISK_A: bytes([day]) * BLOCK})
+
+    async with opened(tmp_path / "store", tmp_path / "cache") as format_:
+        newest = max(await found(format_), key=lambda one: one.time_ns)
+        assert isinstance(format_.surroundings.objects, FolderObjects)
+        format_.surroundings.objects.takes = 1.0
+        begun = trio.current_time()
+        async with format_.open(newest):
+            took = trio.current_time() - begun
+
+    assert took < 15  # 20 images, each an alias and then what it leads to
