@@ -15,6 +15,7 @@ NUMBER = st.integers(0, 2**20)
 STEPS = st.lists(st.tuples(st.sampled_from(VERBS), NUMBER, NUMBER, NUMBER), max_size=40)
 PRESSED = msgspec.structs.replace(CONFIG, spool=40_000)  # bytes; less than most files have
 LAZY = msgspec.structs.replace(CONFIG, durability="journal")
+CONFIGS = {"roomy": CONFIG, "pressed": PRESSED, "lazy": LAZY}
 
 
 @pytest.mark.slow
@@ -38,11 +39,21 @@ def test_any_sequence_of_operations_equals_the_model(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("config", [CONFIG, PRESSED, LAZY], ids=["roomy", "pressed", "lazy"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_long_random_runs_equal_the_model(tmp_path: Path, config: Any, seed: int) -> None:
     model = Model(tmp_path, memory(), config)
 
     trio.run(model.run, random_steps(seed, 100))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(100, 125))
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_thousands_of_steps_equal_the_model(tmp_path: Path, config: Any, seed: int) -> None:
+    model = Model(tmp_path, memory(), config)
+
+    trio.run(model.run, random_steps(seed, 400))
 
 
 @pytest.mark.slow
