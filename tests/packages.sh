@@ -9,7 +9,7 @@ tools="git gnupg libacl1-dev liblz4-dev libzstd-dev libxxhash-dev libssl-dev lib
 case $1 in
   run) want=$run ;;
   demo) want="restic tar e2fsprogs fdisk" ;;
-  test) want="restic tar rsync zstd xz-utils bzip2 gzip attr acl s3fs sqlite3 radosgw ceph-mon ceph-osd postgresql libfaketime $disks $tools" ;;
+  test) want="restic strace tar rsync zstd xz-utils bzip2 gzip attr acl s3fs sqlite3 radosgw ceph-mon ceph-osd postgresql libfaketime $disks $tools" ;;
   bench) want="restic s3fs" ;;
   *) echo "usage: $0 run|demo|test|bench" >&2; exit 2 ;;
 esac
