@@ -19,6 +19,7 @@ from backgate.fs.parser.messages import (
     Heard,
     Lost,
     Message,
+    NoFile,
     Request,
     Want,
     WantFile,
@@ -47,7 +48,7 @@ class Gateway:
     def request(self) -> Request | None:
         """Return the next request; None when the gateway has gone."""
         heard = self._receive()
-        if isinstance(heard, Given | GivenFile):
+        if isinstance(heard, Given | GivenFile | NoFile):
             raise TypeError(f"{type(heard).__name__} was not asked for")
         return heard  # type: ignore[return-value]
 
@@ -66,10 +67,17 @@ class Gateway:
         return given.data
 
     def want_file(self, disk: int, name: str) -> "tuple[int, int] | None":
-        """Return number and size of the file `name` beside a disk's; None: it may not be had."""
+        """Return number and size of the file `name` beside a disk's; None: it may not be had.
+
+        Raises `NotGiven`: what could not be asked for is not missing.
+        """
         self.say(WantFile(disk, name))
         given = self._receive()
-        return (given.source, given.size) if isinstance(given, GivenFile) else None
+        if isinstance(given, NoFile):
+            return None
+        if not isinstance(given, GivenFile):
+            raise NotGiven
+        return given.source, given.size
 
     def _receive(self) -> Heard | None:
         head = self._exactly(LENGTH.size)

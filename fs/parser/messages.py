@@ -192,7 +192,7 @@ class Want(Message, frozen=True, tag=True):
 
 
 class WantFile(Message, frozen=True, tag=True):
-    """A file beside a disk's: a parent, an extent. Answered by `GivenFile`, or `Lost`."""
+    """A file beside a disk's: a parent, an extent. Answered by `GivenFile`, `NoFile` or `Lost`."""
 
     disk: Number
     name: Text
@@ -222,12 +222,16 @@ class GivenFile(Message, frozen=True, tag=True):
     size: int  # bytes
 
 
+class NoFile(Message, frozen=True, tag=True):
+    """There is surely none of that name, or it may not be had."""
+
+
 class Lost(Message, frozen=True, tag=True):
     reason: str
     is_damage: bool = False  # those bytes are gone for good; told only to who looks at all disks
 
 
-Heard: TypeAlias = Request | Given | GivenFile | Lost
+Heard: TypeAlias = Request | Given | GivenFile | NoFile | Lost
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -41,6 +41,7 @@ from backgate.fs.parser.messages import (
     Lying,
     Message,
     Nodes,
+    NoFile,
     Notes,
     Open,
     Opened,
@@ -259,6 +260,9 @@ class Parser:
         if worker is None:
             try:
                 worker = await self._start(nursery)
+            except BackgateError:
+                self._end_worker()  # it knows only a part of what it should
+                raise
             except (Ended, Garbage) as error:
                 raise NotStarted(str(error)) from error
         if isinstance(request, Open) and self._opened is not None:
@@ -271,7 +275,11 @@ class Parser:
         if isinstance(request, Open):
             patience = START_PATIENCE
         self._lost, self._is_search = None, isinstance(request, Discover)
-        said = await worker.ask(request, self._supply, patience)
+        try:
+            said = await worker.ask(request, self._supply, patience)
+        except Ended:
+            if self._lost is None:
+                raise
         if self._lost is not None:
             raise self._lost
         return said
@@ -336,7 +344,7 @@ class Parser:
             if wanted.disk < len(self._disks) and len(self._files) < FILES_MAX:
                 source = await self._siblings(wanted.disk, wanted.name)
             if source is None:
-                return Lost("there is no such file that it may have")
+                return NoFile()
             number = self._files[key] = len(self._sources)
             self._sources.append(source)
         return GivenFile(number, self._sources[number].size)

@@ -33,10 +33,20 @@ def serve(gateway: Gateway, seconds: int) -> None:
     while (request := gateway.request()) is not None:
         _limit(seconds)
         if isinstance(request, Open):
-            image = Image(gateway, request)
-            gateway.say(image.opened())
+            image = _opened(gateway, request)
         elif image is not None:
             gateway.say(_answer(image, request))
+
+
+def _opened(gateway: Gateway, request: Open) -> Image | None:
+    """Return the disks; None, and the gateway knows why, when it could not give what they are."""
+    try:
+        image = Image(gateway, request)
+    except NotGiven:
+        gateway.say(Unavailable())
+        return None
+    gateway.say(image.opened())
+    return image
 
 
 def _limit(seconds: int) -> None:

@@ -241,6 +241,7 @@ class Explored(FileSystem):
         at, rest = 0, self._parsed_children(directory)
         if self._stream is not None and self._stream[:2] == (directory, start):
             at, rest = self._stream[1:]
+        self._stream = None  # an error ends it, and whoever asks again must not find it at its end
         page = list(islice(rest, start - at, start - at + PAGE))
         self._stream = (directory, start + len(page), rest)
         return page

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 from support import hostile
+from support.trees import run
 
 from backgate.fs.parser import parser as parser_module
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk
-from backgate.fs.parser.parser import Parser
+from backgate.fs.parser.parser import Parser, Siblings
 from backgate.fs.parser.process import start_worker
 from backgate.gateway.errors import Damaged, FileError, Unreachable
 from backgate.gateway.source import Bytes, Data, Source
@@ -25,17 +26,23 @@ HOSTILE = (str(Path(hostile.__file__)),)
 pytestmark = pytest.mark.slow
 
 
-@asynccontextmanager
-async def parser_of(*sources: Source, program: Sequence[str] = HOSTILE) -> AsyncIterator[Parser]:
-    async def no_siblings(disk: int, name: str) -> Source | None:
-        return None
+async def nothing_beside(disk: int, name: str) -> Source | None:
+    return None
 
+
+@asynccontextmanager
+async def parser_of(
+    *sources: Source,
+    program: Sequence[str] = HOSTILE,
+    kind: str = "raw",
+    siblings: Siblings = nothing_beside,
+) -> AsyncIterator[Parser]:
     parser = Parser(
         "an image",
-        [Disk(f"xvd{number}", "raw", number) for number in range(len(sources))],
+        [Disk(f"xvd{number}", kind, number) for number in range(len(sources))],
         list(sources),
         passphrases=[],
-        siblings=no_siblings,
+        siblings=siblings,
         memory=8 << 20,
         start=partial(start_worker, program),
     )
@@ -205,6 +212,31 @@ async def test_a_store_that_is_away_is_no_damage_and_costs_no_worker(
         assert (await parser.volumes()).volumes[0].file_system == "hostile"
         assert parser._worker is worker
         assert warnings(caplog) == []
+
+
+async def test_a_parent_that_could_not_be_asked_for_is_not_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, top = tmp_path / "base.qcow2", tmp_path / "top.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", base, "1M")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base.name, top)
+    is_away = True
+
+    async def beside(disk: int, name: str) -> Source | None:
+        if is_away:
+            raise Unreachable("the store is away")
+        return Bytes(base.read_bytes())
+
+    source = Bytes(top.read_bytes())
+    async with parser_of(source, kind="qcow2", siblings=beside) as parser:
+        for _ in range(2):
+            with pytest.raises(Unreachable):
+                await parser.volumes()
+        is_away = False
+
+        assert (await parser.opened()).disks[0].problem == ""
+        assert [volume.size for volume in (await parser.volumes()).volumes] == [1 << 20]
+    assert warnings(caplog) == []
 
 
 async def test_who_goes_away_leaves_the_worker_to_others() -> None:

@@ -295,6 +295,28 @@ def test_a_directory_too_large_to_keep_is_streamed(
         system.child(system.root().handle, b"1800")
 
 
+def test_a_stream_that_an_error_ended_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "from"
+    source.mkdir()
+    for number in range(700):
+        (source / f"{number}").write_bytes(b"")
+    image = made(tmp_path, f"mkfs.ext4 -q -d {source}", "20M")
+    monkeypatch.setattr("backgate.fs.volumes.explorer.CACHED_MAX", 100)
+    system = ExtFileSystem(FileDevice(image))
+    root = system.root().handle
+    first = system.children(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(system._tree, "inodes", lambda _: 1 // 0)
+        with pytest.raises(Damaged):
+            system.children(root, first.cursor)
+
+    second = system.children(root, first.cursor)
+
+    assert len({node.name for node in (*first.nodes, *second.nodes)}) == 701
+
+
 def test_a_file_beyond_the_end_of_its_disk_is_damage(tmp_path: Path) -> None:
     source = tmp_path / "from"
     source.mkdir()
