@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from backgate.fs.disk import Member
+from backgate.fs.disk import Disk, Member
 from backgate.fs.disks.chain import Chain
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.disks.vhd_file import FixedVhd, VhdFile, open_file
@@ -25,7 +25,7 @@ class Objects(Protocol):
         """Return the object's bytes."""
 
 
-async def open_vhd(objects: Objects, key: str, source: Source) -> Chain:
+async def open_vhd(objects: Objects, key: str, source: Source) -> Disk:
     """Open the disk whose youngest image is `source`, the VHD file `key`.
 
     A parent is looked for where the image says, and by its name beside the image; only within the

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import trio
 
-from backgate.fs.disk import Member
+from backgate.fs.disk import Disk, Member
 from backgate.fs.disks.chain import Chain
 from backgate.fs.disks.chunks import Chunks
 from backgate.fs.disks.keys import BadPath, beside
@@ -46,7 +46,7 @@ class Chains:
     def __init__(self, remote: Remote, chunks: Chunks) -> None:
         self._remote, self._chunks = remote, chunks
 
-    async def open(self, key: str, known: Iterable[str], states: StatesByDirectory) -> Chain:
+    async def open(self, key: str, known: Iterable[str], states: StatesByDirectory) -> Disk:
         """Open the disk whose youngest image is `key`.
 
         `known` are keys that may be older images of it: opened at once, where a chain of many

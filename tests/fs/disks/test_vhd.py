@@ -9,7 +9,7 @@ from support.extract import read_all
 from support.objects import FolderObjects
 from support.xen_orchestra import BITMAP, BLOCK, Block, disk, footer, header, vhd_file
 
-from backgate.fs.disks.chain import Chain
+from backgate.fs.disk import Disk
 from backgate.fs.disks.images import open_vhd
 from backgate.gateway.errors import Damaged
 
@@ -17,7 +17,7 @@ FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 A, B, C = b"A" * 16, b"B" * 16, b"C" * 16
 
 
-async def opened(folder: Path, name: str) -> Chain:
+async def opened(folder: Path, name: str) -> Disk:
     """Open the disk whose youngest image is that file."""
     objects = FolderObjects(folder)
     return await open_vhd(objects, name, objects.source(await objects.info(name)))
