@@ -107,6 +107,10 @@ class Blocks:
         self._gateway = gateway
         self._kept: LRUCache[tuple[int, int], bytes] = LRUCache(KEPT, getsizeof=len)
 
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+
     def read(self, source: int, size: int, offset: int, length: int) -> bytes:
         """Return `[offset, offset + length)` of a source of `size` bytes, all of it."""
         stop = offset + length

@@ -7,6 +7,7 @@ found again, in the same order, by a worker that is started anew.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
+from cachetools import LRUCache
 from msgspec.structs import replace
 
 from backgate.fs.parser.asked import Blocks, Gateway
@@ -44,6 +45,7 @@ from backgate.fs.volumes import FILE_SYSTEMS, load
 from backgate.fs.volumes.discovery import Found, discover
 from backgate.gateway.errors import Damaged
 
+OPEN_MAX = 8  # file systems that are open at a time; each keeps up to 60 MiB
 TIME_MIN_NS, TIME_MAX_NS = -(2**63), 2**64 - 1  # what a message can hold: the years 1677 to 2554
 
 
@@ -68,7 +70,12 @@ class Image:
             )
             self._notes.append(opened.notes)
         self._found: Sequence[Found] | None = None
-        self._file_systems: dict[int, FileSystem | Damaged] = {}
+        self._file_systems: LRUCache[int, FileSystem | Damaged] = LRUCache(OPEN_MAX)
+
+    def forget(self) -> None:
+        """Let go of what can be had again: memory has run out."""
+        self._file_systems.clear()
+        self._blocks.clear()
 
     def opened(self) -> Opened:
         """Return how large the disks are."""

@@ -66,6 +66,7 @@ def _answer(image: Image, request: Request) -> Message:
     except Damaged as error:
         return Failed(0, error.where[:TEXT_MAX], _offset(error), _reason(error.reason))
     except MemoryError:
+        image.forget()
         return Failed(0, "", None, "reading it needs more memory than an image may use")
     except Exception as error:  # the one place: a parser of untrusted bytes may raise anything
         return Failed(0, "", None, _reason(f"unexpected {type(error).__name__}: {error}"))

@@ -40,11 +40,11 @@ from backgate.fs.volumes import load
 from backgate.fs.volumes.codecs import provide_zstd
 from backgate.gateway.errors import Damaged, FileError
 
-LIBRARY_CACHE = 32 << 20  # bytes that the library may keep of inodes and decoded blocks
+LIBRARY_CACHE = 16 << 20  # bytes that the library may keep of inodes and decoded blocks
 HEAD = 64 << 10  # bytes that a driver of the library is given to begin with
 PAGE = 500  # nodes in one page of a directory
 CACHED_MAX = 20_000  # nodes of a directory that is kept decoded; a larger one is streamed
-KEPT = 100_000  # nodes of all decoded directories together; some 60 MiB
+KEPT = 50_000  # nodes of all decoded directories together; some 35 MiB
 LOOKUPS = 10  # in one directory, after which it is worth decoding
 DIRECTORIES = 10_000  # whose lookups are counted
 OPEN_FILES = 256  # files whose map is kept
