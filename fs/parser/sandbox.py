@@ -32,6 +32,8 @@ def confine(parent: int) -> None:
     if os.getppid() != parent:
         raise SystemExit("the gateway is gone")
     libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)  # an ordinary user may not; the filter sees to it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the gateway, which
+        signal.signal(number, signal.SIG_IGN)  # may need us until it has unmounted
     _become_nobody(libc)
     _give_up_capabilities(libc)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

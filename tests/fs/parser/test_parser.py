@@ -1,6 +1,8 @@
 """Whatever happens in a worker stays there: an error for that request, a line in the log."""
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -315,6 +317,18 @@ async def test_no_process_to_be_had_is_damage_and_no_crash(
                 await parser.volumes()
 
         assert (await parser.volumes()).volumes[0].file_system == "hostile"
+
+
+async def test_a_signal_to_all_processes_of_a_service_leaves_the_worker_to_its_gateway() -> None:
+    async with parser_of(disk("")) as parser:
+        await parser.volumes()
+        worker = parser._worker
+        assert worker is not None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(worker.number, number)
+
+        assert (await parser.child(VOLUME, b"root", b"file")).size == 1000
+        assert parser._worker is worker
 
 
 async def test_workers_end_with_the_backup() -> None:
