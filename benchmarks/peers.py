@@ -1,6 +1,8 @@
 """The contenders that mount a bucket: Backgate, rclone and s3fs, each with sensible options."""
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,6 +146,16 @@ def restic_environment(server: Server, bucket: str, password: Path, cache: Path)
         "RESTIC_PASSWORD_FILE": str(password),
         "RESTIC_CACHE_DIR": str(cache),
     }
+
+
+def restic(environment: dict[str, str], *arguments: str) -> None:
+    """Run restic; raises `CalledProcessError` when it fails."""
+    subprocess.run(
+        ["restic", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
 
 
 def rclone_environment(server: Server) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from benchmarks.bench import Bench, Measurement
 from benchmarks.buckets import Bucket, files_below
 from benchmarks.contenders import Contender
 from benchmarks.machine import drop_caches
-from benchmarks.peers import Backgate, Rclone, S3fs, restic_environment
+from benchmarks.peers import Backgate, Rclone, S3fs, restic, restic_environment
 
 NATIVE = "restic's own S3 backend"
 FILES = 8  # that the bytes are in
@@ -97,21 +96,12 @@ def _backed_up(
     cache = bench.home / "restic-cache"
     environment = restic_environment(bench.server, bucket.name, bench.password, cache)
     environment |= {"RESTIC_REPOSITORY": repository}
-    _restic(environment, "init")
+    restic(environment, "init")
     begun = time.monotonic()
-    _restic(environment, *options, "backup", "--quiet", str(source))
+    restic(environment, *options, "backup", "--quiet", str(source))
     if os.path.isdir(repository):
         bucket.wait_until_stored(files_below(Path(repository)))
     took = time.monotonic() - begun
-    _restic(environment, "check")
+    restic(environment, "check")
     shutil.rmtree(cache, ignore_errors=True)
     return took
-
-
-def _restic(environment: dict[str, str], *arguments: str) -> None:
-    subprocess.run(
-        ["restic", *arguments],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )

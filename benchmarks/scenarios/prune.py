@@ -1,16 +1,14 @@
 """`restic prune` of thousands of packs that nothing refers to, as an interrupted backup leaves."""
 
 import hashlib
-import os
 import shutil
-import subprocess
 
 from backgate.gateway.units import KIB
 from benchmarks.bench import Bench, Measurement, seconds
 from benchmarks.buckets import Bucket, files_below
 from benchmarks.contenders import Contender
 from benchmarks.machine import drop_caches
-from benchmarks.peers import Rclone, S3fs, restic_environment
+from benchmarks.peers import Rclone, S3fs, restic, restic_environment
 
 NATIVE = "restic's own S3 backend"
 PACK = 8 * KIB  # bytes of each; restic does not look into what no index names
@@ -35,28 +33,38 @@ class Prune:
             for turn in range(len(contenders)):
                 contender = contenders[(turn + number) % len(contenders)]
                 bucket = Bucket(bench.server, f"prune-{number}-{turn}")
-                cache = bench.home / "restic-cache"
-                own = restic_environment(bench.server, bucket.name, bench.password, cache)
-                if contender is None:
-                    _restic(own, "init")
-                    bucket.fill(packs)
-                    drop_caches()
-                    measured.add(NATIVE, seconds(_restic, own, "prune", "--quiet"))
-                else:
-                    with contender.mounted(bucket.name) as mounted:
-                        environment = own | {"RESTIC_REPOSITORY": str(mounted.root)}
-                        _restic(environment, "init")
-                        bucket.wait_until_stored(files_below(mounted.root))
-                    bucket.fill(packs)
-                    with bench.cold(contender, bucket.name) as mounted:
-                        took = seconds(_restic, environment, "prune", "--quiet")
-                    measured.add(contender.name, took, mounted.peak)
-                left = sum(key.startswith("data/") for key in bucket.sizes())
-                if left:
-                    raise RuntimeError(f"{left} packs of {count} are left")
-                shutil.rmtree(cache, ignore_errors=True)
+                took, peak = _pruned(bench, contender, bucket, packs)
+                name = NATIVE if contender is None else contender.name
+                measured.add(name, took, peak)
                 bucket.remove()
         return [measured]
+
+
+def _pruned(
+    bench: Bench, contender: Contender | None, bucket: Bucket, packs: dict[str, bytes]
+) -> tuple[float, int]:
+    """Return the seconds that it takes, and the memory of who shows the bucket."""
+    cache = bench.home / "restic-cache"
+    environment = restic_environment(bench.server, bucket.name, bench.password, cache)
+    if contender is None:
+        restic(environment, "init")
+        bucket.fill(packs)
+        drop_caches()
+        took, peak = seconds(restic, environment, "prune", "--quiet"), 0
+    else:
+        with contender.mounted(bucket.name) as mounted:
+            environment["RESTIC_REPOSITORY"] = str(mounted.root)
+            restic(environment, "init")
+            bucket.wait_until_stored(files_below(mounted.root))
+        bucket.fill(packs)
+        with bench.cold(contender, bucket.name) as mounted:
+            took = seconds(restic, environment, "prune", "--quiet")
+        peak = mounted.peak
+    shutil.rmtree(cache, ignore_errors=True)
+    left = sum(key.startswith("data/") for key in bucket.sizes())
+    if left:
+        raise RuntimeError(f"{left} packs of {len(packs)} are left")
+    return took, peak
 
 
 def _packs(count: int) -> dict[str, bytes]:
@@ -67,12 +75,3 @@ def _packs(count: int) -> dict[str, bytes]:
         name = hashlib.sha256(content).hexdigest()
         packs[f"data/{name[:2]}/{name}"] = content
     return packs
-
-
-def _restic(environment: dict[str, str], *arguments: str) -> None:
-    subprocess.run(
-        ["restic", *arguments],
-        env={**os.environ, **environment},
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from backgate.gateway.units import KIB, MIB
 from benchmarks.bench import Bench, Measurement, seconds
 from benchmarks.contenders import Contender
-from benchmarks.peers import Backgate, ResticMount, restic_environment
+from benchmarks.peers import Backgate, ResticMount, restic, restic_environment
 
 BUCKET = "restic"
 LARGE, TREE = "large", "tree"
@@ -64,12 +64,7 @@ def _back_up(bench: Bench) -> Path:
     cache = bench.home / "restic-backup-cache"
     environment = restic_environment(bench.server, BUCKET, bench.password, cache)
     for arguments in (["init"], ["backup", "--quiet", str(source)]):
-        subprocess.run(
-            ["restic", *arguments],
-            env={**os.environ, **environment},
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+        restic(environment, *arguments)
     shutil.rmtree(cache, ignore_errors=True)
     return source
 
