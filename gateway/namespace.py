@@ -94,6 +94,7 @@ class Namespace:
         be known.
         """
         if exclusive and self._taking.concerns(key):
+            self._taking.expect_decided("creating it exclusively", key)
             return await self._spool.take(key, attributes)
         return self._spool.create(key, attributes)
 

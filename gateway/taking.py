@@ -30,7 +30,8 @@ from backgate.gateway.store import ObjectStore
 
 MARK = "backgate-taken"  # metadata name; says who took the name, and for what
 RETRY_AFTER = 30.0  # seconds until what could not be given back is tried again
-_LOCK = re.compile("lock", re.IGNORECASE)  # in the name of a directory that is made as a lock
+# In the name of a directory that is made as a lock; `locks` is where restic keeps them.
+_LOCK = re.compile("lock(?!s/)", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,6 @@ class Taking:
 
         Raises `FileError` (EEXIST) when somebody has it; the index then knows what it is.
         """
-        self.expect_decided("creating it exclusively", key)
         metadata = {} if attributes is None else metadata_from_attributes(attributes)
         metadata[MARK] = self._mark(purpose)
         try:

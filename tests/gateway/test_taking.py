@@ -272,7 +272,8 @@ async def test_where_the_store_ignores_conditions_locks_are_refused_and_say_why(
     async with opened(tmp_path, memory(conditional_put=False), SHARED) as repository:
         assert "locks are refused: other gateways write here too" in caplog.text
         caplog.clear()
-        await make_directory(repository.tree, "data")
+        for name in ("data", "locks"):
+            await make_directory(repository.tree, name)
         await write(repository.tree, "data/file", b"content")
 
         for work in (
@@ -284,6 +285,7 @@ async def test_where_the_store_ignores_conditions_locks_are_refused_and_say_why(
                 await work
 
         assert repository.stored_keys() == ["data/file"]
+        assert repository.spool.pending() == []
         assert (await entry_at(repository.tree, "data")).is_directory
 
 
