@@ -151,7 +151,7 @@ class Archive:
             if self._opened is None:
                 index = await self._archives.index(self._info)
                 source = self._archives.unpacked(self._info, self._codec, index)
-                self._opened = Unfolded(index, source, has_digests=self._codec is not None)
+                self._opened = Unfolded(index, source)
             return self._opened
 
 

@@ -24,7 +24,6 @@ class Unfolded:
 
     index: XvaIndex
     source: Source  # the bytes of the tar
-    has_digests: bool  # True: `source` itself checks what it gives
 
 
 class XvaDisk:
@@ -80,8 +79,7 @@ class XvaDisk:
         found: dict[int, Data] = {}
         for one in group:
             found[one.start] = whole[one.data - begin : one.data - begin + one.length]
-        if not unfolded.has_digests:
-            await trio.to_thread.run_sync(self._check, group, found)
+        await trio.to_thread.run_sync(self._check, group, found)
         return found
 
     def _check(self, group: Sequence[Chunk], found: dict[int, Data]) -> None:

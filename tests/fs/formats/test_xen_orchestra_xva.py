@@ -85,14 +85,22 @@ def flipped(archive: bytes) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("packer", PACKERS)
-async def test_a_chunk_that_is_not_what_its_checksum_says_is_an_error(
+async def test_a_chunk_that_is_not_what_its_checksum_says_is_an_error_and_no_other_is(
     packer: str, tmp_path: Path
 ) -> None:
     archive = flipped(xva(DISKS))
     repository(tmp_path / "store", PACKERS[packer](archive))
 
-    with pytest.raises(Damaged, match="xxhash"):
-        await shown(tmp_path / "store", tmp_path / "cache")
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        (backup,) = await found(format_)
+        async with format_.open(backup) as tree:
+            assert await content(tree, b"disks/xvda-system/disk.raw") == DISKS["system"]
+            async with tree.open(await find(tree, b"disks/xvdb-data/disk.raw")) as source:
+                assert await source.read_at(0, 2 * CHUNK) == DISKS["data"][: 2 * CHUNK]
+                assert await source.read_at(3 * CHUNK, CHUNK) == DISKS["data"][3 * CHUNK :]
+                with pytest.raises(Damaged, match="xxhash"):
+                    await source.read_at(2 * CHUNK + 5000, 1)
 
 
 @pytest.mark.slow
