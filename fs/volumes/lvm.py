@@ -27,16 +27,15 @@ class Lvm(Layer):
         return is_physical(device)
 
     def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
-        found, problems = _physical(members)
-        groups = _groups(found)
-        if not groups:
-            raise Damaged("LVM", None, "; ".join(problems) or "no physical volume has metadata")
+        lost: dict[int, str] = {}
+        found = _physical(members, lost)
+        groups = _groups(found, lost)
         names = Counter(one.name for one in groups)
         volumes = []
         for one in groups:
             name = one.name if names[one.name] == 1 else f"{one.name}.{one.uuid[:6]}"
             volumes += list(_volumes(one, name, {uuid: at.member for uuid, at in found.items()}))
-        return volumes
+        return volumes + [_lost(number, members[number], why) for number, why in lost.items()]
 
 
 class _Found(NamedTuple):
@@ -44,35 +43,52 @@ class _Found(NamedTuple):
     physical: Physical
 
 
-def _physical(members: Sequence[Volume]) -> tuple[dict[str, _Found], list[str]]:
-    """Return the physical volumes by UUID, of two copies the first; and what cannot be told."""
+def _physical(members: Sequence[Volume], lost: dict[int, str]) -> dict[str, _Found]:
+    """Return the physical volumes by UUID, of two copies the first; why others are `lost`."""
     found: dict[str, _Found] = {}
-    problems = []
     for number, member in enumerate(members):
         try:
             one = physical(member.device)
         except Damaged as error:
-            problems.append(str(error))
-            continue
-        if one.problem:
-            problems.append(one.problem)
-        found.setdefault(one.uuid, _Found(Member(number, member.device), one))
-    return found, problems
+            lost[number] = str(error)
+        else:
+            found.setdefault(one.uuid, _Found(Member(number, member.device), one))
+    return found
 
 
-def _groups(found: Mapping[str, _Found]) -> list[Group]:
-    """Return each group by the newest metadata that any of its members has."""
+def _groups(found: Mapping[str, _Found], lost: dict[int, str]) -> list[Group]:
+    """Return each group by the newest metadata that any of its members has.
+
+    A member whose metadata cannot be read is `lost` only when no other one tells of it.
+    """
     newest: dict[str, Group] = {}
-    for one in found.values():
+    wrong: dict[str, str] = {uuid: one.physical.problem for uuid, one in found.items()}
+    for uuid, one in found.items():
         if one.physical.text:
             try:
                 told = group(one.physical.text)
-            except Damaged:
-                continue  # the others of its group tell it too; without any it is missing there
+            except Damaged as error:
+                wrong[uuid] = str(error)
+                continue
             other = newest.get(told.uuid)
             if other is None or told.sequence > other.sequence:
                 newest[told.uuid] = told
+    known = {member.uuid for one in newest.values() for member in one.physical.values()}
+    for uuid, why in wrong.items():
+        if why and uuid not in known:
+            lost[found[uuid].member.number] = why
     return list(newest.values())
+
+
+def _lost(number: int, member: Volume, why: str) -> Volume:
+    """Return a physical volume of which no group is known, with its bytes."""
+    return Volume(
+        name="lvm-unknown",
+        device=member.device,
+        kind="lvm",
+        problem=f"the metadata of this physical volume cannot be read: {why}",
+        members=[number],
+    )
 
 
 def _volumes(found: Group, name: str, members: Mapping[str, Member]) -> Iterator[Volume]:

@@ -174,6 +174,21 @@ def test_the_newest_metadata_counts(disks: list[FileDevice]) -> None:
     assert "vg-one-raid10" in found_in(data, *disks[1:])
 
 
+def test_a_disk_whose_metadata_is_damaged_is_told_by_the_others_or_says_so(
+    disks: list[FileDevice],
+) -> None:
+    bent = [BytesDevice(bytearray(disk.read_at(0, disk.size)), at) for at, disk in enumerate(disks)]
+    for number in (0, 1):
+        bent[number].data[PHYSICAL_METADATA] ^= 1  # type: ignore[index]
+
+    helped, alone = found_in(bent[0], *disks[1:]), found_in(bent[0], bent[1])
+
+    assert content(helped["vg-one-linear"])
+    assert not any("unknown" in path for path in helped)
+    assert "checksum" in alone["lvm-unknown"].problem
+    assert alone["lvm-unknown (2)"].disks == (1,)
+
+
 def test_a_disk_that_was_away_counts_as_missing(disks: list[FileDevice]) -> None:
     data = BytesDevice(bytearray(disks[0].read_at(0, disks[0].size)))
     uuid = physical(data).uuid
