@@ -337,7 +337,7 @@ def test_a_misspelt_format_among_the_secrets_is_refused(made: Commands, tmp_path
     assert refused.returncode == 2
     assert refused.stderr == (
         f"backgate: {config}: [repository.store]: secrets: no format 'restik' is installed — "
-        "did you mean 'restic'? known are restic, tar\n"
+        "did you mean 'restic'? known are image, restic, tar, xen-orchestra\n"
     )
 
 
