@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from backgate.fs.volume import Device, Layer, Volume
 from backgate.fs.volumes.devices import Stretch
-from backgate.fs.volumes.mbr import SECTOR, entries, is_boot_sector
+from backgate.fs.volumes.mbr import BEYOND, SECTOR, entries, is_boot_sector
 from backgate.fs.volumes.names import file_name
 from backgate.fs.volumes.partition_types import PROTECTIVE, gpt_type
 from backgate.fs.volumes.reading import read_exactly
@@ -134,6 +134,8 @@ def _partition(disk: Device, table: Table, index: int) -> Volume | None:
     problem = ""
     if not 0 < start < stop:
         problem = f"the table lets it begin at sector {first} and end at sector {last}"
+    elif start >= disk.size:
+        problem = BEYOND
     elif stop > disk.size:
         notes["cut"] = f"the disk ends {stop - disk.size} bytes before the partition does"
     return Volume(

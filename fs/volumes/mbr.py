@@ -21,6 +21,7 @@ ENTRY = struct.Struct("<B3xB3xII")  # status, type, first sector, sectors
 SIGNATURE = b"\x55\xaa"  # the last two bytes of a table
 FIRST_LOGICAL = 5  # the number of the first logical partition, however few primary ones there are
 LOGICAL_MAX = 256  # logical partitions; Linux takes 60, Windows no more than letters
+BEYOND = "the disk ends before it begins"  # a partition of an image that is cut off
 BOOT_SECTORS = {  # offset -> what a file system has there, in a sector that ends as a table does
     3: (b"NTFS    ", b"EXFAT   ", b"-FVE-FS-", b"ReFS\0\0\0\0"),
     54: (b"FAT12   ", b"FAT16   ", b"FAT     "),
@@ -69,7 +70,8 @@ class Mbr(Layer):
         table = entries(device.read_at(0, SECTOR))
         if not table or any(entry.type == PROTECTIVE for entry in table):
             return False
-        return all(0 < entry.first * SECTOR < device.size for entry in table)
+        inside = [entry.first * SECTOR < device.size for entry in table]
+        return any(inside) and all(entry.first > 0 for entry in table)
 
     def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
         disk = members[0].device
@@ -130,7 +132,9 @@ def _partition(disk: Device, number: int, entry: Entry, problem: str = "") -> Vo
     }
     if entry.is_active:
         notes["active"] = "yes"
-    if start + size > disk.size:
+    if start >= disk.size:
+        problem = problem or BEYOND
+    elif start + size > disk.size:
         notes["cut"] = f"the disk ends {start + size - disk.size} bytes before the partition does"
     return Volume(
         name=file_name(f"{number}-{words}"),

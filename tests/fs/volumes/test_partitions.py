@@ -3,6 +3,7 @@
 import struct
 import subprocess
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -209,6 +210,22 @@ def test_a_partition_beyond_the_end_of_the_disk_ends_with_it(tmp_path: Path) -> 
     assert str(3 * MIB) in last.volume.notes["cut"]
 
 
+@pytest.mark.parametrize("make", [gpt, dos])
+def test_a_partition_of_which_nothing_is_left_says_so_and_the_others_stay(
+    tmp_path: Path, make: Callable[[Path], bytearray]
+) -> None:
+    data = make(tmp_path / "disk")
+    whole = list(found_in(BytesDevice(data)))
+    del data[5 * MIB :]
+
+    found = found_in(BytesDevice(data))
+
+    assert not found[whole[0]].volume.problem
+    problems = [one.volume.problem for one in found.values() if one.volume.problem]
+    assert len(problems) == 1
+    assert "ends before it begins" in problems[0] or "logical partitions" in problems[0]
+
+
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (9, 8), (1 << 63, (1 << 64) - 1)])
 def test_a_partition_that_cannot_be_is_a_problem_of_its_own(
     tmp_path: Path, first: int, last: int
@@ -253,8 +270,10 @@ def test_two_disks_of_one_name_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("make", [gpt, dos])
-def test_no_bent_table_does_more_than_say_so(tmp_path: Path, make: object) -> None:
-    whole = gpt(tmp_path / "disk") if make is gpt else dos(tmp_path / "disk")
+def test_no_bent_table_does_more_than_say_so(
+    tmp_path: Path, make: Callable[[Path], bytearray]
+) -> None:
+    whole = make(tmp_path / "disk")
     random = Random(5)
     structures = [
         *range(2 * 512),
