@@ -6,7 +6,7 @@ Old servers write 0 and 1 for booleans, so numbers are taken for them.
 from typing import Annotated, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from backgate.gateway.errors import Damaged
 from backgate.gateway.source import Data
@@ -24,7 +24,6 @@ class Encryption(Struct):
 
 
 class Vm(Struct):
-    uuid: str = ""
     name_label: str = ""
 
 
@@ -51,7 +50,6 @@ class Metadata(Struct):
     """`<time>.json`: one backup of a VM. `vhds` is the authority for which disk is which file."""
 
     mode: str
-    jobId: str | None = None
     size: Size | None = None
     vm: Vm | None = None
     vdis: dict[str, Vdi] | None = None
@@ -59,7 +57,6 @@ class Metadata(Struct):
     vbds: dict[str, Vbd] | None = None
     xva: str | None = None
     includeNonNbdQcow2Fix: bool | None = None
-    isVhdDifferencing: msgspec.Raw = msgspec.Raw()
 
 
 class MergeState(Struct):
@@ -75,7 +72,6 @@ class MergeState(Struct):
 
 
 class Pool(Struct):
-    uuid: str = ""
     name_label: str | None = ""
 
 
@@ -86,7 +82,6 @@ class MetadataBackup(Struct):
     jobName: str | None = None
     scheduleName: str | None = None
     pool: Pool | None = None
-    pool_master: Pool | None = field(default=None, name="poolMaster")
 
 
 def parse(key: str, data: Data, document: type[T]) -> T:
