@@ -18,6 +18,7 @@ from backgate.fs.volumes.xfs_log import replay_log
 from backgate.gateway.errors import Damaged, FileError
 
 PAGE = 1000  # nodes, more or less: a block of the directory is not divided
+PAGE_BLOCKS = 1000  # of a directory, where hardly a name is left in them
 _NUMBER, _BOTH = Struct(">Q"), Struct(">QQ")  # handles: the inode; of a directory its parent too
 _TARGET_SEAL = Seal(crc=12, address=40, owner=32)
 _TARGET_MAGIC, _TARGET_HEADER = b"XSLM", 56
@@ -62,9 +63,10 @@ class XfsFileSystem(FileSystem):
         inode, parent = self._directory(directory)
         start = _NUMBER.unpack(cursor)[0] if cursor else 0
         nodes: list[Node] = []
-        for page, following in self._directories.pages(inode, parent, start):
+        pages = self._directories.pages(inode, parent, start)
+        for number, (page, following) in enumerate(pages, 1):
             nodes += [self._listed(named, inode.number) for named in page]
-            if len(nodes) >= PAGE:
+            if len(nodes) >= PAGE or number >= PAGE_BLOCKS:
                 return Nodes(nodes, _NUMBER.pack(following))
         return Nodes(nodes, None)
 

@@ -13,6 +13,7 @@ from backgate.gateway.errors import Damaged
 
 _INDEX_AT = 1 << 35  # bytes of a directory before its index
 _NODES_MAX = 5  # of the index, one below another: the kernel's own limit
+_SEARCHED_MAX = 1 << 14  # blocks that are searched for one name: some million names
 _SIBLINGS_MAX = 1 << 16  # leaves of the index with names of one hash
 
 _BLOCK_MAGICS, _DATA_MAGICS = (b"XD2B", b"XDB3"), (b"XD2D", b"XDD3")  # version 4, 5
@@ -73,8 +74,16 @@ class Directories:
             self._check_parent(inode, parent)
             return self._looked_up(inode, name, wanted)
         except Damaged:  # the index, perhaps: the names themselves are what counts
-            pages = self.pages(inode, parent, 0)
-            return next((e.number for page, _ in pages for e in page if e.name == name), None)
+            return self._searched(inode, parent, name)
+
+    def _searched(self, inode: Inode, parent: int, name: bytes) -> int | None:
+        for page, blocks in self.pages(inode, parent, 0):
+            for entry in page:
+                if entry.name == name:
+                    return entry.number
+            if blocks > _SEARCHED_MAX:
+                raise Damaged(inode.where, None, "its index is damaged")
+        return None
 
     def _looked_up(self, inode: Inode, name: bytes, wanted: int) -> int | None:
         for address in self._addresses(inode, wanted):

@@ -49,6 +49,7 @@ _NEW_INODES = Struct(">4xIIIIII")  # group, block, count, size, length, generati
 _NEW_INODES_MAX = 64 * 2048  # bytes
 _IDENTITY = Struct("<8xQ")
 _LSN_PLACES = {  # of a kind of block by its magic: where its lsn and the file system's uuid are
+    b"XFSB": (240, 32),
     b"XDB3": (16, 24),
     b"XDD3": (16, 24),
     b"XDF3": (16, 24),
@@ -89,21 +90,13 @@ def replay_log(device: Device, layout: Geometry) -> LogReplay:
 
 
 def _replay(log: Log, changes: "Changes") -> None:
-    stop = process_time() + SECONDS
     kept: list[Transaction] = []
     for transaction in transactions(log.records()):
         changes.cancel(transaction)
         if log.active <= KEPT_MAX:
             kept.append(transaction)
-        _check_time(log, stop)
     for transaction in kept or transactions(log.records()):
         changes.make(transaction)
-        _check_time(log, stop)
-
-
-def _check_time(log: Log, stop: float) -> None:
-    if process_time() > stop:
-        raise Damaged("log", None, f"replaying {log.active >> 20} MiB of it takes too long")
 
 
 class Changes:
@@ -114,6 +107,7 @@ class Changes:
         self._cancelled: Counter[tuple[int, int]] = Counter()  # place and length in sectors
         self._transactions = self._inodes = self._buffers = 0
         self._unfinished: set[int] = set()
+        self._stop = process_time() + SECONDS
         self.sectors: dict[int, bytes] = {}
         self.unsealed: set[int] = set()
 
@@ -128,6 +122,7 @@ class Changes:
 
     def cancel(self, transaction: Transaction) -> None:
         """Note which buffers a transaction gave up."""
+        self._check_time()
         for item in transaction.items:
             if kind(item) == BUFFER and buffer_flags(item) & CANCELLED:
                 _, length, place, _ = _unpacked(_BUFFER, item[0])
@@ -137,6 +132,7 @@ class Changes:
         """Make the changes of one transaction."""
         self._transactions += 1
         for item in transaction.items:
+            self._check_time()  # a few bytes of a log can mean a lot of work
             what = kind(item)
             if what == BUFFER:
                 self._buffer(item, transaction.lsn)
@@ -148,6 +144,10 @@ class Changes:
                 self._unfinished.add(_unpacked(_IDENTITY, item[0])[0])
             elif what == MAP_DONE:
                 self._unfinished.discard(_unpacked(_IDENTITY, item[0])[0])
+
+    def _check_time(self) -> None:
+        if process_time() > self._stop:
+            raise Damaged("log", None, "replaying it takes too long")
 
     def _buffer(self, item: Item, lsn: int) -> None:
         flags, length, place, words = _unpacked(_BUFFER, item[0])

@@ -31,6 +31,7 @@ SECTOR = 512  # bytes
 BLOCK = 1 << 20  # bytes, of a request to the store
 LONGEST_BLOCK = 65536  # bytes; what is longer is data
 NODES_LOOKED_AT = 1000
+INDEX_MAGICS = (b"\x3e\xbe", b"\x3d\xff")  # nodes and leaves
 WAYS = {
     "as usual": "",
     "large directory blocks": "-b size=1024 -n size=16384",
@@ -129,6 +130,22 @@ def test_each_name_is_found_and_no_other(tmp_path: Path) -> None:
                 with pytest.raises(FileError) as error:
                     system.child(directory.handle, name)
                 assert error.value.errno == errno.ENOENT
+
+
+def test_a_name_is_found_although_the_index_is_damaged(tmp_path: Path) -> None:
+    device = FileDevice(made(tmp_path, f"-p {prototype(tmp_path)}", "320M"))
+    watched = Watched(device)
+    system = XfsFileSystem(watched)
+    large = system.child(system.root().handle, b"of3000")
+    watched.reads.clear()
+    found = system.child(large.handle, b"Name2999" + b"x" * 49)
+    index = [at for at, _ in watched.reads if device.read_at(at + 8, 2) in INDEX_MAGICS]
+
+    bent = XfsFileSystem(changed(device, index[-1] + 200, b"\xee\xee"))
+
+    assert bent.child(large.handle, found.name) == found
+    with pytest.raises(FileError):
+        bent.child(large.handle, b"absent")
 
 
 def test_a_look_up_in_a_large_directory_reads_little(tmp_path: Path) -> None:
