@@ -266,7 +266,7 @@ class Inodes:
         inode = self._linked.get(shared) if shared is not None else None
         if inode is None:
             kind = Directory if entry.is_directory else Inode
-            inode = kind(self._free_number(directory, entry.name), tree, directory, entry)
+            inode = kind(self._free_number(directory, tree, entry), tree, directory, entry)
             self._numbers[inode.number] = inode
             if shared is not None and not entry.is_directory:
                 self._linked[shared] = inode
@@ -275,8 +275,12 @@ class Inodes:
         directory.children[entry.name] = inode
         return inode
 
-    def _free_number(self, directory: Directory, name: bytes) -> int:
-        number = HASHED | (hash((directory.number, name)) & BELOW_HASHED)
+    def _free_number(self, directory: Directory, tree: Tree, entry: Entry) -> int:
+        made_of: object = (directory.number, entry.name)
+        if entry.identity is not None and entry.nlink > 1 and not entry.is_directory:
+            # Whoever copies hard links knows them by this, also when the first was forgotten since.
+            made_of = (tree, entry.identity)
+        number = HASHED | (hash(made_of) & BELOW_HASHED)
         if number in self._numbers:  # of a file that had this name before, and is still open
             self._last_number += 1
             number = self._last_number

@@ -102,6 +102,21 @@ async def test_hard_links_are_one_inode_with_two_names() -> None:
     assert len(inodes) == 2  # the root, and `dir`
 
 
+async def test_hard_links_have_one_number_though_one_was_forgotten_before_the_other() -> None:
+    tree = DictTree()
+    shared = tree.add_file("one")
+    shared.nlink = 2
+    tree.add("dir/two", shared)
+    inodes = await table(tree)
+    numbers = []
+    for name in ("one", "dir/two", "one"):
+        inode = await looked_up(inodes, name)
+        numbers.append(inode.number)
+        inodes.forget(inode.number, inode.lookups)
+
+    assert len(set(numbers)) == 1
+
+
 async def test_equal_identities_of_two_trees_are_two_inodes() -> None:
     trees = {}
     for name in (b"a", b"b"):
