@@ -13,7 +13,7 @@ from backgate.gateway.units import SECOND_NS
 MAGIC = 0xC03B3998
 DESCRIPTOR, COMMIT, REVOKE = 1, 2, 5  # kinds of blocks
 _SUPERBLOCKS = (3, 4)  # kinds: before and with features
-_LOG_MAX = 1 << 21  # blocks: 8 GiB at 4 KiB, twice the largest journal in use
+_LOG_MAX = 1 << 20  # blocks: 4 GiB at 4 KiB, the largest journal in use
 
 _SUMS_TRANSACTIONS = 0x1  # compatible feature
 _WITH_64BIT, _COMMITS_EARLY, _CHECKSUMS_2, _CHECKSUMS_3, _FAST_COMMITS = 0x2, 0x4, 0x8, 0x10, 0x20
