@@ -14,6 +14,8 @@ from backgate.gateway.errors import Damaged
 
 VISIBLE = "VISIBLE"  # the status of a volume that is there for its users, not for another volume
 POOLS = ("thin-pool", "cache-pool", "vdo-pool")  # what holds volumes and is none
+UNREADABLE = "the metadata of this physical volume cannot be read: {}"
+COPY = "it is a copy of another physical volume, which is used instead"
 
 
 class Lvm(Layer):
@@ -44,16 +46,30 @@ class _Found(NamedTuple):
 
 
 def _physical(members: Sequence[Volume], lost: dict[int, str]) -> dict[str, _Found]:
-    """Return the physical volumes by UUID, of two copies the first; why others are `lost`."""
+    """Return the physical volumes by UUID, of copies the newest; why others are `lost`."""
     found: dict[str, _Found] = {}
     for number, member in enumerate(members):
         try:
             one = physical(member.device)
         except Damaged as error:
-            lost[number] = str(error)
-        else:
-            found.setdefault(one.uuid, _Found(Member(number, member.device), one))
+            lost[number] = UNREADABLE.format(error)
+            continue
+        new = _Found(Member(number, member.device), one)
+        known = found.get(one.uuid)
+        if known is not None:
+            if _sequence(new) > _sequence(known):
+                new, known = known, new
+            lost[new.member.number] = COPY
+        found[one.uuid] = known or new
     return found
+
+
+def _sequence(found: _Found) -> int:
+    """Return how new the metadata of a physical volume is, -1 when it has none."""
+    try:
+        return group(found.physical.text).sequence if found.physical.text else -1
+    except Damaged:
+        return -1
 
 
 def _groups(found: Mapping[str, _Found], lost: dict[int, str]) -> list[Group]:
@@ -76,17 +92,17 @@ def _groups(found: Mapping[str, _Found], lost: dict[int, str]) -> list[Group]:
     known = {member.uuid for one in newest.values() for member in one.physical.values()}
     for uuid, why in wrong.items():
         if why and uuid not in known:
-            lost[found[uuid].member.number] = why
+            lost[found[uuid].member.number] = UNREADABLE.format(why)
     return list(newest.values())
 
 
 def _lost(number: int, member: Volume, why: str) -> Volume:
-    """Return a physical volume of which no group is known, with its bytes."""
+    """Return a physical volume that is of no use to any group, with its bytes."""
     return Volume(
         name="lvm-unknown",
         device=member.device,
         kind="lvm",
-        problem=f"the metadata of this physical volume cannot be read: {why}",
+        problem=why,
         members=[number],
     )
 

@@ -189,6 +189,18 @@ def test_a_disk_whose_metadata_is_damaged_is_told_by_the_others_or_says_so(
     assert alone["lvm-unknown (2)"].disks == (1,)
 
 
+def test_of_two_copies_of_a_disk_the_newer_one_counts(disks: list[FileDevice]) -> None:
+    old = BytesDevice(bytearray(disks[0].read_at(0, disks[0].size)), 5)
+    rewrite(old, lambda text: text.replace("seqno = ", "seqno = 1 #"))
+    old.data[1 << 20 :] = bytes(len(old.data) - (1 << 20))  # type: ignore[index]
+
+    for order in ([old, *disks], [*disks, old]):
+        found = found_in(*order)
+        assert content(found["vg-one-linear"]) == sectors("linear", 0, 4096)
+        assert found["lvm-unknown"].disks == (order.index(old),)
+        assert "copy" in found["lvm-unknown"].problem
+
+
 def test_a_disk_that_was_away_counts_as_missing(disks: list[FileDevice]) -> None:
     data = BytesDevice(bytearray(disks[0].read_at(0, disks[0].size)))
     uuid = physical(data).uuid
