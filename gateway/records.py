@@ -59,6 +59,7 @@ class Spooled(msgspec.Struct, frozen=True, tag="file", kw_only=True):
     is_new: bool  # the store had no object of its name
     if_absent: bool  # it is stored only where there is no object of its name
     is_taken: bool = False  # an empty object keeps its name from other gateways
+    since_ns: int = 0  # when it came into the spool
     reason: str = ""  # why it could not be stored
 
 

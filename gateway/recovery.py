@@ -109,7 +109,7 @@ def _parts(
     uploads = Uploads(store, journal)
     copies = Copies(store, uploads, plan)
     renewing = copies if config.kind == "mirror" else None
-    uploader = Uploader(store, journal, uploads, asides, nursery, plan, room, renewing)
+    uploader = Uploader(store, journal, uploads, asides, nursery, plan, room, renewing, gateway)
     taking = Taking(config, store, metadata, gateway)
     return Parts(
         directory=directory,

@@ -97,6 +97,11 @@ class SpooledFile:
         return self.key is not None and self.is_dirty and self.flushed_version == self.version
 
     @property
+    def began_from(self) -> set[str]:
+        """The keys of the objects, not hidden ones, that hold bytes of it."""
+        return {one.info.key for one in self.backing} - self.hidden
+
+    @property
     def unsent(self) -> int:
         """How many bytes are still to be sent until it is stored."""
         sent = self.upload.etags if self.upload is not None else ()
@@ -266,6 +271,7 @@ class SpooledFile:
             is_new=self.is_new,
             if_absent=self.if_absent,
             is_taken=self.is_taken,
+            since_ns=self.since_ns,
             reason=self.reason,
         )
 
@@ -283,6 +289,7 @@ class SpooledFile:
         self.epoch, self.is_new = record.epoch, record.is_new
         self.if_absent = record.if_absent  # and no reason: it is being tried again
         self.is_taken = record.is_taken
+        self.since_ns = record.since_ns or self.since_ns
         for start, stop in record.local:
             self.local.add(start, min(stop, record.size))
         self._account(self.local.total)

@@ -16,7 +16,7 @@ from backgate.gateway.allowance import Allowance
 from backgate.gateway.aside import Asides
 from backgate.gateway.attributes import metadata_from_attributes
 from backgate.gateway.copies import Copies
-from backgate.gateway.errors import BackgateError, NotFound, StoreError, Unsupported
+from backgate.gateway.errors import BackgateError, NotFound, Replaced, StoreError, Unsupported
 from backgate.gateway.extents import Backing
 from backgate.gateway.journal import Journal
 from backgate.gateway.parts import Part, PartPlan, Upload, composition
@@ -28,6 +28,7 @@ from backgate.gateway.store import ObjectStore
 from backgate.gateway.units import MIB
 from backgate.gateway.uploads import Uploads
 
+SPOOLED = "backgate-spooled"  # metadata name; says which file replaced the object it began from
 IN_FLIGHT = 64 * MIB  # bytes of parts and small files in memory, over all files together
 
 log = logging.getLogger(__name__)
@@ -46,10 +47,11 @@ class Uploader:
         plan: PartPlan,
         room: Room,
         copies: Copies | None,
+        gateway: str,
     ) -> None:
         """With `copies` an object has its last attributes, whatever that takes."""
         self._store, self._journal, self._asides = store, journal, asides
-        self._uploads, self._copies = uploads, copies
+        self._uploads, self._copies, self._gateway = uploads, copies, gateway
         self._nursery, self.plan, self._room = nursery, plan, room
         self.ahead = 0  # parts that are about to leave, or leaving, before anybody waits for them
         self._allowance = Allowance(IN_FLIGHT)
@@ -73,6 +75,14 @@ class Uploader:
 
         Raises `StoreError` when that cannot be done before the deadline; nothing is lost.
         """
+        try:
+            return await self._stored(file, key)
+        except Replaced:
+            if not await self._was_stored(file, key):
+                raise
+            return await self._stored(file, key)
+
+    async def _stored(self, file: SpooledFile, key: str) -> ObjectInfo:
         size = file.size
         if file.upload is not None and (file.upload.key != key or size <= self.plan.single):
             self.give_up(file)
@@ -104,10 +114,31 @@ class Uploader:
             if upload.upload:
                 self._nursery.start_soon(self._uploads.abort, upload.key, upload.upload)
 
+    async def _was_stored(self, file: SpooledFile, key: str) -> bool:
+        """True when a crash came between the store's answer and the journal.
+
+        Then the object that the file began from was replaced by the file itself.
+        """
+        if key not in file.began_from:
+            return False
+        info = await self._store.head(key)
+        if (info.metadata or {}).get(SPOOLED) != self._mark(file) or info.size < file.size:
+            return False
+        self.give_up(file)
+        file.committed(info)
+        return True
+
+    def _mark(self, file: SpooledFile) -> str:
+        return f"{self._gateway}/{file.number}/{file.since_ns}"
+
+    def _metadata(self, file: SpooledFile) -> dict[str, str]:
+        metadata = metadata_from_attributes(file.attributes)
+        return {**metadata, SPOOLED: self._mark(file)} if file.began_from else metadata
+
     async def _put(self, file: SpooledFile, key: str, size: int) -> ObjectInfo:
         async with self._allowance.taken(size):
             body = await file.read_at(0, size)
-            metadata = metadata_from_attributes(file.attributes)
+            metadata = self._metadata(file)
             return await self._store.put(key, body, metadata, if_absent=file.if_absent)
 
     async def _complete(self, file: SpooledFile, key: str, size: int) -> ObjectInfo:
@@ -159,7 +190,7 @@ class Uploader:
             return await self._copies.renew(info.key, file.attributes)
         if info.size > self._store.abilities.limits.copy_max:
             return info
-        metadata = metadata_from_attributes(file.attributes)
+        metadata = self._metadata(file)
         try:
             return await self._store.copy(info.key, info.key, metadata)
         except Unsupported:
@@ -170,7 +201,7 @@ class Uploader:
             if upload.upload or upload.is_given_up:
                 return
             upload.attributes_version = file.attributes_version
-            metadata = metadata_from_attributes(file.attributes)
+            metadata = self._metadata(file)
             upload.upload = await self._uploads.begin(upload.key, metadata)
             if upload.is_given_up:
                 self._nursery.start_soon(self._uploads.abort, upload.key, upload.upload)

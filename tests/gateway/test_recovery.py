@@ -14,12 +14,14 @@ from support.writing import (
     PART,
     Open,
     create,
+    entry_at,
     make_directory,
     memory,
     names,
     opened,
     place,
     rename,
+    until,
     write,
 )
 
@@ -286,3 +288,30 @@ async def test_a_spool_is_private(tmp_path: Path) -> None:
         await make_directory(repository.tree, "d")
         for path in (tmp_path / "spool").rglob("*"):
             assert os.stat(path).st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("size", [2 * PART, 12 * PART])
+async def test_what_was_stored_over_its_own_beginning_before_a_crash_is_stored(
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cut_off(*_: object) -> None:
+        await trio.sleep_forever()
+
+    provider = memory()
+    async with opened(tmp_path, provider, LAZY) as repository:
+        await write(repository.tree, "a", bytes(size))
+        await repository.spool.drained()
+        entry = await entry_at(repository.tree, "a")
+        file = await repository.tree.open_for_writing(entry, truncate=False)
+        await file.write_at(10, b"changed")
+        monkeypatch.setattr(repository.metadata, "stored", cut_off)
+        await file.flush()
+        await file.release()
+        await until(lambda: provider.get("a", 10, 17) == b"changed")
+
+    async with opened(tmp_path, provider, LAZY) as repository:
+        with trio.fail_after(20):
+            await repository.spool.drained()
+
+        assert repository.content("a") == bytes(10) + b"changed" + bytes(size - 17)
+        assert repository.spool.pending() == []
