@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import trio
-from msgspec import Struct
 from msgspec.structs import replace
 
+from backgate.fs.disk_entries import Inside, entry_of, require_directory, shown_as
 from backgate.fs.disk_layout import (
     DISK_RAW,
     DISKS,
@@ -40,7 +40,6 @@ from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser
 from backgate.fs.tree import Children, Entry
-from backgate.fs.volume import Node
 from backgate.fs.volumes.replay import JOURNAL, NOT_REPLAYED, STATE
 from backgate.gateway.errors import Damaged, FileError
 from backgate.gateway.source import Bytes, Source
@@ -103,19 +102,6 @@ async def open_disks(
             nursery.cancel_scope.cancel()
 
 
-class _Inside(Struct, frozen=True, array_like=True):
-    """A node of the file system on the volume at `place`."""
-
-    place: Place
-    node: Node
-    above: tuple[bytes, ...] = ()  # inodes of the directories that it lies in
-
-    @property
-    def below(self) -> tuple[bytes, ...]:
-        """Return what `above` is for its children."""
-        return (*self.above, self.node.inode)
-
-
 class DiskTree:
     """The tree; `open_disks` makes one."""
 
@@ -124,7 +110,7 @@ class DiskTree:
     def __init__(self, disks: Sequence[NamedDisk], parser: Parser, *, is_single: bool) -> None:
         self._disks, self._parser, self._is_single = disks, parser, is_single
         self._layout: Layout | None = None
-        self._roots: dict[Place, _Inside] = {}  # of file systems that are open
+        self._roots: dict[Place, Inside] = {}  # of file systems that are open
         self._failed: dict[Place, str] = {}  # file systems that cannot be opened, and why
         self._mtime_ns = max((disk.mtime_ns for disk in disks), default=0)
 
@@ -134,7 +120,7 @@ class DiskTree:
 
     async def child(self, directory: Entry, name: bytes) -> Entry:
         await trio.lowlevel.checkpoint()
-        _require_directory(directory)
+        require_directory(directory)
         inside = await self._inside(directory)
         if inside is not None:
             number, _ = await self._volume(inside.place)
@@ -142,22 +128,22 @@ class DiskTree:
             if node.inode and stat.S_ISDIR(node.mode) and node.inode in inside.below:
                 where = f"{self._parser.where}: {_shown(inside.place)}"
                 raise Damaged(where, None, f"the directory {name!r} contains itself")
-            return _entry(inside, node)
+            return entry_of(inside, node)
         for entry in await self._entries(directory.node):
             if entry.name == name:
                 root = await self._inside(entry) if entry.is_directory else None
-                return entry if root is None else _shown_as(root, is_settled=True).named(name)
+                return entry if root is None else shown_as(root, is_settled=True).named(name)
         raise FileError(errno.ENOENT, name)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
         await trio.lowlevel.checkpoint()
-        _require_directory(directory)
+        require_directory(directory)
         inside = await self._inside(directory)
         if inside is None:
             return Children(await self._entries(directory.node), None)
         number, _ = await self._volume(inside.place)
         page = await self._parser.children(number, inside.node.handle, cursor)
-        return Children([_entry(inside, node) for node in page.nodes], page.cursor)
+        return Children([entry_of(inside, node) for node in page.nodes], page.cursor)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator[Source]:
@@ -168,7 +154,7 @@ class DiskTree:
 
     async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
         await trio.lowlevel.checkpoint()
-        if not isinstance(entry.node, _Inside) or not entry.has_xattrs:
+        if not isinstance(entry.node, Inside) or not entry.has_xattrs:
             return {}
         number, _ = await self._volume(entry.node.place)
         return await self._parser.xattrs(number, entry.node.node.handle)
@@ -199,10 +185,10 @@ class DiskTree:
             raise FileError(errno.ENOENT, b"/".join(place))
         return found
 
-    async def _inside(self, directory: Entry) -> _Inside | None:
+    async def _inside(self, directory: Entry) -> Inside | None:
         """Return the directory as one of a file system; None where it is none."""
         place = directory.node
-        if isinstance(place, _Inside):
+        if isinstance(place, Inside):
             return place
         if place in self._roots:
             return self._roots[place]
@@ -212,7 +198,7 @@ class DiskTree:
         if facts is None or not facts.file_system:
             return None
         try:
-            root = _Inside(place, await self._parser.root(number))
+            root = Inside(place, await self._parser.root(number))
             self._say(place, facts.file_system, await self._parser.facts(number))
         except Damaged as error:
             log.warning("%s: shown as volume.raw only: %s", _shown(place), error)
@@ -291,7 +277,7 @@ class DiskTree:
         return about_volume(facts, self._failed.get(place, ""))
 
     async def _source(self, file: Entry) -> Source:
-        if isinstance(file.node, _Inside):
+        if isinstance(file.node, Inside):
             number, _ = await self._volume(file.node.place)
             return ParsedFile(self._parser, number, file.node.node.handle, file.size)
         place, name = file.node[:-1], file.node[-1]
@@ -343,38 +329,3 @@ class DiskTree:
 
 def _shown(place: Place) -> str:
     return b"/".join(place).decode("utf-8", "replace")
-
-
-def _require_directory(entry: Entry) -> None:
-    if not entry.is_directory:
-        raise FileError(errno.ENOTDIR, entry.name)
-
-
-def _entry(directory: _Inside, node: Node) -> Entry:
-    """Return a node of `directory`; what cannot be, or not be told, is left to `child`."""
-    is_directory = stat.S_ISDIR(node.mode)
-    is_loop = is_directory and node.inode != b"" and node.inode in directory.below
-    inside = _Inside(directory.place, node, directory.below if is_directory else ())
-    return _shown_as(inside, is_settled=not node.problem and not is_loop)
-
-
-def _shown_as(inside: _Inside, *, is_settled: bool) -> Entry:
-    node = inside.node
-    return Entry(
-        name=node.name,
-        mode=node.mode,
-        size=node.size,
-        allocated=node.allocated,
-        uid=node.uid,
-        gid=node.gid,
-        mtime_ns=node.mtime_ns,
-        atime_ns=node.atime_ns,
-        ctime_ns=node.ctime_ns,
-        nlink=node.nlink,
-        rdev=node.rdev,
-        target=node.target,
-        identity=(inside.place, node.inode) if node.inode else None,
-        node=inside,
-        has_xattrs=node.has_xattrs,
-        is_settled=is_settled,
-    )
