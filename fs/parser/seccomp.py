@@ -1,8 +1,9 @@
 """A filter of system calls (seccomp(2)) that leaves a Python process what parsing needs.
 
-No new socket, program or process, no signal to others, and nothing opened but for reading; threads
-are let in, which the derivation of a key (Argon2) needs. What is not on the list answers ENOSYS, as
-an older kernel would.
+No new socket, program or process, and nothing opened but for reading; no signal to others and no
+limits of theirs, for a gateway that is not root shares its identity with us. Threads are let in,
+which the derivation of a key (Argon2) needs. What is not on the list answers ENOSYS, as an older
+kernel would.
 """
 
 import ctypes
@@ -17,6 +18,10 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000  # SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 NUMBER_AT, MACHINE_AT, ARGUMENTS_AT = 0, 4, 16
 CLONE_THREAD = 0x10000  # the flag of a clone(2) that makes a thread, not a process
+COMMANDS = {
+    "fcntl": (0, 1, 2, 3, 4, 1030),  # descriptors and their flags; never whom a socket signals
+    "ioctl": (0x5401, 0x5421, 0x5450, 0x5451),  # TCGETS, FIONBIO, FIONCLEX, FIOCLEX
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 # Numbers of the calls by machine, with AUDIT_ARCH and the number from which on they are another
@@ -76,7 +81,9 @@ def allow_only_parsing(libc: ctypes.CDLL) -> bool:
 def _filter(architecture: int, other_abi: int, calls: dict[str, int]) -> list[bytes]:
     """Return the program: the right machine, what is listed, files to read, and threads."""
     refuse = _step(RETURN, REFUSE | errno.ENOSYS)
-    listed = sorted(set(calls.values()) - {calls["openat"], calls["clone"]})
+    ours = {"tgkill": (os.getpid(),), "prlimit64": (0, os.getpid())}
+    special = {calls[name] for name in ("openat", "clone", *COMMANDS, *ours)}
+    listed = sorted(set(calls.values()) - special)
     program = [
         _step(LOAD, MACHINE_AT),
         _step(EQUAL, architecture, 1, 0),
@@ -95,9 +102,26 @@ def _filter(architecture: int, other_abi: int, calls: dict[str, int]) -> list[by
         _step(RETURN, REFUSE | errno.EPERM),
         _step(RETURN, ALLOW),
     ]
+    for name, allowed in COMMANDS.items():
+        program += _only(calls[name], 1, allowed)
+    for name, allowed in ours.items():
+        program += _only(calls[name], 0, allowed)
     for left, number in zip(range(len(listed), 0, -1), listed, strict=True):
         program.append(_step(EQUAL, number, left, 0))
     return [*program, refuse, _step(RETURN, ALLOW)]
+
+
+def _only(number: int, argument: int, allowed: tuple[int, ...]) -> list[bytes]:
+    """Return the part that lets a call in with these values of an argument alone."""
+    count = len(allowed)
+    over = range(count, 0, -1)  # the other values, and the refusal
+    return [
+        _step(EQUAL, number, 0, count + 3),
+        _step(LOAD, ARGUMENTS_AT + argument * 8),
+        *(_step(EQUAL, value, left) for left, value in zip(over, allowed, strict=True)),
+        _step(RETURN, REFUSE | errno.EPERM),
+        _step(RETURN, ALLOW),
+    ]
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
