@@ -72,9 +72,10 @@ class Blocks:
         self._due |= claimed
         try:
             data = await self._sources[number].read_at(index * BLOCK, (last - index) * BLOCK)
-            view = memoryview(bytes(data))
-            for at in range(0, len(view), BLOCK):
-                self._kept[number, index + at // BLOCK] = view[at : at + BLOCK]
+            view = memoryview(data)
+            for at in range(0, len(view), BLOCK):  # a slice alone would keep all of the run
+                alone = memoryview(bytes(view[at : at + BLOCK]))
+                self._kept[number, index + at // BLOCK] = alone
             return view[:BLOCK]
         finally:
             for key in claimed:

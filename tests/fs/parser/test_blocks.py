@@ -96,6 +96,15 @@ async def test_no_more_is_kept_than_it_may(
     assert len(source.reads) == 4
 
 
+async def test_a_block_that_is_kept_keeps_no_other(
+    source: Counted, autojump_clock: trio.testing.MockClock
+) -> None:
+    blocks = Blocks("a disk", [source], 2 * BLOCK)
+    await blocks.read(0, 0, 4 * BLOCK)
+
+    assert [len(block.obj) for block in blocks._kept.values()] == [BLOCK, BLOCK]
+
+
 async def test_a_disk_that_ends_early_is_damage(autojump_clock: trio.testing.MockClock) -> None:
     source = Counted(BLOCK)
     blocks = Blocks("a disk", [source], 2 * BLOCK)
