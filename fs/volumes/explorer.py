@@ -198,7 +198,9 @@ class Explored(FileSystem):
 
     def children(self, directory: bytes, cursor: bytes | None = None) -> Nodes:
         start = int(cursor or b"0")
-        decoded = self._decoded.get(directory) or self._decode(directory)
+        decoded = self._decoded.get(directory)
+        if decoded is None and not self._is_streamed_to(directory, start):
+            decoded = self._decode(directory)
         if decoded is None:
             nodes = self._streamed(directory, start)
         else:
@@ -239,12 +241,15 @@ class Explored(FileSystem):
     def _streamed(self, directory: bytes, start: int) -> list[Node]:
         """Return a page of a directory too large to keep, on from where the last page ended."""
         at, rest = 0, self._parsed_children(directory)
-        if self._stream is not None and self._stream[:2] == (directory, start):
+        if self._stream is not None and self._is_streamed_to(directory, start):
             at, rest = self._stream[1:]
         self._stream = None  # an error ends it, and whoever asks again must not find it at its end
         page = list(islice(rest, start - at, start - at + PAGE))
         self._stream = (directory, start + len(page), rest)
         return page
+
+    def _is_streamed_to(self, directory: bytes, start: int) -> bool:
+        return self._stream is not None and self._stream[:2] == (directory, start)
 
     def _parsed_children(self, directory: bytes) -> Iterator[Node]:
         with translated():

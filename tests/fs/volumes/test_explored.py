@@ -2,11 +2,12 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fs_explorer.tree import Node as Parsed
 from support.disks import BytesDevice, FileDevice
 from support.file_systems import (
     Seen,
@@ -286,10 +287,18 @@ def test_a_directory_too_large_to_keep_is_streamed(
     image = made(tmp_path, f"mkfs.ext4 -q -d {source}", "20M")
     monkeypatch.setattr("backgate.fs.volumes.explorer.CACHED_MAX", 1000)
     system = ExtFileSystem(FileDevice(image))
+    parse, begun = system._children_of, []
+
+    def children_of(directory: Parsed) -> Iterator[Parsed]:
+        begun.append(directory)
+        return parse(directory)
+
+    monkeypatch.setattr(system, "_children_of", children_of)
 
     names = [node.name for node in all_children(system, system.root())]
 
     assert sorted(names) == sorted([b"lost+found", *(b"%d" % number for number in range(1800))])
+    assert len(begun) == 2  # once to see that it is too large, and not again for each page
     assert system.child(system.root().handle, b"1799").name == b"1799"
     with pytest.raises(FileError):
         system.child(system.root().handle, b"1800")
