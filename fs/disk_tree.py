@@ -38,7 +38,7 @@ from backgate.fs.format import Surroundings
 from backgate.fs.nurseries import open_nursery
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk, Notes, VolumeFacts
-from backgate.fs.parser.parser import Parser
+from backgate.fs.parser.parser import Parser, Unparsed
 from backgate.fs.tree import Children, Entry
 from backgate.fs.volumes.replay import JOURNAL, NOT_REPLAYED, STATE
 from backgate.gateway.errors import Damaged, FileError
@@ -200,6 +200,8 @@ class DiskTree:
         try:
             root = Inside(place, await self._parser.root(number))
             self._say(place, facts.file_system, await self._parser.facts(number))
+        except Unparsed:
+            raise  # no word about the file system
         except Damaged as error:
             log.warning("%s: shown as volume.raw only: %s", _shown(place), error)
             self._failed[place] = error.reason

@@ -77,6 +77,10 @@ Extent: TypeAlias = tuple[int, int, int]  # length, disk or HOLE or ENCODED, off
 Answer = TypeVar("Answer")
 
 
+class Unparsed(Damaged):
+    """No worker could be had to look: what was asked for may be sound, and can be had later."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A request on its way."""
@@ -229,7 +233,7 @@ class Parser:
             job.is_answered = True
         except Damaged as error:
             where = f"{self.where}: {error.where}" if error.where else self.where
-            job.error = Damaged(where, error.offset, error.reason)
+            job.error = type(error)(where, error.offset, error.reason)
         except BackgateError as error:
             job.error = error
         finally:
@@ -253,7 +257,8 @@ class Parser:
                 )
         if faults == TRIES:
             self._deadly[asked] = reason
-        raise Damaged("", None, f"the parser fails at {_words(job.request)}: {reason}")
+        kind = Damaged if faults == TRIES or asked in self._deadly else Unparsed
+        raise kind("", None, f"the parser fails at {_words(job.request)}: {reason}")
 
     async def _said(self, request: Request, nursery: trio.Nursery) -> Said:
         worker = self._worker
@@ -280,6 +285,7 @@ class Parser:
         except Ended:
             if self._lost is None:
                 raise
+            self._end_worker()  # what it may still say would be taken for another answer
         if self._lost is not None:
             raise self._lost
         return said

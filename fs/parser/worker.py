@@ -10,6 +10,7 @@ import sys
 import time
 
 from backgate.fs.parser.asked import Gateway, NotGiven
+from backgate.fs.parser.containers import CONTAINERS
 from backgate.fs.parser.image import Image
 from backgate.fs.parser.messages import TEXT_MAX, Failed, Message, Open, Request, Unavailable
 from backgate.fs.parser.sandbox import confine
@@ -21,7 +22,7 @@ def main() -> None:
     """`worker.py SOCKET PARENT CPU`: the descriptor, the gateway's process, seconds a request."""
     descriptor, parent, seconds = (int(argument) for argument in sys.argv[1:])
     connection = socket.socket(fileno=descriptor)
-    for place in (*FILE_SYSTEMS.values(), *LAYERS.values()):
+    for place in (*CONTAINERS.values(), *FILE_SYSTEMS.values(), *LAYERS.values()):
         load(place)  # nobody may not be let into the folders that root imports from
     confine(parent)
     serve(Gateway(connection), seconds)

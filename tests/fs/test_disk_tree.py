@@ -74,6 +74,21 @@ async def test_each_disk_has_its_place(tmp_path: Path) -> None:
                 await find(tree, path)
 
 
+async def test_a_file_system_that_nobody_could_look_at_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tree_of(ext4(tmp_path)) as tree:
+        directory = await find(tree, b"disks/xvda/partitions")
+        (entry,) = [entry async for entry in entries(tree, directory)]
+        tree._parser._end_worker()
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.executable", "/nonexistent")
+            with pytest.raises(Damaged, match="cannot be started"):
+                await tree.children(entry)
+
+        assert b"a" in [entry.name async for entry in entries(tree, entry)]
+
+
 async def test_entries_outlive_the_tree_that_told_of_them(tmp_path: Path) -> None:
     image = ext4(tmp_path)
     async with tree_of(image) as tree:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from backgate.fs.parser import worker
+from backgate.fs.parser.asked import NotGiven
 from backgate.fs.parser.messages import FRAME_MAX, LENGTH
 from backgate.fs.volume import Device, Extent, FileSystem, Node, Nodes
 from backgate.fs.volumes import FILE_SYSTEMS
 from backgate.gateway.errors import Damaged, FileError
 
 MARK = b"DEED "
+FAR = 8 << 20  # bytes; a place of a large disk that nobody looks at to know what it is
 ROOT = Node(name=b"", handle=b"root", mode=stat.S_IFDIR | 0o755, inode=b"root")
 
 
@@ -70,6 +72,7 @@ class Hostile(FileSystem):
         return device.read_at(0, len(MARK)) == MARK
 
     def __init__(self, device: Device) -> None:
+        self._device = device
         self.notes = {"label": "\x1b]0;a title\x07"}
         self._deed = device.read_at(0, 512).removeprefix(MARK).rstrip(b"\0").decode()
 
@@ -84,6 +87,12 @@ class Hostile(FileSystem):
         raise FileError(errno.ENOENT, name)
 
     def children(self, directory: bytes, cursor: bytes | None = None) -> Nodes:
+        if self._deed == "be slow where bytes cannot be had":
+            try:
+                self._device.read_at(FAR, 1)
+            except NotGiven:
+                time.sleep(1.5)
+                return Nodes([_file(name=b"late")], None)
         deed = DEEDS.get(self._deed)
         if deed is not None:
             return Nodes([_file(name=b"done", target=None, size=int(bool(deed())))], None)

@@ -18,7 +18,7 @@ from backgate.fs.parser import parser as parser_module
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk
 from backgate.fs.parser.parser import Parser, Siblings
-from backgate.fs.parser.process import start_worker
+from backgate.fs.parser.process import WORKER, start_worker
 from backgate.gateway.errors import Damaged, FileError, Unreachable
 from backgate.gateway.source import Bytes, Data, Source
 
@@ -214,6 +214,44 @@ async def test_a_store_that_is_away_is_no_damage_and_costs_no_worker(
         assert (await parser.volumes()).volumes[0].file_system == "hostile"
         assert parser._worker is worker
         assert warnings(caplog) == []
+
+
+async def test_an_answer_that_comes_too_late_answers_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = hostile.disk("be slow where bytes cannot be had") + bytes(2 * hostile.FAR)
+    source = Shaky(data)
+    async with parser_of(source) as parser:
+        await parser.volumes()
+        source.is_away = True
+        with monkeypatch.context() as patch:
+            patch.setattr(parser_module, "PATIENCE", 1.0)
+            with pytest.raises(Unreachable):
+                await parser.children(VOLUME, b"root", None)
+        source.is_away = False
+
+        (node,) = (await parser.children(VOLUME, b"root", None)).nodes
+
+        assert node.name == b"file"
+
+
+async def test_a_container_is_read_where_only_root_may_enter_the_folder_of_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    for number, path in enumerate(filter(None, sys.path)):
+        (closed / str(number)).symlink_to(path)
+    monkeypatch.setenv("PYTHONPATH", ":".join(str(path) for path in sorted(closed.iterdir())))
+    image = tmp_path / "image"
+    for kind in ("qcow2", "vmdk", "vhdx"):
+        run("qemu-img", "create", "-q", "-f", kind, image, "8M")
+        async with parser_of(
+            Bytes(image.read_bytes()), program=("-S", *WORKER), kind=kind
+        ) as parser:
+            assert [(one.problem, one.size) for one in (await parser.opened()).disks] == [
+                ("", 8 << 20)
+            ]
 
 
 async def test_a_parent_that_could_not_be_asked_for_is_not_missing(
