@@ -39,7 +39,7 @@ from backgate.gateway.spool_parts import Parts
 from backgate.gateway.spooled import Sources, SpooledFile
 from backgate.gateway.staged import StagedNames
 from backgate.gateway.store import ObjectStore
-from backgate.gateway.taking import Taking
+from backgate.gateway.taking import Taking, purpose_of
 from backgate.gateway.upload import Uploader
 from backgate.gateway.uploads import Uploads
 
@@ -124,7 +124,7 @@ def _parts(
         deletions=deletions,
         asides=asides,
         taking=taking,
-        renames=Renames(store, metadata, journal, copies, taking),
+        renames=Renames(store, metadata, journal, copies, taking, nursery),
         room=room,
         shelf=shelf,
         uploads=uploads,
@@ -211,12 +211,12 @@ class _Recovery:
 
     async def _give_back(self, record: Spooled) -> None:
         """Let others have the name of a file that was created exclusively and never closed."""
-        await self._parts.taking.surely_give_back(record.key, record.number)
-        left = self._spool.left_over.get(record.number)
-        if left is None:  # not even a byte of it is here
-            self._journal.append(Gone(record.number))
-        else:
+        purpose = purpose_of(record.number, record.since_ns)
+        await self._parts.taking.surely_give_back(record.key, purpose)
+        if record.number in self._spool.left_over:
             self._journal.append(msgspec.structs.replace(record, is_taken=False, is_new=True))
+        elif all(file.number != record.number for file in self._spool.shelf):
+            self._journal.append(Gone(record.number))  # not even a byte of it is here
 
     def _leave(self, left: LeftOver, number: int) -> None:
         self._spool.left_over[number] = left

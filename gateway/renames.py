@@ -52,9 +52,10 @@ class Renames:
         journal: Journal,
         copies: Copies,
         taking: Taking,
+        nursery: trio.Nursery,
     ) -> None:
         self._store, self._metadata, self._journal = store, metadata, journal
-        self.copies, self._taking = copies, taking
+        self.copies, self._taking, self._nursery = copies, taking, nursery
         self._last = max(journal.state.moves, default=0)
 
     async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
@@ -76,18 +77,14 @@ class Renames:
         Raises `FileError` too: ENOTEMPTY for a directory that somebody has, EEXIST for a file.
         """
         move = await self._announced(source, target, is_taken=False)
-        try:
-            await self._take(move)
-        except FileError:
-            self._journal.append(Moved(move.number))
-            raise  # after another error the next start looks whether it was taken
+        await self._take(move)
         self._journal.append(replace(move, is_taken=True))
         await self._journal.synchronize()
         try:
             await self.finish(move, on_moved)
         except StoreError:
-            await self._undo([target])
-            self._journal.append(Moved(move.number))
+            self._journal.append(move)
+            self._nursery.start_soon(self.give_up, move)  # not if it is more than a name by now
             raise
 
     async def link(
@@ -100,17 +97,17 @@ class Renames:
         if not self._taking.asks_store:
             return await self.copies.copy(info, attributes, target)
         move = await self._announced(info.key, target, is_taken=False)
+        await self._take(move)
         try:
-            await self._take(move)
             copy = await self.copies.copy(info, attributes, target)
-        except FileError:
-            self._journal.append(Moved(move.number))
-            raise  # after another error the next start looks whether it was taken
+        except StoreError:
+            self._nursery.start_soon(self.give_up, move)
+            raise
         self._journal.append(Moved(move.number))
         return copy
 
     async def give_up(self, move: Move) -> None:
-        """End a rename that a crash ended before it was known whether its target is ours."""
+        """End a rename, or a link, that did not come so far that its target is more than a name."""
         await self._taking.surely_give_back(move.target, _purpose(move))
         self._journal.append(Moved(move.number))
 
@@ -155,10 +152,22 @@ class Renames:
         try:
             await self._taking.take(move.target, None, _purpose(move))
         except FileError as error:
+            self._journal.append(Moved(move.number))
             code = errno.ENOTEMPTY if is_directory else error.errno
             raise FileError(code, move.target) from None
-        if is_directory and not await self._metadata.is_empty_in_store(move.target):
-            raise FileError(errno.ENOTEMPTY, move.target)  # it had no marker
+        except StoreError:
+            self._nursery.start_soon(self.give_up, move)  # what was asked may still be done
+            raise
+        if not is_directory:
+            return
+        try:
+            is_empty = await self._metadata.is_empty_in_store(move.target)
+        except StoreError:
+            self._nursery.start_soon(self.give_up, move)
+            raise
+        if not is_empty:  # it had no marker
+            self._nursery.start_soon(self.give_up, move)
+            raise FileError(errno.ENOTEMPTY, move.target)
 
     async def _objects(self, source: str, target: str) -> list[_Object]:
         """Return what there is to rename; what a crash let go already is not there any more."""

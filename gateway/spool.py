@@ -24,6 +24,7 @@ from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Data
 from backgate.gateway.spool_parts import Parts
 from backgate.gateway.spooled import SpooledFile
+from backgate.gateway.taking import purpose_of
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ class Spool:
         file.is_taken = True
         self._keeping.note(file)  # a crash from here on gives it back
         try:
-            file.start_from(await self.taking.take(key, attributes, file.number))
+            purpose = purpose_of(file.number, file.since_ns)
+            file.start_from(await self.taking.take(key, attributes, purpose))
         except FileError:
             self._keeping.note_done(file)
             raise
@@ -312,7 +314,7 @@ class Spool:
         self._moved()
 
     async def _give_back(self, file: SpooledFile) -> None:
-        await self.taking.surely_give_back(file.key or "", file.number)
+        await self.taking.surely_give_back(file.key or "", purpose_of(file.number, file.since_ns))
         self._keeping.note_done(file)
 
     def _moved(self) -> None:

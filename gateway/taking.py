@@ -36,6 +36,11 @@ _LOCK = re.compile("lock(?!s/)", re.IGNORECASE)
 log = logging.getLogger(__name__)
 
 
+def purpose_of(number: int, since_ns: int) -> str:
+    """Return for which file of the spool a name is taken; numbers begin again at each start."""
+    return f"{number}-{since_ns}"
+
+
 class Taking:
     """Decides who has a new name; `gateway` names this spool among all of the store."""
 
@@ -94,12 +99,13 @@ class Taking:
         try:
             info = await self._store.head(key)
         except NotFound:
+            await self.learn(key)
             return
         if info.size or (info.metadata or {}).get(MARK) != self._mark(purpose):
             return
+        await self._forget(key)  # first: once it is deleted, somebody may make it anew
         for error in (await self._store.delete([key])).values():
             raise error
-        await self._metadata.removed([key])
 
     async def surely_give_back(self, key: str, purpose: object) -> None:
         """Return once `give_back` has been done, however long the store is away."""
@@ -111,6 +117,12 @@ class Taking:
                 await trio.sleep(RETRY_AFTER)
             else:
                 return
+
+    async def _forget(self, key: str) -> None:
+        if key.endswith("/") and await self._metadata.is_empty_in_store(key):
+            await self._metadata.directory_removed(key)
+        else:
+            await self._metadata.removed([key])
 
     def _mark(self, purpose: object) -> str:
         return f"{self._gateway}/{purpose}"

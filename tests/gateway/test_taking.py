@@ -23,7 +23,7 @@ from support.writing import (
     write,
 )
 
-from backgate.gateway import pending, recovery
+from backgate.gateway import pending, recovery, taking
 from backgate.gateway.errors import AlreadyThere, FileError, Unreachable, Unsupported
 from backgate.gateway.providers.memory import Fault, Memory
 
@@ -305,3 +305,95 @@ async def test_where_only_one_gateway_writes_nothing_is_asked(tmp_path: Path) ->
         await lock_with_a_file(repository, "file")
 
         assert [verb for verb, _ in provider.requests].count("put") == 1
+
+
+async def test_a_file_survives_a_rename_whose_deletion_has_no_answer(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await write(repository.tree, "file", b"content")
+        provider.faults = [Fault(verb="delete", key="file", is_lost=True)]
+
+        with pytest.raises(Unreachable):
+            await rename(repository.tree, "file", "new", no_replace=True)
+        await repository.spool.drained()
+
+        assert repository.content("new") == b"content"
+
+
+@pytest.mark.parametrize("verb", ["put", "page", "copy"])
+async def test_a_rename_that_fails_leaves_no_lock_behind(tmp_path: Path, verb: str) -> None:
+    provider = memory()
+    async with two(tmp_path, provider) as (one, other):
+        await make_directory(one.tree, "lock.one")
+        await write(one.tree, "lock.one/one", b"")
+        provider.faults = [Fault(verb=verb, key="lock*", is_lost=verb == "put")]
+        if verb != "put":
+            provider.faults[0].error = lambda: Unreachable("away")
+        provider.faults += [Fault(verb="head", key="lock/", error=lambda: Unreachable("away"))]
+        with pytest.raises(Unreachable):
+            await rename(one.tree, "lock.one", "lock")
+        provider.faults = []
+
+        await one.spool.drained()
+
+        assert await names(one.tree) == ["lock.one"]
+        await lock_as_borg(other, "lock", "other")
+
+
+async def test_a_link_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:
+    provider = memory()
+    mirror = msgspec.structs.replace(SHARED, kind="mirror")
+    async with opened(tmp_path, provider, mirror) as repository:
+        tree = repository.tree
+        await write(tree, "file", b"content")
+        provider.faults = [Fault(verb="copy", error=lambda: Unreachable("away"))]
+        with pytest.raises(Unreachable):
+            await tree.link(await entry_at(tree, "file"), *await place(tree, "link"))
+        provider.faults = []
+        await repository.spool.drained()
+
+        assert await names(tree) == ["file"]
+        await tree.link(await entry_at(tree, "file"), *await place(tree, "link"))
+        assert repository.content("link") == b"content"
+
+
+async def test_what_an_earlier_run_made_is_not_given_back(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        file = await create(repository, "lock", exclusive=True)
+        await file.flush()
+        await file.release()
+
+    async with opened(tmp_path, provider, SHARED) as repository:
+        provider.faults = [Fault(verb="put", key="lock", error=lambda: Unreachable("away"))]
+        with pytest.raises(Unreachable):
+            await create(repository, "lock", exclusive=True)
+        provider.faults = []
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert repository.stored_keys() == ["lock"]
+
+
+async def test_what_a_person_stores_meanwhile_stays_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "RETRY_AFTER", 0.01)
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        file = await create(repository, "file", exclusive=True)
+        await file.write_at(0, b"half")
+    full = Fault(verb="put", key="file", error=lambda: Unreachable("away"))
+    away = Fault(verb="head", key="file", error=lambda: Unreachable("away"))
+
+    provider.faults = [away, full]
+    async with opened(tmp_path, provider, SHARED) as repository:
+        with pytest.raises(Unreachable):
+            await repository.spool.retry("file")
+        provider.faults = [full]
+        with trio.fail_after(30):
+            await repository.spool.is_recovered.wait()
+    provider.faults = []
+
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await repository.spool.drained()
+        assert repository.content("file") == b"half"
