@@ -191,12 +191,8 @@ class Metadata:
         Whole, or it waits, or `StoreError`. A directory that does not exist has no children.
         """
         start = None if cursor is None else spans.encoded(cursor)
-        found, stop = await self._answer(
-            prefix,
-            lambda db: children(db, prefix, start, limit),
-            coverage.level_confirmed,
-            is_level=True,
-            goes_on=cursor is not None,
+        found, stop = await self._level(
+            prefix, lambda db: children(db, prefix, start, limit), goes_on=cursor is not None
         )
         return found, None if stop is None else spans.decoded(stop)
 
@@ -205,7 +201,9 @@ class Metadata:
     ) -> tuple[list[Child | bytes], str | None]:
         """Return the same as `children`; of most files only the name, which is quicker."""
         start = None if cursor is None else spans.encoded(cursor)
-        found, stop = await self._level(prefix, lambda db: listed(db, prefix, start, limit))
+        found, stop = await self._level(
+            prefix, lambda db: listed(db, prefix, start, limit), goes_on=cursor is not None
+        )
         return found, None if stop is None else spans.decoded(stop)
 
     async def is_empty(self, prefix: str) -> bool:
@@ -324,9 +322,14 @@ class Metadata:
             self._bucket.trouble,
         )
 
-    async def _level(self, prefix: str, question: Question[T]) -> T:
-        """Answer from the index once all names in the directory `prefix` are known."""
-        return await self._answer(prefix, question, coverage.level_confirmed, is_level=True)
+    async def _level(self, prefix: str, question: Question[T], *, goes_on: bool = False) -> T:
+        """Answer from the index once all names in the directory `prefix` are known.
+
+        An answer that `goes_on` behind another is as old as that one may be.
+        """
+        return await self._answer(
+            prefix, question, coverage.level_confirmed, is_level=True, goes_on=goes_on
+        )
 
     async def _everything(self, prefix: str, question: Question[T]) -> T:
         """Answer from the index once all keys below `prefix` are known."""

@@ -1,4 +1,5 @@
 import logging
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.store import ObjectStore
+from backgate.gateway.units import SECOND_NS
 
 from .conftest import OpenCache
 
@@ -629,3 +631,26 @@ async def test_a_store_below_a_prefix_is_cached_with_relative_keys(
         found = await metadata.below("")
 
     assert [info.key for info in found] == ["a/b"]
+
+
+@pytest.mark.parametrize("verb", ["children", "names"])
+async def test_a_listing_that_may_not_be_old_is_asked_for_once_and_not_for_each_page(
+    verb: Literal["children", "names"], open_cache: OpenCache, memory: Memory
+) -> None:
+    for number in range(20):
+        memory.put(f"d/{number:02}", b"1")
+    seconds = count()
+
+    def now_ns() -> int:  # one goes by with every look at the clock
+        return next(seconds) * SECOND_NS
+
+    async with open_cache(writers="shared", max_age=0, now_ns=now_ns) as metadata:
+        ask = getattr(metadata, verb)
+        page, cursor = await ask("d/", None, 2)
+        asked, shown = len(memory.requests), len(page)
+        while cursor is not None:
+            page, cursor = await ask("d/", cursor, 2)
+            shown += len(page)
+
+    assert shown == 20
+    assert len(memory.requests) == asked
