@@ -32,6 +32,7 @@ class Forgetting:
         self._crowded = trio.Event()
         self._shrunk = trio.Event()
         self._asking = trio.Lock()
+        self._idle_rounds = 0  # in a row, that found nothing which could be forgotten
         self._is_stopped = False
 
     async def run(self) -> None:
@@ -42,7 +43,7 @@ class Forgetting:
             fruitless = 0
             while len(self._inodes) > ENOUGH and not self._is_stopped:
                 fruitless = 0 if await self._forget_some() else fruitless + 1
-                if fruitless * BATCH > len(self._inodes):
+                if self._is_fruitless(fruitless):
                     fruitless = 0
                     await trio.sleep(RETRY_AFTER)
 
@@ -52,7 +53,7 @@ class Forgetting:
             return
         self._crowded.set()
         with trio.move_on_after(WAIT_MAX):
-            while len(self._inodes) > TOO_MANY:
+            while len(self._inodes) > TOO_MANY and not self._is_fruitless(self._idle_rounds):
                 await self.shrunk()
 
     async def _forget_some(self) -> bool:
@@ -60,14 +61,20 @@ class Forgetting:
         before = self._inodes.forgotten
         oldest = self._inodes.oldest(BATCH)
         if oldest:
+            self._idle_rounds = 0
             async with self._asking:
                 await trio.to_thread.run_sync(self._forget, oldest)
             await trio.sleep(PAUSE)
         else:
+            self._idle_rounds += 1
             await trio.lowlevel.checkpoint()
         self._shrunk.set()
         self._shrunk = trio.Event()
         return self._inodes.forgotten > before
+
+    def _is_fruitless(self, rounds: int) -> bool:
+        """True when `rounds` that came to nothing have looked at the whole table."""
+        return rounds * BATCH > len(self._inodes)
 
     async def stop(self) -> None:
         """Return once the kernel is asked nothing more."""

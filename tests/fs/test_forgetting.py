@@ -2,11 +2,12 @@
 
 import pytest
 import trio
-from support.dict_tree import DictTree
+from support.dict_tree import DictTree, Node
 
 from backgate.fs import forgetting
 from backgate.fs.forgetting import Forgetting
 from backgate.fs.inodes import Inode, Inodes, Opened
+from backgate.fs.tree import DIRECTORY_MODE
 
 MANY = 200
 
@@ -133,3 +134,27 @@ async def test_nothing_is_asked_while_somebody_has_a_directory_locked(
         while len(inodes) > MANY // 2:
             await keeper.shrunk()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("small")
+async def test_where_nothing_can_be_forgotten_nobody_is_kept_waiting(
+    autojump_clock: trio.abc.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "RETRY_AFTER", 5.0)
+    tree = DictTree()
+    inodes = Inodes(tree, await tree.root())
+    for number in range(2 * MANY):
+        directory = tree.add(f"{number:04}", Node(mode=DIRECTORY_MODE))
+        inodes.learned(inodes.root, tree, directory.entry(b"%04d" % number))
+    kernel = Kernel(inodes)
+    keeper = Forgetting(inodes, kernel.invalidate, kernel.is_held_up)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        began = trio.current_time()
+        for _ in range(10):
+            await keeper.make_room()
+        took = trio.current_time() - began
+        nursery.cancel_scope.cancel()
+
+    assert took < 5
