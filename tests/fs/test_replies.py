@@ -203,3 +203,29 @@ async def test_a_bug_behind_a_command_is_explained_to_it(caplog: pytest.LogCaptu
         await explained("spool", fail(ExceptionGroup("", [errors.Refused("x")])))
 
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("request_", ["fsyncdir", "setattr", "setxattr", "removexattr", "lookup"])
+async def test_who_waits_with_a_directory_locked_is_known(request_: str, asked: Asked) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.replies.answer, "getattr", trio.Event().wait())
+        await trio.testing.wait_all_tasks_blocked()
+        assert not asked.replies.holds_directories
+
+        nursery.start_soon(asked.replies.answer, request_, trio.Event().wait())
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked.replies.holds_directories
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("change", ["link", "setxattr", "removexattr"])
+async def test_every_change_is_waited_for_before_the_end(change: str, asked: Asked) -> None:
+    done = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(asked.replies.answer, change, done.wait())
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0) as scope:
+            await asked.replies.changes_answered()
+        done.set()
+
+    assert scope.cancelled_caught
