@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from servers.faultproxy import FaultProxy, Rule, fault_proxy
@@ -84,6 +84,21 @@ def faulty(tmp_path: Path, seaweedfs_server: SeaweedFS) -> Iterator[Written]:
     with written(tmp_path, seaweedfs_server) as found:
         found.made.mount()
         yield found
+
+
+@contextmanager
+def tool(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file in a process of its own, which has ended well when the context has.
+
+    A thread of ours would do as well, but for what it shares: whatever we start meanwhile closes a
+    copy of its open file before it runs, and waits with it.
+    """
+    with subprocess.Popen(
+        ["dd", f"of={path}", "bs=1M", "status=none"], stdin=subprocess.PIPE
+    ) as it:
+        assert it.stdin is not None
+        yield it.stdin
+    assert it.returncode == 0
 
 
 def close_of(path: Path, data: bytes) -> int:
@@ -185,17 +200,15 @@ def test_credentials_that_expire_in_the_middle_of_a_backup_are_waited_for(
     data, keys = os.urandom(40 * MIB), tmp_path / "keys"
     right = keys.read_text()
 
-    with (faulty.top / "long").open("wb", buffering=0) as file:
-        file.write(data[: 20 * MIB])
+    with tool(faulty.top / "long") as writer:
+        writer.write(data[: 20 * MIB])
         expired = Rule(status=400, code="ExpiredToken")
         faulty.proxy.rules.append(expired)
-        file.write(data[20 * MIB :])
-        closing = threading.Thread(target=file.close)
-        closing.start()
+        writer.write(data[20 * MIB :])
+        writer.close()
         faulty.wait_for(lambda: "credentials expired" in faulty.made.run("status").stdout)
         keys.write_text(right)
         faulty.proxy.rules.clear()
-        closing.join()
 
     assert faulty.content("long") == data
     faulty.made.umount()
@@ -206,12 +219,11 @@ def test_a_clock_that_is_set_wrong_makes_writers_wait_and_says_by_how_much(
 ) -> None:
     date = formatdate(time.time() + 1800, usegmt=True)
     faulty.proxy.rules.append(Rule(status=403, code="RequestTimeTooSkewed", headers={"Date": date}))
-    closing = threading.Thread(target=(faulty.top / "file").write_bytes, args=(b"content",))
-    closing.start()
-
-    faulty.wait_for(lambda: "clock is 1" in faulty.made.run("status").stdout)
-    faulty.proxy.rules.clear()
-    closing.join()
+    with tool(faulty.top / "file") as writer:
+        writer.write(b"content")
+        writer.close()
+        faulty.wait_for(lambda: "clock is 1" in faulty.made.run("status").stdout)
+        faulty.proxy.rules.clear()
 
     assert faulty.content("file") == b"content"
     assert "behind the store's: set the clock" in faulty.made.run("status").stdout
