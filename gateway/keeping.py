@@ -34,10 +34,10 @@ class Keeping:
         file.flushed_version, file.flushed_at = file.version, trio.current_time()
         file.epoch = self.epoch
 
-    def note_named(self, file: SpooledFile, key: str) -> None:
-        """Note that the file is named `key`."""
+    def note_named(self, file: SpooledFile, key: str, replaced: SpooledFile | None) -> None:
+        """Note that the file is named `key`, in place of what was, in one step."""
         if file.is_recorded:
-            self._journal.append(Named(file.number, key))
+            self._journal.append(Named(file.number, key, replaced.number if replaced else 0))
 
     def note_attributes(self, file: SpooledFile) -> None:
         """Note the attributes that the file has now."""

@@ -71,10 +71,11 @@ class Left(msgspec.Struct, frozen=True, tag="left"):
 
 
 class Named(msgspec.Struct, frozen=True, tag="named"):
-    """A file of the spool has another name."""
+    """A file of the spool has another name; nothing needs to be done for what had it before."""
 
     number: int
     key: str
+    replaced: int = 0  # the number of that file, if it is of the spool; they begin with 1
 
 
 class Attributed(msgspec.Struct, frozen=True, tag="attributes"):
@@ -193,7 +194,8 @@ class State:
                 self.files[number] = record
             case Left(number=number, held=held) if number in self.files:
                 self.files[number] = _without(self.files[number], held)
-            case Named(number=number, key=key) if number in self.files:
+            case Named(number=number, key=key, replaced=replaced) if number in self.files:
+                self.files.pop(replaced, None)
                 self.files[number] = msgspec.structs.replace(self.files[number], key=key)
             case Attributed(number=number, attributes=told) if number in self.files:
                 self.files[number] = msgspec.structs.replace(self.files[number], attributes=told)

@@ -183,10 +183,11 @@ class Spool:
     def renamed(self, file: SpooledFile, key: str) -> None:
         """Give a file of the spool another name; what had it loses it."""
         replaced = self.shelf.get(key)
-        if replaced is not None and replaced is not file:
+        replaced = None if replaced is file else replaced
+        self._keeping.note_named(file, key, replaced)
+        if replaced is not None:
             self.unlinked(replaced)
         self.shelf.rename(file, key)
-        self._keeping.note_named(file, key)
 
     def unlinked(self, file: SpooledFile) -> None:
         """Take its name from a file; it lives on for those who have it open."""

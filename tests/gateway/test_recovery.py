@@ -26,9 +26,9 @@ from support.writing import (
 )
 
 from backgate.gateway import recovery
-from backgate.gateway.errors import Refused
+from backgate.gateway.errors import Refused, Unreachable
 from backgate.gateway.providers.memory import Fault, Memory
-from backgate.gateway.records import HIDDEN
+from backgate.gateway.records import HIDDEN, Record
 
 ROOMY = CONFIG
 PRESSED = msgspec.structs.replace(CONFIG, spool=16 * PART)
@@ -315,3 +315,25 @@ async def test_what_was_stored_over_its_own_beginning_before_a_crash_is_stored(
 
         assert repository.content("a") == bytes(10) + b"changed" + bytes(size - 17)
         assert repository.spool.pending() == []
+
+
+async def test_a_crash_amid_a_rename_leaves_one_of_the_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, LAZY) as repository:
+        provider.faults = [Fault(verb="put", error=lambda: Unreachable("away"))]
+        await write(repository.tree, "file", b"old")
+        await write(repository.tree, "file.tmp", b"new")
+        journal, known = repository.spool.journal, list[set[str]]()
+        append = journal.append
+
+        def noted(record: Record) -> None:
+            append(record)
+            known.append({file.key for file in journal.state.files.values()})
+
+        monkeypatch.setattr(journal, "append", noted)
+        await rename(repository.tree, "file.tmp", "file")
+
+        assert known
+        assert all("file" in keys for keys in known)
