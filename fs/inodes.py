@@ -20,6 +20,7 @@ from backgate.gateway.errors import FileError, NotFound
 ROOT = 1  # FUSE_ROOT_ID
 HASHED = 1 << 60  # from here on numbers are made of names; below they are counted
 BELOW_HASHED = HASHED - 1
+SECOND = 1 << 61  # in the number of a file whose name another had before, which lives on
 ROUNDS = 10  # times as many inodes are looked at as are wanted, to find those long unused
 
 
@@ -152,7 +153,8 @@ class Inodes:
         """Return the number of what has `name`, which it will have too once it is looked up."""
         inode = directory.children.get(name) if directory.children else None
         if inode is None:
-            return HASHED | (hash((directory.number, name)) & BELOW_HASHED)
+            number = HASHED | (hash((directory.number, name)) & BELOW_HASHED)
+            return number | SECOND if number in self._numbers else number
         return inode.number
 
     def learned(self, directory: Directory, tree: Tree, entry: Entry) -> Inode:
@@ -281,7 +283,9 @@ class Inodes:
             # Whoever copies hard links knows them by this, also when the first was forgotten since.
             made_of = (tree, entry.identity)
         number = HASHED | (hash(made_of) & BELOW_HASHED)
-        if number in self._numbers:  # of a file that had this name before, and is still open
+        if number in self._numbers:
+            number |= SECOND
+        if number in self._numbers:  # and so did a third
             self._last_number += 1
             number = self._last_number
         return number

@@ -282,3 +282,16 @@ async def test_a_new_file_under_the_name_of_one_that_is_still_open_has_another_n
     assert new.number != old.number
     assert inodes[old.number] is old
     assert inodes.number(inodes.root, b"file") == new.number
+
+
+async def test_a_name_that_is_only_listed_has_no_number_of_another_file() -> None:
+    tree = DictTree()
+    tree.add_file("file")
+    inodes = await table(tree)
+    moved = await looked_up(inodes, "file")
+    inodes.renamed(inodes.root, b"file", inodes.root, b"kept")
+
+    listed = inodes.number(inodes.root, b"file")
+
+    assert listed != moved.number
+    assert (await looked_up(inodes, "file")).number == listed
