@@ -62,7 +62,7 @@ class ImageFormat(BackupFormat):
         if identity(info) != backup.version:
             raise Replaced(f"{info.key}: another image lies there by now", key=info.key)
         async with self._packed.opened(info) as source:
-            kind = await kind_of(source)
+            kind = await kind_of(info.key, source)
             if kind.reason:
                 raise Damaged(info.key, None, kind.reason)
             disk = await self._disk(info, backup.path[-1], source, kind)

@@ -12,6 +12,9 @@ SUFFIXES = (*IMAGE, *(image + packed for image in IMAGE for packed in PACKED))
 # What others write beside images that have these suffixes: parts of a VMDK, and the disks of
 # backups that are shown as what they are.
 PARTS = re.compile(r"-(flat|delta|s\d{3}|f\d{3})\.vmdk$", re.IGNORECASE)
+# Not to be anything else because of what a guest wrote to its disk: a header there could name the
+# disk of another guest as what lies below.
+ALWAYS_RAW = re.compile(r"\.raw(\.(gz|xz|zst))?$", re.IGNORECASE)
 FOREIGN = "xo-vm-backups/"
 
 HEAD = 512  # bytes that are looked at
@@ -36,10 +39,12 @@ def is_image(key: str) -> bool:
     return key.lower().endswith(SUFFIXES) and not is_foreign and not PARTS.search(key)
 
 
-async def kind_of(source: Source) -> Kind:
-    """Return what the image is, in at most two small reads; the name of a file says too little."""
+async def kind_of(key: str, source: Source) -> Kind:
+    """Return what the image is, in at most two small reads; most names say too little."""
     if not source.size:
         return Kind("raw", "empty: it was never written")
+    if ALWAYS_RAW.search(key):
+        return _raw(source)
     head = bytes(await source.read_at(0, HEAD))
     if head.startswith(QCOW2):
         return Kind("qcow2", _fault_of_qcow2(head))
@@ -52,6 +57,10 @@ async def kind_of(source: Source) -> Kind:
         return Kind("vhd")
     if head.startswith(VHD):
         return Kind("vhd", "truncated, or still being written: it ends without a footer")
+    return _raw(source)
+
+
+def _raw(source: Source) -> Kind:
     reason = f"truncated: {source.size} bytes are not a whole number of sectors"
     return Kind("raw", reason if source.size % SECTOR else "")
 

@@ -37,7 +37,7 @@ class PackedImages:
         """Return what an image is; of a compressed one only that it is compressed."""
         source = self._objects.source(info)
         codec = codec_of(bytes(await source.read_at(0, HEAD)))
-        return await kind_of(source) if codec is None else Kind(codec.name)
+        return await kind_of(info.key, source) if codec is None else Kind(codec.name)
 
     @asynccontextmanager
     async def opened(self, info: ObjectInfo) -> AsyncIterator[Source]:

@@ -146,6 +146,18 @@ async def test_a_parent_outside_of_the_repository_is_not_had(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["qcow2", "vmdk"])
+async def test_a_guest_cannot_make_another_disk_of_its_own(
+    kind: str, store: Path, disk: Path
+) -> None:
+    run("qemu-img", "convert", "-f", "raw", "-O", kind, disk, store / "other.img")
+    run("qemu-img", "create", "-q", "-f", kind, "-F", kind, "-b", "other.img", store / "vm.raw")
+    os.truncate(store / "vm.raw", 1 << 20)
+
+    assert await disk_of(store, "vm.raw") == (store / "vm.raw").read_bytes()
+
+
+@pytest.mark.slow
 async def test_a_difference_without_its_parent_says_which_is_missing(store: Path) -> None:
     head = vhd.header(1, parent=b"P" * 16, name="base.vhd")
     tail = vhd.footer(vhd.BLOCK, b"C" * 16, kind=4)
