@@ -73,10 +73,7 @@ class GcsClient:
             wait=call.wait,
             limit=call.limit,
         )
-        answer = self._web.ask(request, what, call.key)
-        if answer.status == 401:
-            self._tokens.forget()
-        return answer
+        return self._web.ask(request, what, call.key)
 
     def batch(self, call: Call, batch: Batch) -> Answer:
         """Return the answer to a batch of requests; `call` says what they are for."""
@@ -85,7 +82,9 @@ class GcsClient:
         return self._web.ask(batch.request(target, self._tokens.headers(what)), what)
 
     def error(self, answer: Answer, call: Call) -> StoreError:
-        """Return our error for an answer that says no."""
+        """Return our error for an answer that says no; a token that was not taken is forgotten."""
+        if answer.status == 401:
+            self._tokens.forget()
         return error_of(
             answer,
             call.what(self.name),

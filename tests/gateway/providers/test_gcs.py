@@ -191,6 +191,21 @@ def test_a_token_that_is_not_taken_is_fetched_anew(
     provider.close()
 
 
+def test_a_token_that_is_not_taken_for_a_batch_is_fetched_anew(
+    proxy: FaultProxy, account: GoogleCredentials, server: FakeGcs
+) -> None:
+    proxy.rules += [granting("first"), Rule(match="POST /batch", status=401, times=1)]
+    provider = opened(server, "other", account, proxy.url)
+
+    with pytest.raises(Refused, match="access denied"):
+        provider.delete(["a", "b"])
+    proxy.rules[0] = granting("second")
+    provider.delete(["a", "b"])
+
+    assert proxy.headers[-1]["authorization"] == "Bearer second"
+    provider.close()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "error"),
     [
