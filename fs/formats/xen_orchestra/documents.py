@@ -27,17 +27,20 @@ class Vm(Struct):
     name_label: str = ""
 
 
+class SmConfig(Struct):
+    image_format: object = msgspec.field(name="image-format", default=None)
+
+
 class Vdi(Struct):
     uuid: str = ""
     name_label: str | None = ""
     virtual_size: Size | None = None
-    sm_config: dict[str, msgspec.Raw] | None = None
+    sm_config: SmConfig | None = None
 
     @property
     def is_qcow2(self) -> bool:
         """True when the hypervisor held this disk as qcow2."""
-        raw = (self.sm_config or {}).get("image-format", msgspec.Raw())
-        return bytes(raw) == b'"qcow2"'
+        return self.sm_config is not None and self.sm_config.image_format == "qcow2"
 
 
 class Vbd(Struct):

@@ -198,7 +198,8 @@ class Repository:
             metadata = parse(info.key, await self.remote.read(info, METADATA_MAX), Metadata)
             if metadata.mode not in (DELTA, FULL):
                 raise Damaged(info.key, None, f"a backup of an unknown mode: {metadata.mode!a:.40}")
-            if len(metadata.vhds or ()) > DISKS_MAX:
+            records = (metadata.vhds, metadata.vdis, metadata.vbds)
+            if any(len(one or ()) > DISKS_MAX for one in records):
                 raise Damaged(info.key, None, "more disks than a VM can have")
             disks_of(directory, metadata)
             if metadata.mode == FULL:

@@ -92,7 +92,10 @@ def disk_names(disks: Iterable[tuple[str, str]]) -> list[str]:
     names: list[str] = []
     for device, label in disks:
         name = safe_part("-".join(part for part in (device, label or "disk") if part))
-        names.append(name if name not in names else safe_part(f"{len(names)}-{name}"))
+        number = len(names)
+        while name in names:  # another disk may be called what we would call this one
+            name, number = safe_part(f"{number}-{name}"), number + 1
+        names.append(name)
     return names
 
 

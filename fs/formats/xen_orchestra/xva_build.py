@@ -21,7 +21,15 @@ from backgate.fs.formats.compression.packed import LONGEST_READ, PackedFile
 from backgate.fs.formats.indexes import create_index
 from backgate.fs.formats.tar.archive import Forward, PlainArchive
 from backgate.fs.formats.tar.members import Member, members
-from backgate.fs.formats.xen_orchestra.ova import OVA, OVA_MAX, SIZE_MAX, BadOva, OvaDisk, disks_in
+from backgate.fs.formats.xen_orchestra.ova import (
+    DISKS_MAX,
+    OVA,
+    OVA_MAX,
+    SIZE_MAX,
+    BadOva,
+    OvaDisk,
+    disks_in,
+)
 from backgate.fs.formats.xen_orchestra.witness import Witness
 from backgate.fs.formats.xen_orchestra.xva_index import (
     SCHEMA,
@@ -123,6 +131,8 @@ class XvaBuild:
             raise Damaged(self._key, member.at, f"no chunk of a disk: {member.path[:80]!a}")
         place = self._places.setdefault(disk, _Place())
         start = place.put(int(digits), member.size)
+        if len(self._places) > DISKS_MAX:
+            raise Damaged(self._key, member.at, "chunks of more disks than a VM can have")
         if start is None or place.end > SIZE_MAX:
             raise Damaged(self._key, member.at, f"a chunk out of place: {member.path[:80]!a}")
         content = archive.read_at(member.data, member.size)

@@ -12,6 +12,7 @@ from support.xen_orchestra import BLOCK, KEY, T1, T2, T3, Writer, disk
 
 from backgate.fs.format import Backup
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
+from backgate.fs.formats.xen_orchestra.vms import disk_names
 from backgate.gateway.errors import Denied, NotFound, Replaced, StoreError
 from backgate.gateway.provider import ObjectInfo
 
@@ -306,3 +307,9 @@ async def test_an_encrypted_repository_in_which_nothing_was_finished_is_listed_w
     (backup,) = await listed(tmp_path / "store", tmp_path / "cache", None)
 
     assert not backup.is_complete
+
+
+def test_no_two_disks_of_a_vm_get_one_name_whatever_they_are_called() -> None:
+    names = disk_names([("", "2-a"), ("", "a"), ("", "a"), ("", "a"), ("xvda", "a" * 300)] * 2)
+
+    assert len(set(names)) == len(names)
