@@ -23,6 +23,9 @@ class Files(Protocol):
     async def info(self, key: str) -> ObjectInfo:
         """Return the object `key`, or raise `NotFound`."""
 
+    async def renewed(self, key: str) -> ObjectInfo:
+        """Return the same as the store has it now, whoever wrote it; `StoreError` in doubt."""
+
     def source(self, info: ObjectInfo) -> Source:
         """Return the object's bytes as they are stored."""
 

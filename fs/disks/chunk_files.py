@@ -23,12 +23,14 @@ class ChunkFiles:
         self.directory = directory
         self._files, self._chunks, self._filter = files, chunks, filter_
 
-    async def chunk(self, name: str, size: int) -> Data:
+    async def chunk(self, name: str, size: int, *, is_moved: bool = False) -> Data:
         """Return the chunk `name`, which is of `size` bytes; it is kept for a while.
 
+        With `is_moved` it may just have been stored over another, of which we may still know.
         Raises `NotFound`, `Replaced`, `StoreError`; `Damaged` when it is of another size.
         """
-        info = await self._files.info(f"{self.directory}/{name}")
+        key = f"{self.directory}/{name}"
+        info = await (self._files.renewed(key) if is_moved else self._files.info(key))
 
         async def make() -> Data:
             data = await self._read(info, size)

@@ -33,7 +33,7 @@ async def open_vhd(objects: Objects, key: str, source: Source) -> Disk:
     `NotFound`, `StoreError`.
     """
 
-    async def resolve() -> Sequence[Member]:
+    async def resolve(_missing: str = "") -> Sequence[Member]:
         return await _members(objects, key, source)
 
     members = await resolve()

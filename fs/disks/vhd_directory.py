@@ -116,14 +116,15 @@ class VhdDirectory:
         byte = number >> 3
         return byte < len(self._table) and bool(self._table[byte] & 0x80 >> (number & 7))
 
-    async def _block(self, number: int) -> Data:
+    async def _block(self, number: int, *, is_moved: bool = False) -> Data:
         size = self.header.bitmap_size + self.header.block_size
+        name = f"blocks/{number // FOLDER}/{number % FOLDER}"
         try:
-            return await self._files.chunk(f"blocks/{number // FOLDER}/{number % FOLDER}", size)
+            return await self._files.chunk(name, size, is_moved=is_moved)
         except NotFound:
             if self._moved_to is None:
                 raise
-            return await self._moved_to._block(number)
+            return await self._moved_to._block(number, is_moved=True)
 
 
 async def open_directory(files: Files, chunks: Chunks, directory: str) -> VhdDirectory:

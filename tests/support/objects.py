@@ -25,7 +25,8 @@ class FolderObjects:
         self.reads: list[tuple[str, int, int]] = []
         self.takes = 0.0  # seconds that each read takes
 
-    async def info(self, key: str) -> ObjectInfo:
+    async def info_now(self, key: str) -> ObjectInfo:
+        """The object as it is now."""
         await trio.lowlevel.checkpoint()
         try:
             status = (self.root / key).stat()
@@ -36,6 +37,9 @@ class FolderObjects:
         return ObjectInfo(
             key, status.st_size, status.st_mtime_ns, f"{status.st_mtime_ns:x}-{status.st_size:x}"
         )
+
+    async def info(self, key: str) -> ObjectInfo:
+        return await self.info_now(key)
 
     async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
         keys = [key for key in self._keys() if key.startswith(prefix) and key > after]
@@ -69,7 +73,7 @@ class _FileSource:
     async def read_at(self, offset: int, length: int) -> Data:
         await trio.sleep(self._objects.takes)
         self._objects.reads.append((self._info.key, offset, length))
-        if await self._objects.info(self._info.key) != self._info:
+        if await self._objects.info_now(self._info.key) != self._info:
             raise Replaced(f"{self._info.key}: another version lies there", key=self._info.key)
         with open(self._objects.root / self._info.key, "rb") as file:
             return os.pread(file.fileno(), length, offset)

@@ -18,14 +18,20 @@ from backgate.fs.disks.vhd_directory import VhdDirectory, open_directory
 from backgate.fs.disks.vhd_file import FixedVhd, VhdFile, open_file
 from backgate.fs.disks.vhd_format import DIFFERENCING
 from backgate.fs.formats.xen_orchestra.layout import ALIAS
-from backgate.fs.formats.xen_orchestra.merges import Merge, Merges, StatesByDirectory
+from backgate.fs.formats.xen_orchestra.merges import (
+    Merge,
+    Merges,
+    StatesByDirectory,
+    state_key,
+)
 from backgate.fs.formats.xen_orchestra.remote import Remote
-from backgate.gateway.errors import Damaged, NotFound, StoreError
+from backgate.gateway.errors import Damaged, NotFound, Replaced, StoreError
 from backgate.gateway.units import KIB, size_to_text
 
 CHAIN_MAX = 1000  # images of one disk
 AHEAD_MAX = 40  # images opened before it is known that they belong to the chain
 AHEAD_AT_ONCE = 8
+MISSES_MAX = 32  # objects that may turn out missing, or others, while the images are found
 ALIAS_MAX = 4 * KIB  # bytes of an alias, encrypted; Xen Orchestra takes 1024
 Image = VhdDirectory | VhdFile | FixedVhd
 
@@ -54,10 +60,14 @@ class Chains:
         image is missing or does not fit, `StoreError`.
         """
 
-        async def resolve() -> Sequence[Member]:
-            return (await self._links(key, {}, states)).merging()
+        async def resolve(missing: str) -> Sequence[Member]:
+            await self._remote.look_again(missing)
+            found = await self._links(key, {}, states, is_listing=True)
+            watch.follow(found)
+            return found.merging()
 
         found = await self._links(key, await self._opened_ahead(key, known), states)
+        watch = _Watch(self._remote, key, found)
         images = [link.image for link in found.links]
         allocated = min(images[0].size, sum(image.allocated for image in images))
         kind = "vhd directory" if isinstance(images[0], VhdDirectory) else "vhd"
@@ -69,7 +79,7 @@ class Chains:
         files = [image.stored for image in images if isinstance(image, VhdFile)]
         if len(files) == len(images):  # of the objects of a directory nobody has the sum
             notes["stored"] = size_to_text(sum(files))
-        return Chain(found.merging(), resolve, allocated, notes)
+        return Chain(found.merging(), resolve, allocated, notes, watch.is_current)
 
     async def _opened_ahead(self, key: str, known: Iterable[str]) -> dict[str, Image]:
         """Return those of the images beside `key` that could be opened, the youngest of them."""
@@ -89,18 +99,36 @@ class Chains:
         return found
 
     async def _links(
-        self, key: str, opened: dict[str, Image], states: StatesByDirectory
+        self,
+        key: str,
+        opened: dict[str, Image],
+        states: StatesByDirectory,
+        *,
+        is_listing: bool = False,
     ) -> "_Links":
-        directory = key.rpartition("/")[0]
+        """Return the images of `key`; with `is_listing`, after a look for merges that are new."""
+        directory, _, name = key.rpartition("/")
         merges = Merges(self._remote, directory, states.get(directory, ()))
+        if is_listing:
+            await merges.list_all()
+        missed: set[str] = set()
         while True:
             try:
-                return await self._walk(key, opened, merges)
-            except NotFound as error:
-                opened = {}
-                if not await merges.list_all():
+                found = await self._walk(key, opened, merges)
+                break
+            except (NotFound, Replaced) as error:
+                opened, missing = {}, error.key or key
+                is_known = missing in missed or len(missed) == MISSES_MAX
+                missed.add(missing)
+                if not is_known:  # it may be another, or somewhere else, since we were told of it
+                    await self._remote.look_again(missing)
+                if not await merges.list_all() and is_known:
                     text = f"it is missing, and without it the disk is not whole: {error}"
-                    raise Damaged(error.key or key, None, text) from None
+                    raise Damaged(missing, None, text) from None
+        if any(merge.is_end_of(name) for merge in found.merges):
+            text = "its backup was deleted, and younger ones are being merged into its disk"
+            raise Damaged(key, None, text)
+        return found
 
     async def _walk(self, key: str, opened: dict[str, Image], merges: Merges) -> "_Links":
         links: list[_Link] = []
@@ -129,18 +157,11 @@ class Chains:
         for merge in await merges.known():
             if merge.is_into(name) and merge.oldest != name:
                 oldest = f"{directory}/{merge.oldest}"
-                if await self._is_there(oldest) and (merge.names or not await self._is_there(key)):
+                if await _is_there(self._remote, oldest) and (
+                    merge.names or not await _is_there(self._remote, key)
+                ):
                     return oldest
         return key
-
-    async def _is_there(self, key: str) -> bool:
-        for one in (key, f"{key}/header"):
-            try:
-                await self._remote.info(one)
-            except NotFound:
-                continue
-            return True
-        return False
 
     async def _image(self, key: str) -> Image:
         if key.endswith(ALIAS):
@@ -166,6 +187,37 @@ class Chains:
         if target.endswith(ALIAS):
             raise Damaged(alias, None, "an alias of an alias")
         return target
+
+
+class _Watch:
+    """Tells whether the images of the disk `key` are still those that were found."""
+
+    def __init__(self, remote: Remote, key: str, found: "_Links") -> None:
+        self._remote, self._key, self._found = remote, key, found
+
+    def follow(self, found: "_Links") -> None:
+        """Watch other images from now on."""
+        self._found = found
+
+    async def is_current(self) -> bool:
+        """False when `key` is gone, or a merge goes on that was not known of; `StoreError`."""
+        known = {merge.oldest for merge in self._found.merges}
+        links = [link for link in self._found.links if link.name not in known]
+        if not known and not await _is_there(self._remote, self._key):
+            return False
+        for link in links:
+            with suppress(NotFound):
+                await self._remote.info(state_key(link.key))
+                return False
+        return True
+
+
+async def _is_there(remote: Remote, key: str) -> bool:
+    for one in (key, f"{key}/header"):
+        with suppress(NotFound):
+            await remote.info(one)
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

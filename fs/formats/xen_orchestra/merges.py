@@ -34,6 +34,10 @@ class Merge:
         """True when the image `name` is what all is merged for."""
         return self.is_cleaning_up and (not self.names or self.names[-1] == name)
 
+    def is_end_of(self, name: str) -> bool:
+        """True when the image `name` is given up in it: younger blocks come into what it has."""
+        return name in self.names[:-1] or (not self.names and self.oldest == name)
+
 
 def state_key(image: str) -> str:
     """Return where the state of a merge into `image` (a key) lies."""

@@ -54,6 +54,11 @@ class Remote:
         except Denied as error:
             raise NotFound(f"{error}", key=key) from error
 
+    async def renewed(self, key: str) -> ObjectInfo:
+        """Return the object `key` as the store has it now, or raise `NotFound`, `StoreError`."""
+        await self._lent.objects.confirm(key)
+        return await self.info(key)
+
     def source(self, info: ObjectInfo) -> Source:
         return self._lent.objects.source(info)
 
@@ -76,13 +81,17 @@ class Remote:
         objects = self._lent.objects
         return SealedSource(objects, info, self._opener, self.workers, is_verified=is_verified)
 
+    async def look_again(self, key: str) -> None:
+        """Have `info` tell of `key` as it is now, where the store can be listed."""
+        with suppress(StoreError):
+            await self._lent.objects.confirm(key)
+
     async def below(self, prefix: str) -> list[str]:
         """Return the keys of objects with that prefix as they are now, one page of them.
 
         Where nobody may list, what is known of them; `StoreError` when nothing is.
         """
-        with suppress(StoreError):
-            await self._lent.objects.confirm(prefix)
+        await self.look_again(prefix)
         return [info.key for info in await self._lent.objects.below(prefix)]
 
     async def unlock(self, samples: Sequence[ObjectInfo]) -> None:

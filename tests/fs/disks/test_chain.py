@@ -77,7 +77,7 @@ def flat(members: Sequence[Made]) -> bytes:
 def test_any_range_of_a_chain_equals_the_slice_of_the_flat_disk(
     members: list[Made], offset: int, length: int
 ) -> None:
-    async def resolve() -> Sequence[Member]:
+    async def resolve(_missing: str) -> Sequence[Member]:
         raise AssertionError("nothing is missing")
 
     chain = Chain(members, resolve, None, {})
@@ -95,7 +95,7 @@ async def test_images_that_are_gone_are_found_again_once_for_all_who_read() -> N
     old, new = full(1), full(2)
     asked = 0
 
-    async def resolve() -> Sequence[Member]:
+    async def resolve(_missing: str) -> Sequence[Member]:
         nonlocal asked
         asked += 1
         await trio.lowlevel.checkpoint()
@@ -120,7 +120,7 @@ async def test_an_image_that_stays_gone_is_damage() -> None:
     one = full(1)
     one.is_gone = True
 
-    async def resolve() -> Sequence[Member]:
+    async def resolve(_missing: str) -> Sequence[Member]:
         return [one]
 
     with pytest.raises(Damaged, match="a part of the disk is gone"):
@@ -131,7 +131,7 @@ async def test_a_store_that_cannot_be_asked_is_no_damage() -> None:
     one = full(1)
     one.is_gone = True
 
-    async def resolve() -> Sequence[Member]:
+    async def resolve(_missing: str) -> Sequence[Member]:
         raise StoreError("it is away")
 
     with pytest.raises(StoreError, match="away"):
