@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from backgate.gateway.attributes import Attributes, default_attributes, metadata_from_attributes
-from backgate.gateway.errors import AlreadyThere, FileError, NotFound
+from backgate.gateway.claims import Claims
+from backgate.gateway.errors import AlreadyThere, FileError, NotFound, Replaced
 from backgate.gateway.keys import parent_of
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
@@ -38,12 +39,20 @@ class Name:
 class OpenObject:
     """A `Source` over an object that somebody has open, wherever it is renamed to."""
 
-    def __init__(self, info: ObjectInfo, sources: Sources) -> None:
+    def __init__(self, info: ObjectInfo, sources: Sources, claims: Claims) -> None:
         self.info, self.size = info, info.size
-        self._sources, self._source = sources, sources(info)
+        self._sources, self._source, self._claims = sources, sources(info), claims
 
     async def read_at(self, offset: int, length: int) -> Data:
-        return await self._source.read_at(offset, length)
+        while True:
+            source = self._source
+            try:
+                return await source.read_at(offset, length)
+            except Replaced:
+                async with self._claims.claim(self.info.key):
+                    pass  # who was copying it onto itself has told where it is now
+                if source is self._source:
+                    raise
 
     def moved(self, info: ObjectInfo) -> None:
         """Go on reading from where the same bytes are now."""
@@ -61,7 +70,7 @@ class Namespace:
     @contextmanager
     def opened(self, info: ObjectInfo) -> Iterator[OpenObject]:
         """Provide the object's bytes; they stay readable when it is renamed or unlinked."""
-        one = OpenObject(info, self._spool.sources)
+        one = OpenObject(info, self._spool.sources, self._spool.claims)
         self._open.setdefault(info.key, set()).add(one)
         try:
             yield one

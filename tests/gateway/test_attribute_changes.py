@@ -23,8 +23,9 @@ from support.writing import (
 from support.writing import rename as renamed
 
 from backgate.fs.tree import Changes
+from backgate.gateway.attributes import Attributes
 from backgate.gateway.errors import FileError, Unreachable
-from backgate.gateway.provider import NO_METADATA, Provider
+from backgate.gateway.provider import NO_METADATA, ObjectInfo, Provider
 from backgate.gateway.providers.memory import Fault
 
 MIRROR = msgspec.structs.replace(CONFIG, kind="mirror")
@@ -143,3 +144,30 @@ async def test_what_is_set_before_a_crash_is_stored_after_it(
         assert repository.content("file") == b"content"
         assert kept(provider, "file", "mtime") == "0.000000077"
         assert kept(provider, "file", "xattr")
+
+
+async def test_a_file_is_read_while_its_object_is_copied_onto_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory(limits=replace(SMALL, copy_max=8 * PART))
+    async with opened(tmp_path, provider, MIRROR) as repository, trio.open_nursery() as nursery:
+        tree, found = repository.tree, list[bytes]()
+        await write(tree, "file", b"content" * 3 * PART)
+        stored = repository.metadata.stored
+
+        async def read() -> None:
+            found.append(bytes(await source.read_at(0, 7)))
+
+        async def stored_late(info: ObjectInfo, attributes: Attributes | None) -> None:
+            nursery.start_soon(read)  # the object is another one already
+            await trio.testing.wait_all_tasks_blocked()
+            await stored(info, attributes)
+
+        async with tree.open(await entry_at(tree, "file")) as source:
+            provider.requests.clear()
+            monkeypatch.setattr(repository.metadata, "stored", stored_late)
+            await tree.change(await entry_at(tree, "file"), Changes(mtime_ns=77))
+            await trio.testing.wait_all_tasks_blocked()
+
+        assert found == [b"content"]
+        assert [verb for verb, _ in provider.requests].count("get") == 2
