@@ -6,11 +6,13 @@ object, which is copied onto itself, so that another gateway, or this one withou
 the same. What is still in the spool takes its attributes along when it is stored.
 """
 
+import errno
 from collections.abc import Awaitable, Callable
 
 from backgate.gateway.attributes import Attributes, metadata_from_attributes
-from backgate.gateway.errors import BackgateError, NotFound
-from backgate.gateway.metadata.rows import Known
+from backgate.gateway.errors import BackgateError, FileError, NotFound
+from backgate.gateway.keys import name_of, parent_of
+from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.namespace import Namespace
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.spool import Spool
@@ -66,6 +68,7 @@ class AttributeChanges:
         """Give a directory attributes; raises what `of_spooled` does."""
         if self._with_objects:
             async with self._spool.claims.claim(prefix[:-1]):  # not what is below it
+                await self._expect_directory(prefix)
                 await self._keep_directory(prefix, attributes)
         await self._metadata.directory_changed(prefix, attributes)
 
@@ -77,6 +80,16 @@ class AttributeChanges:
                     if not file.is_dirty:
                         await self._renew(key, file.attributes)
                     return
+
+    async def _expect_directory(self, prefix: str) -> None:
+        """Raise `FileError` (ENOENT) for one that was renamed or removed: it must not come back."""
+        parent = parent_of(prefix[:-1])
+        try:
+            found = await self._metadata.look_up_name(parent, name_of(prefix[len(parent) : -1]))
+        except NotFound:
+            found = None
+        if not isinstance(found, Subdirectory):
+            raise FileError(errno.ENOENT, prefix)
 
     async def _keep_directory(self, prefix: str, attributes: Attributes) -> None:
         try:

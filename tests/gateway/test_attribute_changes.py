@@ -17,6 +17,7 @@ from support.writing import (
     entry_at,
     make_directory,
     memory,
+    names,
     opened,
     write,
 )
@@ -171,3 +172,24 @@ async def test_a_file_is_read_while_its_object_is_copied_onto_itself(
 
         assert found == [b"content"]
         assert [verb for verb, _ in provider.requests].count("get") == 2
+
+
+async def test_a_directory_that_is_renamed_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree = repository.tree
+        await make_directory(tree, "directory")
+        entry = await entry_at(tree, "directory")
+
+        async def change() -> None:
+            with pytest.raises(FileError) as refused:
+                await tree.change(entry, Changes(mtime_ns=77))
+            assert refused.value.errno == errno.ENOENT
+
+        async with trio.open_nursery() as nursery, repository.spool.claims.claim("directory"):
+            nursery.start_soon(change)
+            await trio.testing.wait_all_tasks_blocked()
+            await repository.spool.renames.rename("directory/", "new/", lambda *_: None)
+
+        assert await names(tree) == ["new"]
+        assert [info.key for info in provider.page().objects] == ["new/"]
