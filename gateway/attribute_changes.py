@@ -52,17 +52,18 @@ class AttributeChanges:
 
     async def of_object(self, key: str, change: Change) -> Known | SpooledFile:
         """Change an object, and return it as it is now; raises what `of_spooled` does."""
-        spooled = self._spool.writing(key)
-        if spooled is not None:
-            await self.of_spooled(spooled, change)
-            return spooled
-        async with self._spool.claims.claim(key):
-            info, shown = await self._shown(key)
-            attributes = change(shown)
-            if self._with_objects:
-                return await self._renew(key, attributes)
-            await self._metadata.attributes_changed(key, attributes)
-            return Known(info, attributes, is_settled=True)
+        while (spooled := self._spool.writing(key)) is None:
+            async with self._spool.claims.claim(key):
+                if self._spool.writing(key) is not None:
+                    continue  # opened meanwhile: it would take what it began with along
+                info, shown = await self._shown(key)
+                attributes = change(shown)
+                if self._with_objects:
+                    return await self._renew(key, attributes)
+                await self._metadata.attributes_changed(key, attributes)
+                return Known(info, attributes, is_settled=True)
+        await self.of_spooled(spooled, change)
+        return spooled
 
     async def of_directory(self, prefix: str, attributes: Attributes) -> None:
         """Give a directory attributes; raises what `of_spooled` does."""

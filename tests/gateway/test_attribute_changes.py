@@ -25,6 +25,7 @@ from support.writing import rename as renamed
 
 from backgate.fs.tree import Changes
 from backgate.gateway.attributes import Attributes
+from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import FileError, Unreachable
 from backgate.gateway.provider import NO_METADATA, ObjectInfo, Provider
 from backgate.gateway.providers.memory import Fault
@@ -193,3 +194,25 @@ async def test_a_directory_that_is_renamed_meanwhile_does_not_come_back(tmp_path
 
         assert await names(tree) == ["new"]
         assert [info.key for info in provider.page().objects] == ["new/"]
+
+
+@pytest.mark.parametrize("config", [CONFIG, MIRROR])
+async def test_a_file_that_is_opened_meanwhile_is_stored_with_its_new_mode(
+    tmp_path: Path, config: RepositoryConfig
+) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, config) as repository:
+        tree, spool = repository.tree, repository.spool
+        await write(tree, "file", b"content")
+        entry = await entry_at(tree, "file")
+        known = await repository.metadata.look_up("file")
+        assert known.attributes is not None
+        async with trio.open_nursery() as nursery, spool.claims.claim("file"):
+            nursery.start_soon(tree.change, entry, Changes(mode=0o600))
+            await trio.testing.wait_all_tasks_blocked()
+            file = spool.open(known.info, known.attributes)
+        await spool.write(file, 0, b"changed")
+        await spool.flush(file)
+        await spool.release(file)
+
+        assert kept(provider, "file", "mode") == str(0o100600)
