@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TypeAlias
 
 import msgspec
@@ -122,9 +122,14 @@ class Worker:
         return f": {plain(text.strip().splitlines()[-1])}" if text.strip() else ""
 
     def end(self) -> None:
-        """End it at once; it has nothing to save."""
+        """End it at once; it has nothing to save.
+
+        One that has opened a file of our own mount may only end once we have answered that: it is
+        not waited for, and reaped when the next process is started.
+        """
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDS_WITHIN)
         if self._process.stderr is not None:
             self._process.stderr.close()
         self._stream.socket.close()
