@@ -9,7 +9,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from backgate.gateway.attributes import Attributes, metadata_from_attributes, metadata_with
+from backgate.gateway.attributes import Attributes, metadata_with
 from backgate.gateway.errors import FileError, Unsupported
 from backgate.gateway.parts import COPY_PART, PartPlan
 from backgate.gateway.provider import ObjectInfo
@@ -107,6 +107,5 @@ class Copies:
         return await self._store.put_part(key, upload, number, body)
 
     async def _metadata(self, info: ObjectInfo, attributes: Attributes | None) -> Mapping[str, str]:
-        if attributes is not None:
-            return metadata_from_attributes(attributes)
-        return (await self._store.head(info.key)).metadata or {}
+        kept = (await self._store.head(info.key)).metadata or {}
+        return kept if attributes is None else metadata_with(kept, attributes)

@@ -216,3 +216,18 @@ async def test_a_file_that_is_opened_meanwhile_is_stored_with_its_new_mode(
         await spool.release(file)
 
         assert kept(provider, "file", "mode") == str(0o100600)
+
+
+async def test_what_others_keep_with_a_large_object_goes_along_when_it_is_renamed(
+    tmp_path: Path,
+) -> None:
+    provider = memory(limits=replace(SMALL, copy_max=8 * PART))
+    told = {"mtime": "7.000000000", "md5chksum": "of another tool"}
+    provider.put("old", bytes(20 * PART), told)
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree = repository.tree
+        await entry_at(tree, "old")
+        await renamed(tree, "old", "new")
+
+        assert kept(provider, "new", "md5chksum") == "of another tool"
+        assert kept(provider, "new", "mtime") == "7.000000000"
