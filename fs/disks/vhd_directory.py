@@ -54,6 +54,11 @@ class VhdDirectory:
         """The bytes of the disk that it has."""
         return int.from_bytes(self._table, "big").bit_count() * self.header.block_size
 
+    @property
+    def kept(self) -> int:
+        """The bytes of memory that its table takes."""
+        return len(self._table)
+
     def merging_into(self, parent: "VhdDirectory") -> "VhdDirectory":
         """Return the same image while its blocks are being moved into `parent`, one by one.
 

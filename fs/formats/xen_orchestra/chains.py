@@ -26,12 +26,13 @@ from backgate.fs.formats.xen_orchestra.merges import (
 )
 from backgate.fs.formats.xen_orchestra.remote import Remote
 from backgate.gateway.errors import Damaged, NotFound, Replaced, StoreError
-from backgate.gateway.units import KIB, size_to_text
+from backgate.gateway.units import KIB, MIB, size_to_text
 
 CHAIN_MAX = 1000  # images of one disk
 AHEAD_MAX = 40  # images opened before it is known that they belong to the chain
 AHEAD_AT_ONCE = 8
 MISSES_MAX = 32  # objects that may turn out missing, or others, while the images are found
+TABLES_MAX = 256 * MIB  # bytes of the tables of one disk's images; each is kept whole
 ALIAS_MAX = 4 * KIB  # bytes of an alias, encrypted; Xen Orchestra takes 1024
 Image = VhdDirectory | VhdFile | FixedVhd
 
@@ -133,6 +134,7 @@ class Chains:
     async def _walk(self, key: str, opened: dict[str, Image], merges: Merges) -> "_Links":
         links: list[_Link] = []
         seen: set[str] = set()
+        kept = 0
         while True:
             key = await self._standing(key, merges)
             if key in seen or len(seen) == CHAIN_MAX:
@@ -141,6 +143,9 @@ class Chains:
             links.append(_Link(key, opened.get(key) or await self._image(key)))
             await merges.look_at(key)
             image = links[-1].image
+            kept += image.kept if isinstance(image, VhdDirectory) else 0
+            if kept > TABLES_MAX:
+                raise Damaged(key, None, f"tables of {kept} bytes for one disk are refused")
             if isinstance(image, FixedVhd) or image.footer.kind != DIFFERENCING:
                 break
             try:

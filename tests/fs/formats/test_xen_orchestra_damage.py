@@ -24,6 +24,7 @@ from support.xen_orchestra import (
     unpack_sample,
 )
 
+from backgate.fs.formats.xen_orchestra import chains
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
 from backgate.gateway.errors import BackgateError, Damaged
 from backgate.gateway.units import GIB, MIB
@@ -256,3 +257,14 @@ async def test_the_files_of_a_disk_are_shown_beside_one_that_is_damaged(tmp_path
             (unknown,) = (await tree.children(broken)).entries
             reason = b"disks/xvda-lab-vm disk a/partitions/" + unknown.name + b"/README.txt"
             assert b"not authentic" in await content(tree, reason)
+
+
+async def test_images_whose_tables_would_fill_the_memory_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository(tmp_path / "store")
+    monkeypatch.setattr(chains, "TABLES_MAX", 2)
+
+    shown = await read(tmp_path / "store", tmp_path / "cache")
+
+    assert shown == {T1: ONE, T2: TWO, T3: None}
