@@ -147,14 +147,38 @@ async def test_a_parent_outside_of_the_repository_is_not_had(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qcow2", "vmdk"])
+@pytest.mark.parametrize("name", ["vm.raw", "vm.img", "vm.iso"])
 async def test_a_guest_cannot_make_another_disk_of_its_own(
-    kind: str, store: Path, disk: Path
+    kind: str, name: str, store: Path, disk: Path
 ) -> None:
     run("qemu-img", "convert", "-f", "raw", "-O", kind, disk, store / "other.img")
-    run("qemu-img", "create", "-q", "-f", kind, "-F", kind, "-b", "other.img", store / "vm.raw")
-    os.truncate(store / "vm.raw", 1 << 20)
+    run("qemu-img", "create", "-q", "-f", kind, "-F", kind, "-b", "other.img", store / name)
+    os.truncate(store / name, 1 << 20)
 
-    assert await disk_of(store, "vm.raw") == (store / "vm.raw").read_bytes()
+    assert await disk_of(store, name) == (store / name).read_bytes()
+
+
+@pytest.mark.slow
+async def test_a_guest_cannot_make_a_difference_of_its_disk(store: Path, disk: Path) -> None:
+    (store / "other.vhd").write_bytes(disk.read_bytes())
+    head = vhd.header(1, parent=b"P" * 16, name="other.vhd")
+    tail = vhd.footer(vhd.BLOCK, b"C" * 16, kind=4)
+    (store / "vm.img").write_bytes(vhd.vhd_file(tail, head, {}).ljust(1 << 20, b"\0") + tail)
+
+    assert await disk_of(store, "vm.img") == (store / "vm.img").read_bytes()
+
+
+@pytest.mark.slow
+async def test_a_guest_cannot_make_another_disk_of_a_fixed_vhd(store: Path, disk: Path) -> None:
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, store / "other.qcow2")
+    run("qemu-img", "convert", "-f", "raw", *KINDS["fixed.vhd"].split(), disk, store / "vm.vhd")
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "other.qcow2",
+        store / "head.qcow2")  # fmt: skip
+    written = bytearray((store / "vm.vhd").read_bytes())
+    written[:65536] = (store / "head.qcow2").read_bytes()[:65536]
+    (store / "vm.vhd").write_bytes(written)
+
+    assert await disk_of(store, "vm.vhd") == written[: len(disk.read_bytes())]
 
 
 @pytest.mark.slow
