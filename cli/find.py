@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
-import trio
 
 from backgate.cli.options import chosen, repository_options, target_argument
 from backgate.cli.output import (
@@ -21,6 +20,8 @@ from backgate.cli.output import (
 from backgate.gateway.errors import BackgateError, UsageError
 
 if TYPE_CHECKING:
+    import trio
+
     from backgate.cli.session import Session
     from backgate.fs.tree import Entry
     from backgate.fs.walk import Place
@@ -105,6 +106,8 @@ class _Search:
         end: bytes,
         progress: Progress,
     ) -> None:
+        import trio
+
         self._session, self._wanted, self._array, self._end = session, wanted, array, end
         self._progress = progress
         self._turns = trio.CapacityLimiter(BACKUPS_AT_ONCE)
@@ -120,7 +123,7 @@ class _Search:
             await self._visit(os.fsencode(path), await self._session.place(path), nursery)
         return self._is_whole
 
-    async def _visit(self, top: bytes, place: "Place", nursery: trio.Nursery) -> None:
+    async def _visit(self, top: bytes, place: "Place", nursery: "trio.Nursery") -> None:
         from backgate.fs.visit import visit
 
         async def see(below: bytes, place: "Place", entry: "Entry") -> bool:
@@ -141,7 +144,7 @@ class _Search:
 
         await visit(place, see, complain)
 
-    async def _visit_backup(self, path: bytes, place: "Place", nursery: trio.Nursery) -> None:
+    async def _visit_backup(self, path: bytes, place: "Place", nursery: "trio.Nursery") -> None:
         try:
             await self._visit(path, place, nursery)
             self._count(done=1)

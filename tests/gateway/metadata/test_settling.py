@@ -137,7 +137,7 @@ async def test_a_rebuild_forgets_no_own_write_that_no_listing_shows_yet(
 
 
 async def test_a_removed_directory_does_not_come_back_with_a_look_at_its_name(
-    open_cache: OpenCache, memory: Late, autojump_clock: trio.abc.Clock
+    open_cache: OpenCache, memory: Late, mock_clock: trio.abc.Clock
 ) -> None:
     memory.put("d/x", b"1")
     memory.agree()
