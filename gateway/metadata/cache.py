@@ -40,7 +40,6 @@ from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
 
 PAGE = 1000  # names in one answer; some milliseconds of trio's thread
-AT_ONCE = 0.02  # seconds; an answer of that age was asked for just now
 HASTY = 2.0  # seconds that who only counts or tells waits for an index that is away
 
 T = TypeVar("T")
@@ -345,6 +344,7 @@ class Metadata:
         goes_on: bool = False,
     ) -> T:
         raw, is_strict = spans.encoded(prefix), self._freshness.is_strict and not goes_on
+        since_ns = self._freshness.now_ns() if is_strict else 0  # what was asked before is old
 
         def ask(db: Database) -> tuple[int | None, T]:
             with snapshot(db):
@@ -352,14 +352,15 @@ class Metadata:
 
         async def is_known() -> bool:
             found = await self._index.read(confirm, raw)
-            return found is not None and not (is_strict and self._freshness.age(found) > AT_ONCE)
+            return found is not None and found >= since_ns
 
         await trio.lowlevel.checkpoint_if_cancelled()
         confirmed, answer = await self._index.read(ask)
-        if is_strict and not await is_known():
+        if is_strict:
             confirmed = None
         elif confirmed is not None and not self._freshness.is_fresh(confirmed):
             self._listings.refresh(prefix, is_level=is_level)
+        joined = is_strict  # the first listing may have begun before the question
         while confirmed is None:
             before = self._index.openings, await self._index.read(coverage.epoch)
             await self._listings.wait(
@@ -370,7 +371,9 @@ class Metadata:
                 patience=self._patience,
             )
             confirmed, answer = await self._index.read(ask)
-            if before == (self._index.openings, await self._index.read(coverage.epoch)):
+            if joined and not (confirmed is not None and confirmed >= since_ns):
+                joined, confirmed = False, None
+            elif before == (self._index.openings, await self._index.read(coverage.epoch)):
                 break  # listed whole; what still does not count as complete does not exist
         return answer
 
