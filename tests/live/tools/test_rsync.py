@@ -70,6 +70,15 @@ def test_rsync_changes_files_in_place(mounted: Gateway, tmp_path: Path) -> None:
 
     for number in range(2):
         change_tree(tree, number)
-        run("rsync", "-a", "--delete", "--inplace", "--no-whole-file", f"{tree}/", target)
+        run(
+            "rsync",
+            "-a",
+            "--modify-window=-1",
+            "--delete",
+            "--inplace",
+            "--no-whole-file",
+            f"{tree}/",
+            target,
+        )
         assert differences(tree, target) == []
     mounted.umount()
