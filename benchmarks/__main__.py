@@ -15,7 +15,7 @@ sys.path.append(str(ROOT / "tests"))  # the server and the gateway that tests ru
 from servers.seaweedfs import seaweedfs  # noqa: E402
 
 from benchmarks.bench import QUICK, Bench, Measurement, Sizes  # noqa: E402
-from benchmarks.report import page, table  # noqa: E402
+from benchmarks.report import Page, table  # noqa: E402
 from benchmarks.scenarios import SCENARIOS  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -23,7 +23,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 
 def main() -> None:
     arguments = _arguments()
-    names = arguments.scenarios or [one.name for one in SCENARIOS]
+    known = [one.name for one in SCENARIOS]
+    names = [name for name in known if name in (arguments.scenarios or known)]
     sizes = QUICK if arguments.quick else Sizes()
     if arguments.rounds:
         sizes = replace(sizes, rounds=arguments.rounds)
@@ -33,21 +34,23 @@ def main() -> None:
     try:
         with seaweedfs(directory=home / "seaweedfs") as server:
             bench = Bench(server, home, sizes)
-            measurements = [
-                measurement
-                for scenario in SCENARIOS
-                if scenario.name in names
-                for measurement in _run(scenario.name, bench)
-            ]
-            is_whole = not (arguments.scenarios or arguments.quick)
-            output = arguments.output or (PAGE if is_whole else None)
-            if output is not None:
-                output.parent.mkdir(exist_ok=True)
-                output.write_text(page(_command(), bench, measurements))
-                print(f"written to {output}")
-            print("\n".join(["", *(table(measurement) for measurement in measurements)]))
+            output = arguments.output or (None if arguments.quick else PAGE)
+            tables = []
+            for name in names:
+                measurements = _run(name, bench)
+                tables += [table(measurement) for measurement in measurements]
+                if output is not None:
+                    _write(output, _command(arguments, name), bench, measurements)
+            print("\n".join(["", *tables]))
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _write(output: Path, command: str, bench: Bench, measurements: list[Measurement]) -> None:
+    page = Page(output.read_text() if output.exists() else "")
+    page.put(command, bench, measurements)
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(page.text())
 
 
 def _run(name: str, bench: Bench) -> list[Measurement]:
@@ -59,9 +62,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     known = [one.name for one in SCENARIOS]
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(known))
-    parser.add_argument("--quick", action="store_true", help="little data, one round, no page")
+    parser.add_argument("--quick", action="store_true", help="little data, one round; no page")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
-    parser.add_argument("--output", type=Path, help=f"write the page here instead of {PAGE.name}")
+    parser.add_argument("--output", type=Path, help=f"update this page instead of {PAGE.name}")
     parser.add_argument("--directory", type=Path, help="where the data go; some 10 GB, on disk")
     arguments = parser.parse_args()
     for name in arguments.scenarios:
@@ -70,8 +73,11 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _command() -> str:
-    return "make bench" + (f" ARGS={shlex.join(sys.argv[1:])!r}" if sys.argv[1:] else "")
+def _command(arguments: argparse.Namespace, scenario: str) -> str:
+    """Return what makes the same figures: what they are, not where they are kept."""
+    given = ["--quick"] if arguments.quick else []
+    given += ["--rounds", str(arguments.rounds)] if arguments.rounds else []
+    return f"make bench ARGS={shlex.join([*given, scenario])!r}"
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ class Bench:
 
     def __init__(self, server: SeaweedFS, home: Path, sizes: Sizes) -> None:
         self.server, self.home, self.sizes = server, home, sizes
+        self.load = os.getloadavg()[0]  # processes that ran or wanted to, over the minute before
         self.password = home / "password"
         self.password.touch(mode=0o600)
         self.password.write_text(PASSWORD)
