@@ -95,6 +95,7 @@ class Node(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 HANDLE_MAX = 4096  # bytes; a handle travels with every request
+XATTR_MAX = 64 << 10  # bytes of an extended attribute that the kernel gives to anybody
 
 
 class Nodes(NamedTuple):
@@ -145,4 +146,7 @@ class FileSystem(ABC):
 
     @abstractmethod
     def xattrs(self, node: bytes) -> dict[bytes, bytes]:
-        """Return the extended attributes, names with their namespace, values as getxattr(2)."""
+        """Return the extended attributes, names with their namespace, values as getxattr(2).
+
+        Of a value longer than `XATTR_MAX`, `XATTR_MAX` + 1 bytes: as many as nobody can be given.
+        """

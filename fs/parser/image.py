@@ -18,6 +18,8 @@ from backgate.fs.parser.messages import (
     READ_MAX,
     TEXT_MAX,
     VOLUMES_MAX,
+    XATTRS_MAX,
+    XATTRS_SIZE_MAX,
     Bytes,
     Child,
     Children,
@@ -102,7 +104,7 @@ class Image:
                 page = self._file_system(volume).children(directory, cursor)
                 return Nodes([_sendable(node) for node in page.nodes], page.cursor)
             case Xattrs(volume, node):
-                return Values(list(self._file_system(volume).xattrs(node).items()))
+                return _values(self._file_system(volume).xattrs(node))
             case Extents(volume, file, offset, length):
                 return _lying(self._extents(volume, file, offset, length))
             case Read(volume, file, offset, length):
@@ -182,6 +184,13 @@ def _lying(extents: Iterable[Extent]) -> Lying:
             break
         merged.append((length, disk, offset if disk >= 0 else 0))
     return Lying(merged)
+
+
+def _values(xattrs: Mapping[bytes, bytes]) -> Values:
+    size = sum(len(name) + len(value) for name, value in xattrs.items())
+    if len(xattrs) > XATTRS_MAX or size > XATTRS_SIZE_MAX:
+        raise Damaged("", None, "more extended attributes than can be shown")
+    return Values(list(xattrs.items()))
 
 
 def _sendable(node: Node) -> Node:

@@ -19,6 +19,7 @@ WANT_MAX = 4 << 20  # bytes of a source in one question
 EXTENTS_MAX = 4096  # in one answer; whoever needs more asks on from there
 NODES_MAX = 4096  # in one answer
 XATTRS_MAX = 1024  # of one node
+XATTRS_SIZE_MAX = 7 << 20  # bytes of names and values of one node
 VOLUMES_MAX = 4096  # on all disks of a backup
 TEXT_MAX = 4096  # characters of a name, a label or a reason
 NOTES_MAX = 64  # of one volume

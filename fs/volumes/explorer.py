@@ -30,6 +30,7 @@ from backgate.fs.volume import (
     ENCODED,
     HANDLE_MAX,
     HOLE,
+    XATTR_MAX,
     Device,
     Extent,
     FileSystem,
@@ -48,7 +49,6 @@ KEPT = 50_000  # nodes of all decoded directories together; some 35 MiB
 LOOKUPS = 10  # in one directory, after which it is worth decoding
 DIRECTORIES = 10_000  # whose lookups are counted
 OPEN_FILES = 256  # files whose map is kept
-XATTR_MAX = 64 << 10  # bytes; the kernel's limit of one value
 
 # What a parser stumbles over; memory that runs out is the worker's own affair.
 STUMBLES = (
@@ -221,9 +221,7 @@ class Explored(FileSystem):
         with translated():
             found = self._tree.xattrs(self._found_again(node))
             return {
-                self._bytes(name): bytes(value)
-                for name, value in found.items()
-                if len(value) <= XATTR_MAX
+                self._bytes(name): bytes(value[: XATTR_MAX + 1]) for name, value in found.items()
             }
 
     # Directories.

@@ -5,11 +5,13 @@ than "to be archived" are `user.ntfs.attributes`. A junction or an absolute syml
 on some drive of Windows, taken to be this one: its target is told relative to where it lies.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from fs_explorer.tree import Node as Parsed
 
-from backgate.fs.volumes.explorer import XATTR_MAX, Explored
+from backgate.fs.volume import XATTR_MAX
+from backgate.fs.volumes.explorer import Explored, translated
 from backgate.fs.volumes.replay import CLEAN, DIRTY, STATE
 
 ATTRIBUTES = b"user.ntfs.attributes"
@@ -18,6 +20,8 @@ DEPTH = "depth"  # in the extra of a directory: how many lie above it
 DULL = 0x20 | 0x80 | 0x10  # archive, normal, directory
 VOLUME, VOLUME_INFORMATION = 3, 0x70  # the record and attribute that have the volume's flags
 IS_DIRTY = 0x1
+DATA, ENCRYPTED = 0x80, 0x4000  # the type of an attribute that has bytes of a file, and a flag
+COMPRESSED_BY_WINDOWS, COMPRESSED_DATA = 0x80000017, "WofCompressedData"  # a reparse point's tag
 
 
 class Ntfs(Explored):
@@ -62,8 +66,21 @@ class Ntfs(Explored):
         return bool(parsed.extra.get("streams") or parsed.extra.get("attributes", 0) & ~DULL)
 
     def xattrs(self, node: bytes) -> dict[bytes, bytes]:
-        found = {b"user." + name: value for name, value in super().xattrs(node).items()}
-        attributes = self._tree.stat(self._found_again(node)).extra["attributes"]
+        with translated():
+            parsed = self._found_again(node)
+            found = {b"user." + self._bytes(name): value for name, value in self._streams(parsed)}
+            attributes = self._tree.stat(parsed).extra["attributes"]
         if attributes & ~DULL:
             found.setdefault(ATTRIBUTES, b"0x%08x" % attributes)
-        return {name: value for name, value in found.items() if len(value) <= XATTR_MAX}
+        return found
+
+    def _streams(self, parsed: Parsed) -> Iterator[tuple[str, bytes]]:
+        """Give the alternate streams, and of a long one no more than shows that it is too long."""
+        record = self._tree._file(parsed.ref[0])
+        tag, _ = self._tree._reparse(record)
+        for one in record.attrs:
+            is_hidden = tag == COMPRESSED_BY_WINDOWS and one.name == COMPRESSED_DATA
+            is_stream = one.type == DATA and one.name and one.start_vcn == 0 and not is_hidden
+            if is_stream and not one.flags & ENCRYPTED:
+                opened = self._tree._attr_ra(one)
+                yield one.name, bytes(opened.read_at(0, min(opened.size, XATTR_MAX + 1)))

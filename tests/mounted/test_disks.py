@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.disks import sectors, unpacked_disks
-from support.file_systems import Seen, loop_mounted, run, seen_by_the_kernel
+from support.file_systems import Seen, fuse_mounted, loop_mounted, run, seen_by_the_kernel
 from support.gateway import COMMAND, Gateway
 from support.populated import populate
 
@@ -81,6 +81,29 @@ def compare(kind: str, gateway: Gateway, tmp_path: Path, *, files: int, large: i
     assert {path: told[path] for path in told if told[path] != wanted[path]} == {}
     assert links(seen) == links(expected)
     gateway.umount()
+
+
+def test_an_extended_attribute_that_is_too_long_is_listed_and_refused_as_linux_does(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    image = tmp_path / "objects/vm.img"
+    run("truncate", "-s", "20M", image)
+    run("mkntfs", "-q", "-F", "-Q", image)
+    with fuse_mounted("ntfs-3g", image, "-o", "streams_interface=windows") as root:
+        (root / "file").write_bytes(b"x")
+        Path(f"{root}/file:short").write_bytes(b"s" * 100)
+        Path(f"{root}/file:long").write_bytes(b"l" * 100_000)
+    gateway.mount("--view", "backups")
+    file = gateway.mountpoint / "image/vm/partitions/0-ntfs/file"
+
+    assert sorted(os.listxattr(file)) == ["user.long", "user.short"]
+    assert os.getxattr(file, "user.short") == b"s" * 100
+    with pytest.raises(OSError, match="Argument list too long"):
+        os.getxattr(file, "user.long")
+    run("cp", "-a", file, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"x"
+    gateway.umount()
+    assert gateway.log.read_text().count("'user.long' is longer than 64 KiB") == 1
 
 
 def test_an_ordinary_user_reads_a_disk_and_the_files_on_it(home: Path) -> None:

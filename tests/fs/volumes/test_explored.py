@@ -20,7 +20,7 @@ from support.file_systems import (
 )
 from support.populated import populate
 
-from backgate.fs.volume import ENCODED, FileSystem
+from backgate.fs.volume import ENCODED, XATTR_MAX, Extent, FileSystem
 from backgate.fs.volumes.btrfs import Btrfs
 from backgate.fs.volumes.ext import ExtFileSystem, told_acl
 from backgate.fs.volumes.fat import ExFat, Fat
@@ -151,6 +151,43 @@ def test_ntfs_is_what_its_own_tool_wrote(tmp_path: Path) -> None:
     directory = system.child(system.root().handle, b"compressed")
     text = system.child(directory.handle, b"text")
     assert [extent.disk for extent in system.extents(text.handle, 0, 1000)] == [ENCODED]
+
+
+@pytest.mark.mounted
+@pytest.mark.slow
+def test_of_a_stream_that_is_too_long_for_an_attribute_no_more_is_read(tmp_path: Path) -> None:
+    image = made(tmp_path, "mkntfs -q -F -Q", "60M")
+    with fuse_mounted("ntfs-3g", image, "-o", "streams_interface=windows") as root:
+        (root / "file").write_bytes(b"x")
+        for name, size in (("small", XATTR_MAX), ("large", 20_000_000), ("長" * 100, 3)):
+            Path(f"{root}/file:{name}").write_bytes(b"s" * size)
+    system = Ntfs(device := Watched(FileDevice(image)))
+    node = system.child(system.root().handle, b"file")
+    device.read = 0
+
+    found = system.xattrs(node.handle)
+
+    assert {name: len(value) for name, value in found.items()} == {
+        b"user.small": XATTR_MAX,
+        b"user.large": XATTR_MAX + 1,
+        b"user." + "長".encode() * 100: 3,
+    }
+    assert device.read < 1_000_000
+
+
+class Watched:
+    """A device that counts what is read of it."""
+
+    def __init__(self, device: FileDevice) -> None:
+        self._device, self.size = device, device.size
+        self.read = 0  # bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.read += length
+        return self._device.read_at(offset, length)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return self._device.extents(offset, length)
 
 
 @pytest.mark.mounted
