@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import trio
+from cachetools import LRUCache, TTLCache
 from msgspec.structs import replace
 
 from backgate.fs.disk_entries import Inside, entry_of, require_directory, shown_as
@@ -37,9 +38,10 @@ from backgate.fs.disk_layout import (
 from backgate.fs.format import Surroundings
 from backgate.fs.nurseries import open_nursery
 from backgate.fs.parser.file import ParsedFile
-from backgate.fs.parser.messages import Disk, Notes, VolumeFacts
+from backgate.fs.parser.messages import VOLUMES_MAX, Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser, Unparsed
 from backgate.fs.tree import Children, Entry
+from backgate.fs.volume import XATTR_MAX
 from backgate.fs.volumes.replay import JOURNAL, NOT_REPLAYED, STATE
 from backgate.gateway.errors import Damaged, FileError
 from backgate.gateway.source import Bytes, Source
@@ -48,6 +50,8 @@ from backgate.gateway.units import MIB
 DIRECTORY, FILE = stat.S_IFDIR | 0o555, stat.S_IFREG | 0o444
 RAW = "raw"  # the kind of a disk whose source has its bytes as they are
 BLOCKS = 16 * MIB  # bytes of the disks that a backup in use keeps in memory
+TRY_AGAIN = 600.0  # seconds after which a file system that cannot be opened is looked at anew
+TOLD_MAX = 1000  # extended attributes remembered of which the log has said that they are too long
 
 Sibling: TypeAlias = Callable[[str], Awaitable[Source | None]]
 
@@ -93,6 +97,7 @@ async def open_disks(
         passphrases=passphrases,
         siblings=sibling,
         memory=min(BLOCKS, surroundings.memory_limit),
+        places=surroundings.parsers,
     )
     async with open_nursery() as nursery:
         nursery.start_soon(parser.run)
@@ -111,7 +116,8 @@ class DiskTree:
         self._disks, self._parser, self._is_single = disks, parser, is_single
         self._layout: Layout | None = None
         self._roots: dict[Place, Inside] = {}  # of file systems that are open
-        self._failed: dict[Place, str] = {}  # file systems that cannot be opened, and why
+        self._failed: TTLCache[Place, str] = TTLCache(VOLUMES_MAX, TRY_AGAIN)  # and why
+        self._told: LRUCache[tuple[bytes, bytes], bool] = LRUCache(TOLD_MAX)
         self._mtime_ns = max((disk.mtime_ns for disk in disks), default=0)
 
     async def root(self) -> Entry:
@@ -157,7 +163,10 @@ class DiskTree:
         if not isinstance(entry.node, Inside) or not entry.has_xattrs:
             return {}
         number, _ = await self._volume(entry.node.place)
-        return await self._parser.xattrs(number, entry.node.node.handle)
+        found = await self._parser.xattrs(number, entry.node.node.handle)
+        for name in (name for name, value in found.items() if len(value) > XATTR_MAX):
+            self._say_too_long(entry.node, name)
+        return found
 
     async def report(self) -> Report:
         """Return what there is on the disks; each file system is opened for it."""
@@ -188,8 +197,10 @@ class DiskTree:
     async def _inside(self, directory: Entry) -> Inside | None:
         """Return the directory as one of a file system; None where it is none."""
         place = directory.node
-        if isinstance(place, Inside):
-            return place
+        return place if isinstance(place, Inside) else await self._root_at(place)
+
+    async def _root_at(self, place: Place) -> Inside | None:
+        """Return the root of the file system at `place`; None: there is none that can be read."""
         if place in self._roots:
             return self._roots[place]
         if not is_below_disks(place) or place in self._failed:
@@ -217,6 +228,19 @@ class DiskTree:
             where = f"{self._parser.where}: {_shown(place)}"
             log.log(
                 level, "%s: %s, %s; journal: %s", where, file_system, notes.get(STATE, ""), journal
+            )
+
+    def _say_too_long(self, inside: Inside, name: bytes) -> None:
+        """Log, once, that an extended attribute is longer than the kernel gives to anybody."""
+        key = (inside.node.handle, name)
+        if key not in self._told:
+            self._told[key] = True
+            log.warning(
+                "%s: %s: %r: the extended attribute %r is longer than 64 KiB, and cannot be read",
+                self._parser.where,
+                _shown(inside.place),
+                inside.node.name,
+                name,
             )
 
     # What is no file of a file system.
@@ -276,6 +300,8 @@ class DiskTree:
             _, problem, _ = await self._disk_facts(number)
             return about_disk(self._disks[number].name, problem)
         _, facts = await self._volume(place)
+        if await self._root_at(place) is not None:
+            raise FileError(errno.ESTALE, README)  # it can be read by now
         return about_volume(facts, self._failed.get(place, ""))
 
     async def _source(self, file: Entry) -> Source:

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import trio
 
+from backgate.fs.parser.places import Places
 from backgate.fs.tree import Tree
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Source
@@ -64,6 +65,7 @@ class Surroundings:
     workers: trio.CapacityLimiter  # for `trio.to_thread.run_sync`: decompression, MACs, hashes
     memory_limit: int  # bytes that all of this format's caches together may hold in memory
     passphrases: Sequence[bytes] = ()  # that may open encrypted volumes inside of disks
+    parsers: Places = field(default_factory=Places)  # for the parsers of all formats together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from backgate.fs.format import BackupFormat, Surroundings
 from backgate.fs.formats import format_class, installed_formats
 from backgate.fs.objects_tree import ObjectsTree
 from backgate.fs.opened import open_backups
+from backgate.fs.parser.places import Places
 from backgate.fs.repository_tree import RepositoryTree
 from backgate.fs.root_tree import RootTree
 from backgate.fs.tree import Tree
@@ -88,7 +89,7 @@ class _Landmarks:
 
 
 def _formats(repository: Repository, nursery: trio.Nursery) -> dict[str, BackupFormat]:
-    workers = trio.CapacityLimiter(WORKERS)
+    workers, parsers = trio.CapacityLimiter(WORKERS), Places()
     lines = (secret_of(repository.config, PASSPHRASES) or b"").splitlines()
     passphrases = [line for line in lines if line]
     formats: dict[str, BackupFormat] = {}
@@ -104,6 +105,7 @@ def _formats(repository: Repository, nursery: trio.Nursery) -> dict[str, BackupF
                 workers=workers,
                 memory_limit=FORMAT_MEMORY,
                 passphrases=passphrases,
+                parsers=parsers,
             )
         )
     return formats

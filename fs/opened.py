@@ -80,9 +80,12 @@ class _Shared:
                 self._ready.set()
                 await self.unwanted.wait()
         except BaseException as error:
+            is_told = self._tree is None  # to whoever waits for it
             self._error = error
             if not isinstance(error, Exception):
                 raise
+            if not is_told:
+                log.exception("%s: closed by an error", self._backup.key)
         finally:
             self._tree = None
             self._ready.set()

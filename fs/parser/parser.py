@@ -2,20 +2,19 @@
 
 Requests are served one after another by one task, so whoever asked may go away without harm. A
 worker that fails is ended, the log says of what, and another one takes its place; a request that
-fails twice is `Damaged`, and so from then on. A worker that nobody asks for a while is ended too.
+fails twice is `Damaged`, and so for a while. A worker that nobody asks for a while is ended too.
 """
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 import trio
-from cachetools import LRUCache
+from cachetools import TTLCache
 
-from backgate.fs.parser.blocks import BLOCK, Blocks
+from backgate.fs.parser.blocks import BLOCK
 from backgate.fs.parser.checks import (
     Garbage,
     answer_to,
@@ -35,13 +34,8 @@ from backgate.fs.parser.messages import (
     Disk,
     Extents,
     Facts,
-    Given,
-    GivenFile,
-    Lost,
     Lying,
-    Message,
     Nodes,
-    NoFile,
     Notes,
     Open,
     Opened,
@@ -52,45 +46,32 @@ from backgate.fs.parser.messages import (
     Told,
     Values,
     Volumes,
-    Want,
-    WantFile,
     Xattrs,
     frame,
 )
-from backgate.fs.parser.process import PATIENCE, Ended, NotStarted, Worker, start_worker
+from backgate.fs.parser.places import Places
+from backgate.fs.parser.process import PATIENCE, Ended, Killed, NotStarted, Worker, start_worker
+from backgate.fs.parser.supplies import Siblings, Supplies
+from backgate.fs.parser.waiting import Job, Waiting
 from backgate.fs.volume import Node
-from backgate.gateway.errors import BackgateError, Damaged, StoreError
+from backgate.gateway.errors import BackgateError, Damaged, Unreachable
 from backgate.gateway.source import Source
 
 IDLE = 60.0  # seconds without a request after which the worker is ended
 TRIES = 2  # workers that a request may cost
 DEADLY_MAX = 1000  # requests remembered that cost so many
-FILES_MAX = 64  # files beside images that one backup may be made of
+DEADLY_FOR = 600.0  # seconds; a machine that was too busy for a request may not be by then
 START_PATIENCE = 2 * PATIENCE  # seconds until a worker must have imported what it needs
 KEYS_PATIENCE = 60.0  # seconds more that trying a passphrase may take: that is what it is for
 
 log = logging.getLogger(__name__)
 
-# Returns the file of that name beside the disk of that number; None: there is none to be had.
-Siblings: TypeAlias = Callable[[int, str], Awaitable[Source | None]]
 Extent: TypeAlias = tuple[int, int, int]  # length, disk or HOLE or ENCODED, offset
 Answer = TypeVar("Answer")
 
 
 class Unparsed(Damaged):
-    """No worker could be had to look: what was asked for may be sound, and can be had later."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A request on its way."""
-
-    request: Request
-    check: Callable[[Said], Any]
-    ended: trio.Event = field(default_factory=trio.Event)
-    answer: Any = None
-    error: BackgateError | None = None
-    is_answered: bool = False
+    """No worker could look to the end: what was asked for may be sound, and can be had later."""
 
 
 class Parser:
@@ -105,35 +86,39 @@ class Parser:
         passphrases: Sequence[bytes],
         siblings: Siblings,
         memory: int,
+        places: Places,
         start: Callable[[], Worker] = start_worker,
     ) -> None:
-        """`where` is what messages call the backup; `memory` is for blocks, in bytes."""
-        self.where, self._disks, self._sources = where, disks, sources
-        self._passphrases, self._siblings = passphrases, siblings
-        self.blocks = Blocks(where, sources, memory)
-        self._files: dict[tuple[int, str], int] = {}  # beside images: number of the source
-        self._start_worker = start
+        """`where` is what messages call the backup; `memory` is for blocks, in bytes.
+
+        Its worker needs one of `places`, and gives it to another while nobody asks.
+        """
+        self.where, self._disks, self._passphrases = where, disks, passphrases
+        self._supplies = Supplies(where, len(disks), sources, siblings, memory)
+        self.blocks = self._supplies.blocks
+        self._start_worker, self._places = start, places
         self._worker: Worker | None = None
         self._opened: Opened | None = None
         self._volumes: Volumes | None = None
-        self._lost: BackgateError | None = None  # what kept us from answering the worker
-        self._is_search = False  # it is looking for volumes on all disks
-        self._deadly: LRUCache[bytes, str] = LRUCache(DEADLY_MAX)
-        self._send, self._receive = trio.open_memory_channel[_Job](0)
+        self._deadly: TTLCache[bytes, str] = TTLCache(DEADLY_MAX, DEADLY_FOR)
+        self._waiting = Waiting()
 
     @property
     def sources(self) -> Sequence[Source]:
         """The sources that extents speak of, by number."""
-        return self._sources
+        return self._supplies.sources
 
     async def run(self) -> None:
         """Answer until cancelled."""
         try:
-            with self._receive:
-                async with trio.open_nursery() as nursery:
-                    while True:
-                        await self._serve(await self._next(), nursery)
+            async with trio.open_nursery() as nursery:
+                while True:
+                    job = await self._next()
+                    self._places.work(self)
+                    await self._serve(job, nursery)
+                    self._places.rest(self)
         finally:
+            self._waiting.close()
             self._end_worker()
 
     # What can be asked. All raise `Damaged` and `StoreError`.
@@ -189,7 +174,7 @@ class Parser:
         """Return where the beginning of a stretch of a file lies, or of a volume itself (None)."""
 
         def check(said: Said) -> Sequence[Extent]:
-            sizes = [source.size for source in self._sources]
+            sizes = [source.size for source in self.sources]
             return checked_extents(answer_to(said, Lying), length, sizes)
 
         return await self._ask(Extents(volume, file, offset, length), check)
@@ -205,49 +190,72 @@ class Parser:
     # How it is asked.
 
     async def _ask(self, request: Request, check: Callable[[Said], Answer]) -> Answer:
-        job = _Job(request, check)
+        job = Job(request, check)
+        self._waiting.add(job)
         try:
-            await self._send.send(job)
-        except trio.BrokenResourceError as error:
-            raise BackgateError(f"{self.where}: it is being closed") from error
-        await job.ended.wait()
-        if job.error is not None:
+            await job.ended.wait()
+        finally:
+            self._waiting.withdraw(job)
+        if isinstance(job.error, BackgateError):
             raise job.error.with_traceback(None)
+        if job.error is not None:
+            raise job.error
         if not job.is_answered:
             raise BackgateError(f"{self.where}: it is being closed")
         answer: Answer = job.answer
         return answer
 
-    async def _next(self) -> _Job:
+    async def _next(self) -> Job:
         while True:
             with trio.move_on_after(IDLE):
-                return await self._receive.receive()
-            if self._worker is not None:
-                log.debug("%s: nobody asks: the parser ends", self.where)
-                self._end_worker()
-            self.blocks.clear()
+                return await self._waiting.next()
+            self._give_way()
 
-    async def _serve(self, job: _Job, nursery: trio.Nursery) -> None:
+    def _give_way(self) -> None:
+        if self._worker is not None:
+            log.debug("%s: nobody asks: the parser ends", self.where)
+            self._end_worker()
+        self.blocks.clear()
+
+    async def _serve(self, job: Job, nursery: trio.Nursery) -> None:
+        before = self._waiting.all()
         try:
             job.answer = await self._answer(job, nursery)
             job.is_answered = True
         except Damaged as error:
             where = f"{self.where}: {error.where}" if error.where else self.where
             job.error = type(error)(where, error.offset, error.reason)
+        except Unreachable as error:
+            job.error = error
+            self._end_all(before, error)
         except BackgateError as error:
             job.error = error
+        except BaseException as error:
+            self._end_worker()  # it still waits for an answer of ours
+            if not isinstance(error, Exception):
+                raise
+            job.error = error  # for whoever asked, as if he had read himself
         finally:
             job.ended.set()
 
-    async def _answer(self, job: _Job, nursery: trio.Nursery) -> Any:
+    def _end_all(self, jobs: Sequence[Job], error: Unreachable) -> None:
+        """End those that have waited meanwhile, and so have been as patient with the store."""
+        for job in jobs:
+            if self._waiting.withdraw(job):
+                job.error = Unreachable(str(error), key=error.key)
+                job.ended.set()
+
+    async def _answer(self, job: Job, nursery: trio.Nursery) -> Any:
         asked = frame(job.request)
         reason, faults = self._deadly.get(asked, ""), 0
-        for _ in range(0 if reason else TRIES):
+        if reason:
+            raise self._failure(Damaged, job, reason)
+        for _ in range(TRIES):
             try:
                 return job.check(await self._said(job.request, nursery))
             except (Ended, Garbage) as error:
                 reason = str(error)
-                faults += not isinstance(error, NotStarted)
+                faults += not isinstance(error, NotStarted | Killed)
                 self._end_worker()
                 log.warning(
                     "%s: the parser was ended while it was asked for %s: %s",
@@ -255,10 +263,13 @@ class Parser:
                     _words(job.request),
                     reason,
                 )
-        if faults == TRIES:
-            self._deadly[asked] = reason
-        kind = Damaged if faults == TRIES or asked in self._deadly else Unparsed
-        raise kind("", None, f"the parser fails at {_words(job.request)}: {reason}")
+        if faults < TRIES:
+            raise self._failure(Unparsed, job, reason)
+        self._deadly[asked] = reason
+        raise self._failure(Damaged, job, reason)
+
+    def _failure(self, kind: type[Damaged], job: Job, reason: str) -> Damaged:
+        return kind("", None, f"the parser fails at {_words(job.request)}: {reason}")
 
     async def _said(self, request: Request, nursery: trio.Nursery) -> Said:
         worker = self._worker
@@ -279,22 +290,23 @@ class Parser:
         patience = PATIENCE + (keys if isinstance(request, Discover) else 0)
         if isinstance(request, Open):
             patience = START_PATIENCE
-        self._lost, self._is_search = None, isinstance(request, Discover)
+        self._supplies.begin(is_search=isinstance(request, Discover))
         try:
-            said = await worker.ask(request, self._supply, patience)
+            said = await worker.ask(request, self._supplies.give, patience)
         except Ended:
-            if self._lost is None:
+            if self._supplies.lost is None:
                 raise
             self._end_worker()  # what it may still say would be taken for another answer
-        if self._lost is not None:
-            raise self._lost
+        if self._supplies.lost is not None:
+            raise self._supplies.lost
         return said
 
     async def _start(self, nursery: trio.Nursery) -> Worker:
         """Start a worker, which must see the same disks and volumes as those before it."""
+        await self._places.enter(self, self._give_way)
         worker = self._worker = self._start_worker()
         log.debug("%s: parser %d starts", self.where, worker.number)
-        for number, source in enumerate(self._sources):  # it will ask for these first
+        for number, source in enumerate(self.sources):  # it will ask for these first
             nursery.start_soon(self._begin, number, min(source.size, BLOCK))
         opened = answer_to(await self._asked(worker, self._open()), Opened)
         if len(opened.disks) != len(self._disks) or self._opened not in (None, opened):
@@ -310,50 +322,18 @@ class Parser:
         return checked_volumes(answer_to(said, Volumes), len(self._disks))
 
     async def _begin(self, source: int, length: int) -> None:
-        with suppress(StoreError, Damaged):  # whoever wants it is told
+        with suppress(Exception):  # whoever wants it is told
             await self.blocks.read(source, 0, length)
 
     def _open(self) -> Open:
-        sizes = [source.size for source in self._sources]
+        sizes = [source.size for source in self.sources]
         return Open(sizes, self._disks, self._passphrases)
 
     def _end_worker(self) -> None:
         if self._worker is not None:
             self._worker.end()
             self._worker = None
-
-    # What the worker asks for.
-
-    async def _supply(self, wanted: Want | WantFile) -> Message:
-        try:
-            if isinstance(wanted, Want):
-                return await self._block(wanted)
-            return await self._file(wanted)
-        except (StoreError, Damaged) as error:
-            if self._is_search and isinstance(error, Damaged):
-                return Lost(str(error), is_damage=True)  # the other disks can be read all the same
-            self._lost = error
-            return Lost(str(error))
-
-    async def _block(self, wanted: Want) -> Message:
-        if wanted.source >= len(self._sources):
-            raise Ended(f"it wants bytes of source {wanted.source}, which is none")
-        if wanted.offset + wanted.length > self._sources[wanted.source].size:
-            raise Ended(f"it wants bytes behind the end of source {wanted.source}")
-        return Given(await self.blocks.read(wanted.source, wanted.offset, wanted.length))
-
-    async def _file(self, wanted: WantFile) -> Message:
-        key = (wanted.disk, wanted.name)
-        number = self._files.get(key)
-        if number is None:
-            source = None
-            if wanted.disk < len(self._disks) and len(self._files) < FILES_MAX:
-                source = await self._siblings(wanted.disk, wanted.name)
-            if source is None:
-                return NoFile()
-            number = self._files[key] = len(self._sources)
-            self._sources.append(source)
-        return GivenFile(number, self._sources[number].size)
+        self._places.leave(self)
 
 
 def _only_root(said: Said) -> Node:

@@ -5,6 +5,7 @@ What it says is decoded against the types of `messages`; a word that is not one 
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -44,6 +45,10 @@ class Ended(Exception):
 
 class NotStarted(Ended):
     """No worker came to be; the message says why, and the next one may."""
+
+
+class Killed(Ended):
+    """Somebody else ended the worker: a system without memory, or a person. It did nothing."""
 
 
 class Worker:
@@ -88,7 +93,7 @@ class Worker:
             said: Said = self._decode(await self._exactly(length))
             return said
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Ended(await self._cause()) from error
+            raise await self._end_of_it() from error
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Ended(f"it sent garbage: {error}") from error
 
@@ -96,24 +101,26 @@ class Worker:
         while len(self._data) < length:
             more = await self._stream.receive_some(max(65536, length - len(self._data)))
             if not more:
-                raise Ended(await self._cause())
+                raise await self._end_of_it()
             self._data += more
         found = bytes(self._data[:length])
         del self._data[:length]
         return found
 
-    async def _cause(self) -> str:
+    async def _end_of_it(self) -> Ended:
         """Say how it ended; it has closed its socket, so it is ending if it has not ended."""
         with trio.move_on_after(ENDS_WITHIN):
             while self._process.poll() is None:  # noqa: ASYNC110 - nobody tells
                 await trio.sleep(ENDS_WITHIN / 100)
         code = self._process.returncode
         if code is None:
-            return "it closed its socket"
+            return Ended("it closed its socket")
         words = self._last_words()
+        if code == -signal.SIGKILL:  # its limits end it in other ways
+            return Killed(f"it was killed from outside (signal 9){words}")
         if code < 0:
-            return f"it was ended by signal {-code}{words}"
-        return f"it ended with code {code}{words}"
+            return Ended(f"it was ended by signal {-code}{words}")
+        return Ended(f"it ended with code {code}{words}")
 
     def _last_words(self) -> str:
         assert self._process.stderr is not None

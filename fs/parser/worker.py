@@ -8,11 +8,13 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from backgate.fs.parser.asked import Gateway, NotGiven
 from backgate.fs.parser.containers import CONTAINERS
 from backgate.fs.parser.image import Image
-from backgate.fs.parser.messages import TEXT_MAX, Failed, Message, Open, Request, Unavailable
+from backgate.fs.parser.messages import TEXT_MAX, Failed, Message, Open, Unavailable
 from backgate.fs.parser.sandbox import confine
 from backgate.fs.volumes import FILE_SYSTEMS, LAYERS, load
 from backgate.gateway.errors import Damaged, FileError
@@ -36,18 +38,19 @@ def serve(gateway: Gateway, seconds: int) -> None:
         if isinstance(request, Open):
             image = _opened(gateway, request)
         elif image is not None:
-            gateway.say(_answer(image, request))
+            gateway.say(_told(partial(image.answer, request), image))
 
 
 def _opened(gateway: Gateway, request: Open) -> Image | None:
-    """Return the disks; None, and the gateway knows why, when it could not give what they are."""
-    try:
-        image = Image(gateway, request)
-    except NotGiven:
-        gateway.say(Unavailable())
-        return None
-    gateway.say(image.opened())
-    return image
+    """Return the disks; None, and the gateway knows why, when they cannot be opened."""
+    opened: list[Image] = []
+
+    def tell() -> Message:
+        opened.append(Image(gateway, request))
+        return opened[0].opened()
+
+    gateway.say(_told(tell))
+    return opened[0] if opened else None
 
 
 def _limit(seconds: int) -> None:
@@ -57,9 +60,10 @@ def _limit(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (spent + seconds + 1, hard))
 
 
-def _answer(image: Image, request: Request) -> Message:
+def _told(tell: Callable[[], Message], image: Image | None = None) -> Message:
+    """Return what `tell` says of the image, or what it stumbles over."""
     try:
-        return image.answer(request)
+        return tell()
     except NotGiven:
         return Unavailable()
     except FileError as error:
@@ -67,7 +71,8 @@ def _answer(image: Image, request: Request) -> Message:
     except Damaged as error:
         return Failed(0, error.where[:TEXT_MAX], _offset(error), _reason(error.reason))
     except MemoryError:
-        image.forget()
+        if image is not None:
+            image.forget()
         return Failed(0, "", None, "reading it needs more memory than an image may use")
     except Exception as error:  # the one place: a parser of untrusted bytes may raise anything
         return Failed(0, "", None, _reason(f"unexpected {type(error).__name__}: {error}"))

@@ -2,41 +2,21 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
+from support.disk_trees import tree_of
 from support.extract import content, entries, find
 from support.file_systems import unpacked
 from support.trees import run
 
-from backgate.fs.disk_tree import DiskTree, NamedDisk, open_disks
-from backgate.fs.format import Surroundings
+from backgate.fs import disk_tree
+from backgate.fs.disk_tree import DiskTree
 from backgate.gateway.errors import Damaged, FileError
-from backgate.gateway.source import Bytes
+
+SIZE_OF_INODE = 1024 + 88  # where ext4 has it, of two bytes
 
 pytestmark = pytest.mark.slow
-
-
-@asynccontextmanager
-async def tree_of(*disks: bytes, passphrases: Sequence[bytes] = ()) -> AsyncIterator[DiskTree]:
-    async with trio.open_nursery() as nursery:
-        lent = Surroundings(
-            objects=None,  # type: ignore[arg-type]  # the disks are here
-            cache_directory=Path("/nonexistent"),
-            secret=None,
-            nursery=nursery,
-            workers=trio.CapacityLimiter(1),
-            memory_limit=32 << 20,
-        )
-        named = [
-            NamedDisk(name=f"xvd{chr(97 + number)}", source=Bytes(data), mtime_ns=number)
-            for number, data in enumerate(disks)
-        ]
-        async with open_disks(named, lent, where="a backup", passphrases=passphrases) as tree:
-            yield tree
 
 
 def ext4(directory: Path, *commands: str) -> bytes:
@@ -87,6 +67,42 @@ async def test_a_file_system_that_nobody_could_look_at_is_not_taken_for_a_damage
                 await tree.children(entry)
 
         assert b"a" in [entry.name async for entry in entries(tree, entry)]
+
+
+async def test_a_file_system_that_could_not_be_opened_is_looked_at_anew_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(disk_tree, "TRY_AGAIN", 0.0)
+    data = bytearray(ext4(tmp_path))
+    whole = bytes(data)
+    data[SIZE_OF_INODE : SIZE_OF_INODE + 2] = b"\xff\xff"
+    async with tree_of(data) as tree:
+        place = b"disks/xvda/partitions/0-ext4"
+        assert await names(tree, place) == [b"volume.raw", b"README.txt"]
+        readme = await find(tree, place + b"/README.txt")
+        data[:] = whole
+        tree._parser._give_way()
+
+        assert b"a" in await names(tree, place)
+        with pytest.raises(FileError, match="Stale"):
+            async with tree.open(readme):
+                pass
+    assert "shown as volume.raw only" in caplog.text
+
+
+async def test_a_readme_says_the_same_to_whoever_comes_back_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    data = bytearray(ext4(tmp_path))
+    data[SIZE_OF_INODE : SIZE_OF_INODE + 2] = b"\xff\xff"
+    async with tree_of(data) as tree:
+        readme = await find(tree, b"disks/xvda/partitions/0-ext4/README.txt")
+
+    async with tree_of(data) as tree, tree.open(readme) as source:
+        said = bytes(await source.read_at(0, 1 << 16))
+    assert b"cannot be opened: " in said
+    assert len(said) == readme.size
 
 
 async def test_entries_outlive_the_tree_that_told_of_them(tmp_path: Path) -> None:
@@ -148,7 +164,7 @@ async def test_a_report_tells_of_disks_volumes_and_what_is_wrong(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged = bytearray(ext4(tmp_path))
-    damaged[1024 + 88 : 1024 + 90] = b"\xff\xff"  # the size of an inode
+    damaged[SIZE_OF_INODE : SIZE_OF_INODE + 2] = b"\xff\xff"
     caplog.set_level(logging.ERROR)
     async with tree_of(ext4(tmp_path), bytes(damaged)) as tree:
         report = await tree.report()

@@ -6,15 +6,17 @@ Run as a program it is the worker. The first bytes of a disk name the deed: `b"D
 import ctypes
 import errno
 import os
+import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from backgate.fs.parser import worker
+from backgate.fs.parser import containers, worker
 from backgate.fs.parser.asked import NotGiven
 from backgate.fs.parser.messages import FRAME_MAX, LENGTH
 from backgate.fs.volume import Device, Extent, FileSystem, Node, Nodes
@@ -105,7 +107,16 @@ class Hostile(FileSystem):
         return b"x" * (length + (self._deed == "more bytes than asked for"))
 
     def xattrs(self, node: bytes) -> dict[bytes, bytes]:
-        return {b"user." + b"x" * 300: b""}
+        return {b"user." + b"x" * 2000: b""}
+
+
+class HostileImage:
+    """A container that cannot be opened."""
+
+    @staticmethod
+    def open(access: Any, context: Any, hint: Any) -> None:
+        deed = access.read_at(0, 512).removeprefix(MARK).rstrip(b"\0").decode()
+        DEEDS[deed]()
 
 
 def _spin() -> None:
@@ -162,6 +173,7 @@ DEEDS: dict[str, Callable[[], object]] = {
     "eat": _eat,
     "crash": _crash,
     "exit": lambda: os._exit(7),
+    "be killed": lambda: signal.pthread_kill(threading.get_ident(), signal.SIGKILL),
     "recurse": lambda: DEEDS["recurse"](),
     "raise": _raise(RuntimeError("no parser expects this")),
     "raise a system exit": _raise(SystemExit(3)),
@@ -181,4 +193,5 @@ DEEDS: dict[str, Callable[[], object]] = {
 
 if __name__ == "__main__":
     FILE_SYSTEMS["hostile"] = "__main__:Hostile"
+    containers.CONTAINERS["hostile"] = "__main__:HostileImage"
     worker.main()

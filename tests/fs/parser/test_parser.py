@@ -1,5 +1,6 @@
 """Whatever happens in a worker stays there: an error for that request, a line in the log."""
 
+import errno
 import logging
 import os
 import signal
@@ -17,8 +18,10 @@ from support.trees import run
 from backgate.fs.parser import parser as parser_module
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk
-from backgate.fs.parser.parser import Parser, Siblings
+from backgate.fs.parser.parser import Parser, Unparsed
+from backgate.fs.parser.places import Places
 from backgate.fs.parser.process import WORKER, start_worker
+from backgate.fs.parser.supplies import Siblings
 from backgate.gateway.errors import Damaged, FileError, Unreachable
 from backgate.gateway.source import Bytes, Data, Source
 
@@ -38,6 +41,7 @@ async def parser_of(
     program: Sequence[str] = HOSTILE,
     kind: str = "raw",
     siblings: Siblings = nothing_beside,
+    places: Places | None = None,
 ) -> AsyncIterator[Parser]:
     parser = Parser(
         "an image",
@@ -46,6 +50,7 @@ async def parser_of(
         passphrases=[],
         siblings=siblings,
         memory=8 << 20,
+        places=places or Places(),
         start=partial(start_worker, program),
     )
     async with trio.open_nursery() as nursery:
@@ -97,6 +102,29 @@ async def test_a_worker_that_fails_is_replaced_and_its_request_is_damage(
         assert len(warnings(caplog)) == 2  # and is not asked for that again
 
 
+async def test_what_failed_twice_is_tried_again_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(parser_module, "DEADLY_FOR", 0.0)
+    async with parser_of(disk("exit")) as parser:
+        for workers in (2, 4):
+            with pytest.raises(Damaged, match="code 7"):
+                await parser.children(VOLUME, b"root", None)
+
+            assert len(warnings(caplog)) == workers
+
+
+async def test_a_worker_that_was_killed_from_outside_tells_nothing_of_the_disk(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with parser_of(disk("be killed")) as parser:
+        for workers in (2, 4):
+            with pytest.raises(Unparsed, match="killed from outside"):
+                await parser.children(VOLUME, b"root", None)
+
+            assert len(warnings(caplog)) == workers
+
+
 async def test_what_a_parser_stumbles_over_is_damage_and_it_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -108,6 +136,17 @@ async def test_what_a_parser_stumbles_over_is_damage_and_it_goes_on(
 
             assert (await parser.child(volume, b"root", b"file")).size == 1000
 
+    assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(("deed", "reason"), [("eat", "memory"), ("raise", "no parser expects")])
+async def test_what_is_stumbled_over_in_opening_an_image_is_damage(
+    deed: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with parser_of(disk(deed), kind="hostile") as parser:
+        for _ in range(2):
+            with pytest.raises(Damaged, match=reason):
+                await parser.volumes()
     assert warnings(caplog) == []
 
 
@@ -188,6 +227,7 @@ class Shaky:
     def __init__(self, data: bytes) -> None:
         self._data, self.size = data, len(data)
         self.is_away = False
+        self.fault: Exception = Unreachable("the store is away")
         self.gate = trio.Event()
         self.gate.set()
         self.reads = 0
@@ -196,7 +236,7 @@ class Shaky:
         self.reads += 1
         await self.gate.wait()
         if self.is_away:
-            raise Unreachable("the store is away")
+            raise self.fault
         return self._data[offset : offset + length]
 
 
@@ -214,6 +254,46 @@ async def test_a_store_that_is_away_is_no_damage_and_costs_no_worker(
         assert (await parser.volumes()).volumes[0].file_system == "hostile"
         assert parser._worker is worker
         assert warnings(caplog) == []
+
+
+async def test_who_waited_meanwhile_has_been_as_patient_with_the_store() -> None:
+    source = Shaky(hostile.disk(""))
+    source.is_away, source.gate = True, trio.Event()
+    failed = []
+
+    async def ask(parser: Parser) -> None:
+        with pytest.raises(Unreachable):
+            await parser.volumes()
+        failed.append(source.reads)
+
+    async with parser_of(source) as parser, trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(ask, parser)
+        with trio.fail_after(30):
+            await until(lambda: source.reads > 0)
+        source.gate.set()
+
+    assert len(failed) == 5
+    assert max(failed) == min(failed)  # the store was asked for one of them alone
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [FileError(errno.ENOSPC, "", "the disk of the cache is full"), ArithmeticError("a bug")],
+)
+async def test_whatever_a_source_raises_is_for_who_asked_and_the_next_one_is_served(
+    fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Shaky(hostile.disk(""))
+    source.is_away, source.fault = True, fault
+    async with parser_of(source) as parser:
+        for _ in range(2):
+            with pytest.raises(type(fault)):
+                await parser.volumes()
+        source.is_away = False
+
+        assert (await parser.volumes()).volumes[0].file_system == "hostile"
+    assert warnings(caplog) == []
 
 
 async def test_an_answer_that_comes_too_late_answers_nothing_else(
@@ -317,6 +397,20 @@ async def test_a_worker_that_nobody_asks_ends_and_another_sees_the_same(
         assert (await parser.child(VOLUME, b"root", b"file")).size == 1000
         assert parser._worker is not first
         assert await parser.volumes() == before
+
+
+async def test_a_worker_that_rests_gives_its_place_to_one_that_is_needed() -> None:
+    places = Places(1)
+    async with (
+        parser_of(disk(""), places=places) as one,
+        parser_of(disk(""), places=places) as other,
+    ):
+        for parser, idle in ((one, other), (other, one), (one, other)):
+            await parser.volumes()
+            assert (await parser.child(VOLUME, b"root", b"file")).size == 1000
+
+            assert idle._worker is None
+            assert parser._worker is not None
 
 
 async def test_a_worker_that_sees_other_volumes_than_the_one_before_is_refused() -> None:
