@@ -2,7 +2,9 @@
 
 import lzma
 import os
-from collections.abc import AsyncIterator
+import struct
+import uuid
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from backgate.fs.disk_tree import DiskTree
 from backgate.fs.formats.image.format import ImageFormat
 from backgate.fs.formats.image.kind import is_image
 from backgate.fs.tree import Tree
+from backgate.gateway.errors import Damaged
 
 SIZE = 8 << 20  # bytes of the disk in the samples
 REQUESTS_TO_LIST = 12  # fewer must do to open an ext4 disk and list its root
@@ -207,6 +210,47 @@ async def test_an_image_over_itself_is_refused(store: Path) -> None:
         store / "vm.qcow2", str(SIZE))  # fmt: skip
 
     assert "deeper than" in await refusal_of(store, "vm.qcow2")
+
+
+def point_qcow2_outside(data: bytearray) -> None:
+    (first,) = struct.unpack_from(">Q", data, 40)
+    (second,) = struct.unpack_from(">Q", data, first)
+    struct.pack_into(">Q", data, second & (1 << 56) - 512, 1 << 63 | 1 << 50)
+
+
+def point_vmdk_outside(data: bytearray) -> None:
+    for at in (48, 56):  # both copies of the table
+        (directory,) = struct.unpack_from("<Q", data, at)
+        (table,) = struct.unpack_from("<I", data, directory * 512)
+        struct.pack_into("<I", data, table * 512, (1 << 31) - 1)
+
+
+def point_vhdx_outside(data: bytearray) -> None:
+    name = uuid.UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le  # of the table of blocks
+    (table,) = struct.unpack_from("<Q", data, data.index(name, 192 << 10) + len(name))
+    is_present = 6
+    struct.pack_into("<Q", data, table, 1 << 60 | is_present)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "point_outside"),
+    [
+        ("qcow2", point_qcow2_outside),
+        ("vmdk", point_vmdk_outside),
+        ("vhdx", point_vhdx_outside),
+    ],
+)
+async def test_a_table_that_points_outside_of_its_image_is_damage(
+    kind: str, point_outside: Callable[[bytearray], None], store: Path, disk: Path
+) -> None:
+    run("qemu-img", "convert", "-f", "raw", *KINDS[kind].split(), disk, store / f"vm.{kind}")
+    data = bytearray((store / f"vm.{kind}").read_bytes())
+    point_outside(data)
+    (store / f"vm.{kind}").write_bytes(data)
+
+    with pytest.raises(Damaged, match=r"beyond end|invalid offset"):
+        await disk_of(store, f"vm.{kind}")
 
 
 @pytest.mark.slow

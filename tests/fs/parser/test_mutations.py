@@ -1,14 +1,15 @@
 """Images with bytes changed and cut off: an error that says what is wrong, or the files.
 
-Each is walked whole, as a program would: every name, attribute and file. The short form runs with
-all tests; `make soak` runs 2,000 images of each file system.
+Each is walked whole, as a program would: every name, attribute and file. What has checksums must be
+right where it can be read at all. The short form runs with all tests; `make soak` runs 2,000 images
+of each file system.
 """
 
 import logging
 import os
 import random
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import trio
 from support.file_systems import fuse_mounted
 from support.trees import run
 
+from backgate.fs.disk_layout import README
 from backgate.fs.disk_tree import DiskTree, NamedDisk, open_disks
 from backgate.fs.format import Surroundings
 from backgate.fs.tree import Entry
@@ -41,6 +43,7 @@ MAKE = {
     "iso9660": "genisoimage -quiet -R -J -o {image} {source}",
 }
 SIZES = {"btrfs": "16M", "ntfs": "4M", "vfat": "4M", "exfat": "8M"}
+SUMMED = ("btrfs",)  # have checksums of the bytes of files, and of all that leads to them
 FUSE = {"ntfs": "ntfs-3g", "exfat": "mount.exfat-fuse"}  # what fills those that mkfs cannot
 
 
@@ -92,8 +95,11 @@ def places_of(image: bytearray) -> list[int]:
     return [at for at in found for _ in range(4 if at < 16 * PIECE else 1)]
 
 
-async def walk(tree: DiskTree) -> int:
-    """Visit everything below partitions/ and volumes/, and return how much could be read."""
+async def walk(tree: DiskTree, files: Mapping[bytes, bytes]) -> int:
+    """Visit everything below partitions/ and volumes/, and return how much could be read.
+
+    What is read must be what `files` have, unless that is empty.
+    """
     root = await tree.root()
     waiting: list[tuple[Entry, int]] = [(root, 0)]
     visited = read = 0
@@ -108,7 +114,7 @@ async def walk(tree: DiskTree) -> int:
                 break
             for entry in page.entries:
                 visited += 1
-                read += await look(tree, directory, entry, waiting, depth)
+                read += await look(tree, directory, entry, waiting, depth, files)
             cursor = page.cursor
             if cursor is None or visited > ENTRIES_MAX:
                 break
@@ -116,7 +122,12 @@ async def walk(tree: DiskTree) -> int:
 
 
 async def look(
-    tree: DiskTree, directory: Entry, entry: Entry, waiting: list[tuple[Entry, int]], depth: int
+    tree: DiskTree,
+    directory: Entry,
+    entry: Entry,
+    waiting: list[tuple[Entry, int]],
+    depth: int,
+    files: Mapping[bytes, bytes],
 ) -> int:
     if entry.name in (b"disk.raw", b"volume.raw"):
         return 0
@@ -128,9 +139,14 @@ async def look(
         await tree.xattrs(entry)
         if stat.S_ISREG(entry.mode):
             async with tree.open(entry) as file:
-                assert len(await file.read_at(0, READ)) == min(READ, file.size)
-                end = max(0, file.size - READ)
-                assert len(await file.read_at(end, READ)) == file.size - end
+                begin = bytes(await file.read_at(0, READ))
+                assert len(begin) == min(READ, file.size)
+                at = max(0, file.size - READ)
+                end = bytes(await file.read_at(at, READ))
+                assert len(end) == file.size - at
+            if files and entry.name != README:
+                whole = files[entry.name]
+                assert (file.size, begin, end) == (len(whole), whole[:READ], whole[at:])
             return 1
     except BackgateError as error:
         check(error)
@@ -144,7 +160,7 @@ def check(error: BackgateError) -> None:
     assert error.reason
 
 
-async def walk_all(images: Sequence[bytes], directory: Path) -> int:
+async def walk_all(images: Sequence[bytes], directory: Path, files: Mapping[bytes, bytes]) -> int:
     async with trio.open_nursery() as nursery:
         lent = Surroundings(
             objects=None,  # type: ignore[arg-type]  # the disks are here
@@ -159,7 +175,7 @@ async def walk_all(images: Sequence[bytes], directory: Path) -> int:
             for number, image in enumerate(images)
         ]
         async with open_disks(disks, lent, where="a mutation", passphrases=[]) as tree:
-            return await walk(tree)
+            return await walk(tree, files)
     raise AssertionError
 
 
@@ -174,12 +190,14 @@ async def mutate(
     caplog.set_level(logging.WARNING)
     image = sample(kind, source, directory)
     places = places_of(image)
-    assert await walk_all([bytes(image)], directory) > SOME
+    paths = (path for path in source.rglob("*") if path.is_file() and kind in SUMMED)
+    files = {os.fsencode(path.name): path.read_bytes() for path in paths}
+    assert await walk_all([bytes(image)], directory, files) > SOME
     read = 0
     for start in range(0, count, AT_ONCE):
         chance = random.Random(f"{kind} {seed} {start}")
         images = [changed(image, chance, places) for _ in range(AT_ONCE)]
-        read += await walk_all(images, directory)
+        read += await walk_all(images, directory, files)
         assert "the parser was ended" not in caplog.text
         caplog.clear()  # an error that was logged holds the images it is about
     assert read > count  # something of most images can still be read

@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -215,6 +216,25 @@ def test_a_file_of_an_exabyte_without_blocks_is_a_hole(tmp_path: Path) -> None:
     assert sum(extent.length for extent in stored) < 1 << 20
     assert hole.disk == HOLE
     assert bent.read_at(file.handle, 1 << 59, 1000) == bytes(1000)
+
+
+def test_an_extent_tree_that_leads_back_into_itself_is_damage(tmp_path: Path) -> None:
+    device, system = old_image(tmp_path)
+    file = system.child(system.root().handle, b"content")
+    at, layout = inode_at(device, file), geometry(device)
+    block = next(system.extents(file.handle, 0, 1)).offset  # in the first group
+    pointer = struct.pack(">Q", block // layout.block_size)
+    in_root, in_block = (layout.inode_size - 104) // 16, (layout.block_size - 24) // 16
+
+    bent = changed(device, block, struct.pack(">4sHHqqQ", b"BMAP", 1, 1, -1, -1, 0))
+    bent = changed(bent, block + 24 + 8 * in_block, pointer)
+    bent = changed(bent, at + 5, b"\3")  # its extents are in a tree
+    bent = changed(bent, at + 82, b"\0")  # and there is nothing else in the inode
+    bent = changed(bent, at + 100, struct.pack(">HHQ", 2, 1, 0))
+    tree = XfsFileSystem(changed(bent, at + 104 + 8 * in_root, pointer))
+
+    with pytest.raises(Damaged, match="does not hold together"):
+        tree.read_at(file.handle, 0, 1)
 
 
 def test_a_file_on_a_realtime_device_is_refused(tmp_path: Path) -> None:
