@@ -1,4 +1,4 @@
-"""Two hundred crashes at moments that nobody chose, in five tools, and in the taking up afterwards.
+"""Crashes at moments that nobody chose, forty in each of six tools, and in the recovery from them.
 
 No byte is lost whose close, fsync or publishing rename had returned; no object is half of a file;
 nothing is seen before what was published before it; nothing hidden or begun is left in the store.
@@ -23,7 +23,7 @@ from backgate.gateway.records import HIDDEN
 
 pytestmark = [pytest.mark.soak, pytest.mark.live, pytest.mark.mounted, pytest.mark.timeout(7200)]
 
-ROUNDS = 40  # of each of the five writers
+ROUNDS = 40  # of each writer
 IN_RECOVERY = 0.4  # of the rounds, another crash while the first is being taken up
 
 

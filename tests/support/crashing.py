@@ -16,50 +16,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.crash_scripts import APPENDING, LARGE, STAGED
+
 MIB = 1 << 20  # bytes
 SIZES = (0, 100, 70_000, 1_000_000, 9_000_000, 20_000_000)  # bytes, of random files
 PASSWORD = {"RESTIC_PASSWORD": "secret"}
 CALLS = "openat,close,rename,renameat,renameat2"
-
-# A pack, then the index that names it; each under a temporary name until it is whole.
-STAGED = """
-import os, random, sys
-top, generator = sys.argv[1], random.Random(int(sys.argv[2]))
-def put(name, data):
-    path = os.path.join(top, name)
-    file = os.open(path + "-tmp-1", os.O_CREAT | os.O_WRONLY | os.O_EXCL)
-    for start in range(0, len(data), 131072):
-        os.write(file, data[start : start + 131072])
-    if generator.random() < 0.5:
-        os.fsync(file)
-    os.close(file)
-    os.rename(path + "-tmp-1", path)
-    print(name, flush=True)
-for number in range(10**9):
-    put(f"pack-{number}", generator.randbytes(generator.choice([100, 70000, 9000000, 20000000])))
-    put(f"index-{number}", f"pack-{number}".encode())
-"""
-
-# One file after another, each grown by appending; a line tells how much of it is synchronized.
-APPENDING = """
-import os, random, sys
-top, generator = sys.argv[1], random.Random(int(sys.argv[2]))
-for number in range(10**9):
-    name, length = f"log-{number}", 0
-    for _ in range(generator.randrange(1, 4)):
-        file = os.open(os.path.join(top, name), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        for _ in range(generator.randrange(1, 12)):
-            data = generator.randbytes(generator.choice([10, 5000, 400000, 3000000]))
-            done = 0
-            while done < len(data):
-                done += os.write(file, data[done:])
-            length += len(data)
-            if generator.random() < 0.4:
-                os.fsync(file)
-                print("synced", name, length, flush=True)
-        os.close(file)
-        print("closed", name, length, flush=True)
-"""
 
 
 class Writer(ABC):
@@ -91,7 +53,7 @@ class Writer(ABC):
 
 
 class Python(Writer):
-    """One of the scripts above."""
+    """One of the scripts of `crash_scripts`."""
 
     script = ""
 
@@ -182,6 +144,39 @@ class Appender(Python):
         return logs
 
 
+class LargeWriter(Python):
+    script = LARGE
+    longest = 5.0
+    closed: tuple[int, ...] = ()  # the number of the file at each close
+
+    def heard(self, output: str) -> None:
+        self.closed = tuple(map(int, output.split()))
+
+    def check(self, found: Mapping[str, bytes]) -> int:
+        last = max(self.closed, default=-1) + 1
+        for number, versions in self._all(last + 1):
+            data = found.get(f"large-{number}")
+            acknowledged = self.closed.count(number)
+            assert data is not None or not acknowledged, f"large-{number} was closed"
+            may = versions[max(acknowledged - 1, 0) :]
+            assert data is None or data in may, f"large-{number} is not as it was written"
+        assert len(found) <= last + 1
+        return len(self.closed)
+
+    def _all(self, count: int) -> Iterator[tuple[int, list[bytes]]]:
+        """The number of each file, and all that it was when it was closed."""
+        generator = random.Random(self.seed)
+        for number in range(count):
+            data = bytearray(generator.randbytes(generator.choice([40_000_000, 75_000_000])))
+            versions = [bytes(data)]
+            for _ in range(generator.randrange(3)):
+                for _ in range(2):
+                    start = generator.randrange(len(data) - 300_000)
+                    data[start : start + 300_000] = generator.randbytes(300_000)
+                versions.append(bytes(data))
+            yield number, versions
+
+
 class Traced(Writer):
     """A tool that is traced, so that it is known what it was told."""
 
@@ -267,6 +262,7 @@ class Restic(Traced):
 WRITERS = {
     "staged": StagedWriter,
     "append": Appender,
+    "large": LargeWriter,
     "cp": Copying,
     "tar": Extracting,
     "restic": Restic,
