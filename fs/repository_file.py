@@ -11,6 +11,7 @@ from backgate.fs.repository_attributes import changed
 from backgate.fs.repository_entries import Entries
 from backgate.fs.tree import Changes, Entry
 from backgate.gateway.attribute_changes import AttributeChanges
+from backgate.gateway.errors import Replaced
 from backgate.gateway.source import Data
 from backgate.gateway.spool import Spool
 from backgate.gateway.spooled import SpooledFile
@@ -44,7 +45,16 @@ class RepositoryFile:
         return entry if self._file.key is not None else replace(entry, nlink=0)
 
     async def read_at(self, offset: int, length: int) -> Data:
-        return await self._file.read_at(offset, length)
+        file, stop = self._file, offset + length
+        while True:
+            held = file.backing.within(offset, stop)
+            try:
+                return await file.read_at(offset, length)
+            except Replaced:
+                async with self._spool.claims.claim(*{one.info.key for one in held}):
+                    pass  # who was copying it onto itself has told where it is now
+                if held == file.backing.within(offset, stop):
+                    raise
 
     async def write_at(self, offset: int, data: bytes | memoryview) -> None:
         await self._spool.write(self._file, offset, data)

@@ -51,6 +51,8 @@ class RepositoryTree:
         self.fresh_for = FRESH_AT_ONCE if config.metadata else FRESH[config.writers]
         if config.writers == "shared":
             self.fresh_for = min(self.fresh_for, config.max_age)
+        # Of what others make the kernel must not say that it is not there once we have listed it.
+        self.absent_for = self.fresh_for if config.writers == "exclusive" else 0.0
         self._capacity = config.capacity
         self._store, self._metadata = repository.store, repository.metadata
         self._spool = repository.spool
@@ -83,12 +85,12 @@ class RepositoryTree:
             with self._names.opened(known.info) as source:
                 yield source
             return
-        self._spool.hold(spooled)
+        opened = RepositoryFile(self._parts, self._spool.hold(spooled), file.name)
         try:
-            yield spooled
+            yield opened
         finally:
             with trio.CancelScope(shield=True):
-                await self._spool.release(spooled)
+                await opened.release()
 
     async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
         await trio.lowlevel.checkpoint()

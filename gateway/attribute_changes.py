@@ -9,6 +9,8 @@ the same. What is still in the spool takes its attributes along when it is store
 import errno
 from collections.abc import Awaitable, Callable
 
+import trio
+
 from backgate.gateway.attributes import Attributes, metadata_from_attributes
 from backgate.gateway.errors import BackgateError, FileError, NotFound
 from backgate.gateway.keys import name_of, parent_of
@@ -41,14 +43,11 @@ class AttributeChanges:
             self._copies.expect_room(file.key or "", metadata_from_attributes(attributes))
         before = file.attributes
         self._spool.set_attributes(file, attributes)
-        if self._with_objects:
-            try:
-                await self._keep_if_stored(file)
-            except BackgateError:
-                self._spool.set_attributes(file, before)
-                raise
-        elif file.key is not None and not file.is_dirty:
-            await self._metadata.attributes_changed(file.key, file.attributes)
+        try:
+            await self._keep_if_stored(file)
+        except BackgateError:
+            self._spool.set_attributes(file, before)
+            raise
 
     async def of_object(self, key: str, change: Change) -> Known | SpooledFile:
         """Change an object, and return it as it is now; raises what `of_spooled` does."""
@@ -62,25 +61,36 @@ class AttributeChanges:
                     return await self._renew(key, attributes)
                 await self._metadata.attributes_changed(key, attributes)
                 return Known(info, attributes, is_settled=True)
-        await self.of_spooled(spooled, change)
+        self._spool.hold(spooled)  # or its name may be that of another file before it is our turn
+        try:
+            await self.of_spooled(spooled, change)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._spool.release(spooled)
         return spooled
 
     async def of_directory(self, prefix: str, attributes: Attributes) -> None:
         """Give a directory attributes; raises what `of_spooled` does."""
-        if self._with_objects:
-            async with self._spool.claims.claim(prefix[:-1]):  # not what is below it
-                await self._expect_directory(prefix)
+        async with self._spool.claims.claim(prefix[:-1]):  # not what is below it
+            await self._expect_directory(prefix)
+            if self._with_objects:
                 await self._keep_directory(prefix, attributes)
-        await self._metadata.directory_changed(prefix, attributes)
+            await self._metadata.directory_changed(prefix, attributes)
 
     async def _keep_if_stored(self, file: SpooledFile) -> None:
-        """Keep the attributes of a file with its object; those of one that is dirty go along."""
-        while (key := file.key) is not None:
-            async with self._spool.claims.claim(key):  # whoever stores it now has ended
-                if file.key == key:
-                    if not file.is_dirty:
-                        await self._renew(key, file.attributes)
-                    return
+        """Keep the attributes of a file where its object's are; a dirty one takes them along.
+
+        With objects, that is waited for; else whoever stores the file notes those that it has then.
+        """
+        while (key := file.key) is not None and (self._with_objects or not file.is_dirty):
+            async with self._spool.claims.claim(key):  # whoever stores or renames it now has ended
+                if file.key != key:
+                    continue
+                if not file.is_dirty and self._with_objects:
+                    await self._renew(key, file.attributes)
+                elif not file.is_dirty:
+                    await self._metadata.attributes_changed(key, file.attributes)
+                return
 
     async def _expect_directory(self, prefix: str) -> None:
         """Raise `FileError` (ENOENT) for one that was renamed or removed: it must not come back."""

@@ -38,8 +38,9 @@ class LeftOver:
 class Backlog:
     """The files of `spool` that were closed and are not stored."""
 
-    def __init__(self, spool: "Spool") -> None:
+    def __init__(self, spool: "Spool", *, inherits: bool) -> None:
         self._spool = spool
+        self._inherits = inherits  # an earlier run acknowledged what waits before it was stored
         self._added = trio.Event()
         self._moved = trio.Event()
 
@@ -53,6 +54,10 @@ class Backlog:
         """Why a closed file could not be stored; empty when all could."""
         files = (file for file in self._spool.shelf if file.is_waiting and file.reason)
         return next((f"{file.key!r}: {file.reason}" for file in files), "")
+
+    @property
+    def _keeps_order(self) -> bool:
+        return self._spool.is_lazy or self._inherits
 
     def wake(self) -> None:
         """Note that a file may have to be stored later."""
@@ -94,10 +99,16 @@ class Backlog:
     async def settled(self) -> None:
         """Return once nothing waits but what is staged; `StoreError` when that cannot be stored."""
         while due := self._due(staged_for=math.inf, retried_after=0.0):
-            for file in due:
-                if file.reason:
-                    raise StoreError(f"{file.key!r} has to be stored before: {file.reason}")
-            await self._moved.wait()
+            await self._stored_before(due)
+
+    async def caught_up(self, but: SpooledFile | None) -> None:
+        """Return once nothing waits that an earlier run acknowledged, apart from `but`.
+
+        Raises `StoreError` when that cannot be stored.
+        """
+        while self._inherits and (due := self._inherited(but)):
+            await self._stored_before(due)
+        self._inherits = self._inherits and bool(self._inherited(None))
 
     async def retry(self, key: str | None) -> None:
         """Try now to store what waits, failed or was left over; raises what failed first.
@@ -122,7 +133,7 @@ class Backlog:
                     await self._store(file)
             except (BackgateError, OSError) as error:
                 errors.append(error)
-                blocked = file.epoch if self._spool.is_lazy else blocked
+                blocked = file.epoch if self._keeps_order else blocked
         if errors:
             raise errors[0]
 
@@ -165,9 +176,19 @@ class Backlog:
                     nursery.start_soon(self._try, file)
             if any(file.is_waiting for file in together):
                 is_well = False
-                if self._spool.is_lazy:
+                if self._keeps_order:
                     break  # later ones were acknowledged after it: they must not overtake it
         return is_well
+
+    async def _stored_before(self, files: Iterable[SpooledFile]) -> None:
+        for file in files:
+            if file.reason:
+                raise StoreError(f"{file.key!r} has to be stored before: {file.reason}")
+        await self._moved.wait()
+
+    def _inherited(self, but: SpooledFile | None) -> list[SpooledFile]:
+        due = self._due(staged_for=math.inf, retried_after=0.0)
+        return [file for file in due if file.is_recovered and file is not but]
 
     async def _try(self, file: SpooledFile) -> None:
         try:
@@ -198,7 +219,7 @@ class Backlog:
                 due.append(file)
             elif not is_staged:
                 blocked = min(blocked, file.epoch)
-        return [file for file in due if file.epoch <= blocked or not self._spool.is_lazy]
+        return [file for file in due if file.epoch <= blocked or not self._keeps_order]
 
     def _chosen(self, key: str | None) -> list[Pending]:
         chosen = [one for one in self.pending() if key is None or one.key == key]

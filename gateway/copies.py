@@ -16,7 +16,7 @@ from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.uploads import Uploads
 
-MARK_MAX = 64  # bytes that the gateway itself adds to the metadata of an object
+MARK_MAX = 160  # bytes that the gateway itself adds to the metadata of an object: two marks
 
 SendPart = Callable[[ObjectInfo, str, str, int, int, int], Awaitable[str]]
 # the object, the copy's key, its upload, the part's number, start and stop -> the part's etag

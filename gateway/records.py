@@ -18,6 +18,7 @@ class Header(msgspec.Struct, frozen=True, tag="header"):
 
     gateway: str  # names this spool among all that write to one store
     boot: str  # of the machine; what was not synchronized before another boot is not to be trusted
+    is_lazy: bool = False  # close returned before the store had the file
 
 
 class Held(msgspec.Struct, frozen=True, array_like=True):
@@ -144,6 +145,12 @@ class Move(msgspec.Struct, frozen=True, tag="move"):
     source: str
     target: str
     is_taken: bool = True  # `target` is ours; False: that is being asked for
+    since_ns: int = 0  # when it was announced
+
+    @property
+    def is_directory(self) -> bool:
+        """True when all below a prefix is renamed."""
+        return self.source.endswith("/")
 
 
 class Moved(msgspec.Struct, frozen=True, tag="moved"):

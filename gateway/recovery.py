@@ -23,7 +23,7 @@ from backgate.gateway.claims import Claims
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.copies import Copies
 from backgate.gateway.deletions import Deletions
-from backgate.gateway.errors import StoreError, Unreachable, UsageError
+from backgate.gateway.errors import BackgateError, Unreachable, UsageError
 from backgate.gateway.extents import Ranges
 from backgate.gateway.journal import Journal
 from backgate.gateway.leaving import Leaving
@@ -78,6 +78,7 @@ async def open_spool(
                     parts,
                     last,
                     is_lazy=config.durability == "journal",
+                    was_lazy=journal.state.header.is_lazy,
                 )
                 parts.taking.warn()
                 await _Recovery(parts, spool).take_up()
@@ -110,7 +111,8 @@ def _parts(
     copies = Copies(store, uploads, plan)
     renewing = copies if config.kind == "mirror" else None
     uploader = Uploader(store, journal, uploads, asides, nursery, plan, room, renewing, gateway)
-    taking = Taking(config, store, metadata, gateway)
+    claims = Claims()
+    taking = Taking(config, store, metadata, claims, gateway)
     return Parts(
         directory=directory,
         gateway=gateway,
@@ -120,7 +122,7 @@ def _parts(
         staged=StagedNames(config.staged),
         journal=journal,
         nursery=nursery,
-        claims=Claims(),
+        claims=claims,
         deletions=deletions,
         asides=asides,
         taking=taking,
@@ -160,7 +162,8 @@ class _Recovery:
                 path.unlink()  # every file is known before it holds anything: this was unlinked
                 continue
             self._leave(LeftOver(left_over(path, None), path, None, frozenset()), number)
-        self._journal.append(Header(self._parts.gateway, boot_id()))
+        is_lazy = self._spool.is_lazy or (state.header.is_lazy and len(self._parts.shelf) > 0)
+        self._journal.append(Header(self._parts.gateway, boot_id(), is_lazy))
         await self._journal.synchronize()
         self._parts.asides.remove(asides - needed)
         await self._parts.nursery.start(self._end, beginnings, uploads, moves, taken)
@@ -240,11 +243,12 @@ class _Recovery:
 
     async def _finish(self, move: Move, task_status: trio.TaskStatus[None]) -> None:
         """Finish a rename; whoever asks for what it concerns waits for it."""
+        if not move.is_taken:
+            task_status.started()
+            await self._parts.renames.give_up(move)
+            return
         async with self._parts.claims.claim(move.source, move.target):
             task_status.started()
-            if not move.is_taken:
-                await self._parts.renames.give_up(move)
-                return
             error = await self._finished(move)
             if error is None:
                 self._spool.moved_below(move.source, move.target)
@@ -253,13 +257,13 @@ class _Recovery:
                 self._journal.append(Moved(move.number))
                 log.error("%r could not be renamed to %r: %s", move.source, move.target, error)
 
-    async def _finished(self, move: Move) -> StoreError | None:
+    async def _finished(self, move: Move) -> BackgateError | OSError | None:
         while True:
             try:
                 await self._parts.renames.finish(move, self._spool.moved)
             except Unreachable:
                 await trio.sleep(RETRY_AFTER)
-            except StoreError as error:
+            except (BackgateError, OSError) as error:
                 return error
             else:
                 return None

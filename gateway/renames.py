@@ -2,22 +2,23 @@
 finishes them.
 
 All copies exist before the first original goes, so whoever looks at the store meanwhile misses
-nothing, and doing it twice does no harm. One that fails is taken back: its copies are deleted
-again.
+nothing, and doing it twice does no harm. One whose copies fail is taken back: they are deleted
+again, those too of which the store did not say whether it made them.
 """
 
 import errno
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import trio
 from msgspec.structs import replace
 
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.copies import Copies
-from backgate.gateway.errors import FileError, NotFound, StoreError
+from backgate.gateway.errors import BackgateError, FileError, NotFound, StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.keys import name_of, parent_of
 from backgate.gateway.metadata.cache import Metadata
@@ -42,6 +43,15 @@ class _Object:
     target: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    """What there was to rename, and what the store says of the copies, by key of the original."""
+
+    move: Move
+    objects: list[_Object]
+    infos: dict[str, ObjectInfo] = field(default_factory=dict)
+
+
 class Renames:
     """Renames objects of one store, with what the metadata cache knows of them."""
 
@@ -61,15 +71,16 @@ class Renames:
     async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
         """Rename the object `source`; one that ends in "/" is a directory with all below it.
 
-        `on_moved` hears of each copy before its original goes. Raises `StoreError`, and then all is
-        as it was; after cancellation the next start of the gateway finishes it.
+        `on_moved` hears of each copy before its original goes. Raises `StoreError`: `NotFound` for
+        a file that is not there. Then all is as it was, unless it says that originals could not be
+        deleted: those are there twice. After cancellation the next start of the gateway finishes
+        it.
         """
         move = await self._announced(source, target, is_taken=True)
-        try:
-            await self.finish(move, on_moved)
-        except StoreError:
-            self._journal.append(Moved(move.number))
-            raise
+        with self._forgotten_if_it_fails(move):
+            copied = await self._copied(move)
+            await self._expect_some(copied)
+            await self._replace(copied, on_moved)
 
     async def rename_to_new(self, source: str, target: str, on_moved: OnMoved) -> None:
         """Rename as `rename` does, to a name that nobody has, as the store decides.
@@ -78,14 +89,17 @@ class Renames:
         """
         move = await self._announced(source, target, is_taken=False)
         await self._take(move)
-        self._journal.append(replace(move, is_taken=True))
-        await self._journal.synchronize()
         try:
-            await self.finish(move, on_moved)
-        except StoreError:
+            self._journal.append(replace(move, is_taken=True))
+            await self._journal.synchronize()
+            copied = await self._copied(move, is_marked=True)
+            await self._expect_some(copied)
+        except (BackgateError, OSError):
             self._journal.append(move)
-            self._nursery.start_soon(self.give_up, move)  # not if it is more than a name by now
+            self._nursery.start_soon(self.give_up, move)
             raise
+        with self._forgotten_if_it_fails(move):
+            await self._replace(copied, on_moved)
 
     async def link(
         self, info: ObjectInfo, attributes: Attributes | None, target: str
@@ -112,29 +126,11 @@ class Renames:
         self._journal.append(Moved(move.number))
 
     async def finish(self, move: Move, on_moved: OnMoved) -> None:
-        """Do what is left to do of a rename that the journal knows."""
-        objects = await self._objects(move.source, move.target)
-        copies: dict[str, ObjectInfo] = {}
-        try:
-            await self._copy_all(objects, copies)
-        except StoreError:
-            await self._undo([copy.key for copy in copies.values()])
-            raise
-        if move.source.endswith("/"):
-            await self._move_directories(move, objects)
-        for one in objects:
-            copy = copies.get(one.info.key)
-            if copy is not None:
-                is_top = one.target == move.target
-                attributes = _renamed(one.attributes) if is_top else one.attributes
-                await self._metadata.stored(copy, attributes)
-                on_moved(one.info.key, copy)
-        await self._journal.synchronize()  # from here on the originals may be gone
-        await self._delete([one.info.key for one in objects])
-        if move.source.endswith("/"):
-            await self._metadata.directory_removed(move.source)
-        self._journal.append(Moved(move.number))
-        await self._journal.synchronize()
+        """Do what is left to do of a rename that a crash cut off; `StoreError` when it cannot be.
+
+        That nothing is there any more is no error: it was finished.
+        """
+        await self._replace(await self._copied(move, is_resumed=True), on_moved)
 
     async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
         """Copy an object of any size; its metadata goes along."""
@@ -142,10 +138,20 @@ class Renames:
 
     async def _announced(self, source: str, target: str, *, is_taken: bool) -> Move:
         self._last += 1
-        move = Move(self._last, source, target, is_taken)
-        self._journal.append(move)
-        await self._journal.synchronize()
+        move = Move(self._last, source, target, is_taken, time.time_ns())
+        with self._forgotten_if_it_fails(move):
+            self._journal.append(move)
+            await self._journal.synchronize()
         return move
+
+    @contextmanager
+    def _forgotten_if_it_fails(self, move: Move) -> Iterator[None]:
+        """Have no later start finish what a tool was told has failed; a crash is another matter."""
+        try:
+            yield
+        except (BackgateError, OSError):
+            self._journal.append(Moved(move.number))
+            raise
 
     async def _take(self, move: Move) -> None:
         is_directory = move.target.endswith("/")
@@ -187,33 +193,95 @@ class Renames:
             after = infos[-1].key
         return objects
 
-    async def _copy_all(self, objects: list[_Object], copies: dict[str, ObjectInfo]) -> None:
-        errors: list[StoreError] = []
+    async def _copied(
+        self, move: Move, *, is_marked: bool = False, is_resumed: bool = False
+    ) -> _Copied:
+        """Copy all that there is to rename; when something cannot be, nothing is left of it.
+
+        With `is_marked` the marker of the new directory keeps the mark of who took its name: so
+        one that has to be given back is known, whatever became of the attempt to make it. Of what
+        `is_resumed` only copies are taken back that are known as such: the original of another may
+        be gone.
+        """
+        copied = _Copied(move, await self._objects(move.source, move.target))
+        is_new = move.is_directory and not is_marked and not await self._is_known(move.target)
         limiter = trio.CapacityLimiter(COPIES_AT_ONCE)
+        errors: list[BackgateError | OSError] = []
+        made: set[str] = set()  # keys of copies that are there, or may be
 
         async def copy(one: _Object) -> None:
-            try:
-                async with limiter:
-                    copies[one.info.key] = await self.copy(one.info, one.attributes, one.target)
-            except NotFound:
-                log.debug("%r is not there any more", one.info.key)
-            except StoreError as error:
-                errors.append(error)
-                nursery.cancel_scope.cancel()
+            async with limiter:
+                if errors:
+                    return  # those under way go on: what is taken back must be there, or not come
+                if not is_resumed:
+                    made.add(one.target)
+                try:
+                    copied.infos[one.info.key] = await self._copy(one, move, is_marked=is_marked)
+                    made.add(one.target)
+                except NotFound:
+                    made.discard(one.target)
+                    log.debug("%r is not there any more", one.info.key)
+                except (BackgateError, OSError) as error:
+                    errors.append(error)
 
         async with trio.open_nursery() as nursery:
-            for one in objects:
+            for one in copied.objects:
                 nursery.start_soon(copy, one)
         if errors:
+            await self._undo(made if is_new else made - {move.target})
             raise errors[0]
+        return copied
 
-    async def _undo(self, keys: list[str]) -> None:
+    async def _copy(self, one: _Object, move: Move, *, is_marked: bool) -> ObjectInfo:
+        is_marker = move.is_directory and one.target == move.target and not one.info.size
+        if not (is_marked and is_marker):
+            return await self.copy(one.info, one.attributes, one.target)
+        kept = (await self._store.head(one.info.key)).metadata or {}
+        marked = self._taking.marked(kept, _purpose(move))
+        return await self._store.put(one.target, b"", marked)
+
+    async def _is_known(self, key: str) -> bool:
         try:
-            failed = list(await self._store.patient(UNDO_PATIENCE).delete(keys))
+            await self._metadata.look_up(key)
+        except NotFound:
+            return False
+        return True
+
+    async def _expect_some(self, copied: _Copied) -> None:
+        """Raise `NotFound` for a file that somebody else has renamed or deleted."""
+        move = copied.move
+        if not copied.infos and not move.is_directory:
+            await self._taking.learn(move.source)
+            raise NotFound(f"{self._store.name}: no object {move.source!r}", key=move.source)
+
+    async def _undo(self, keys: Collection[str]) -> None:
+        try:
+            failed: Collection[str] = await self._store.patient(UNDO_PATIENCE).delete(sorted(keys))
         except StoreError:
             failed = keys
         if failed:
-            log.warning("a rename failed; %d of its copies stay, as %r", len(failed), min(failed))
+            log.warning(
+                "a rename failed; %d of its copies may stay, as %r", len(failed), min(failed)
+            )
+
+    async def _replace(self, copied: _Copied, on_moved: OnMoved) -> None:
+        """Have the copies known, and delete the originals."""
+        move = copied.move
+        if move.is_directory:
+            await self._move_directories(move, copied.objects)
+        for one in copied.objects:
+            copy = copied.infos.get(one.info.key)
+            if copy is not None:
+                is_top = one.target == move.target
+                attributes = _renamed(one.attributes) if is_top else one.attributes
+                await self._metadata.stored(copy, attributes)
+                on_moved(one.info.key, copy)
+        await self._journal.synchronize()  # from here on the originals may be gone
+        await self._delete(move, [one.info.key for one in copied.objects])
+        if move.is_directory:
+            await self._metadata.directory_removed(move.source)
+        self._journal.append(Moved(move.number))
+        await self._journal.synchronize()
 
     async def _move_directories(self, move: Move, objects: list[_Object]) -> None:
         """Have the metadata cache know the directories, empty, before it knows what is in them."""
@@ -239,15 +307,23 @@ class Renames:
             return None
         return found.attributes if isinstance(found, Subdirectory) else None
 
-    async def _delete(self, keys: list[str]) -> None:
-        failed = await self._store.delete(keys)
+    async def _delete(self, move: Move, keys: list[str]) -> None:
+        try:
+            failed = await self._store.delete(keys)
+        except StoreError as error:
+            failed = dict.fromkeys(keys, error)
         await self._metadata.removed([key for key in keys if key not in failed])
-        for error in failed.values():
-            raise error
+        for key, reason in failed.items():
+            text = (
+                f"{move.source!r} was copied to {move.target!r}, and {len(failed)} of {len(keys)}"
+                f" originals could not be deleted: {reason}"
+            )
+            raise (type(reason) if isinstance(reason, StoreError) else StoreError)(text, key=key)
 
 
 def _purpose(move: Move) -> str:
-    return f"rename-{move.number}"
+    since = f"-{move.since_ns}" if move.since_ns else ""  # numbers begin again at each start
+    return f"rename-{move.number}{since}"
 
 
 def _renamed(attributes: Attributes | None) -> Attributes | None:

@@ -7,7 +7,7 @@ not be stored stays, listed, and is tried again. `recovery.open_spool` opens a s
 
 With `is_lazy` (durability = "journal") flush returns once the bytes are safe on this disk, and
 files are stored behind it, epoch by epoch: nothing of a later epoch is seen in the store before all
-of an earlier one.
+of an earlier one. What a run of that kind left goes first in one of the other, too.
 """
 
 import logging
@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 class Spool:
     """All files between the tools and the store."""
 
-    def __init__(self, parts: Parts, last_number: int, *, is_lazy: bool) -> None:
+    def __init__(
+        self, parts: Parts, last_number: int, *, is_lazy: bool, was_lazy: bool = False
+    ) -> None:
         self.store, self.metadata, self.sources = parts.store, parts.metadata, parts.sources
         self.claims, self.deletions = parts.claims, parts.deletions
         self.asides, self.renames, self.journal = parts.asides, parts.renames, parts.journal
@@ -43,7 +45,7 @@ class Spool:
         self.is_lazy = is_lazy
         self._keeping = Keeping(parts.journal)
         self.left_over: dict[int, LeftOver] = {}  # by number; no tool was told that they are safe
-        self._backlog = Backlog(self)
+        self._backlog = Backlog(self, inherits=was_lazy and not is_lazy)
         self._intake = Intake(parts, self._keeping, self._backlog, is_lazy=is_lazy)
         self.is_recovered = trio.Event()  # what an earlier run began in the store has ended
 
@@ -126,6 +128,7 @@ class Spool:
             if self.is_lazy:
                 await self.stay(file)
                 return
+            await self._backlog.caught_up(file)
             async with self.claims.claim(key):
                 if file.key == key:
                     await self.publish(file, key)
@@ -147,7 +150,7 @@ class Spool:
             version = file.version
             try:
                 info = await self._uploader.store(file, key)
-                await self.metadata.stored(info, file.attributes)
+                await self._note_stored(file, info)
             except (BackgateError, OSError) as error:
                 if file.key == key:
                     await self._failed(file, error)
@@ -243,7 +246,9 @@ class Spool:
         """
         file = self.shelf.get(but)
         is_only_here = file is not None and file.is_dirty and file.is_new
-        if self.is_lazy and not is_only_here:
+        if not self.is_lazy:
+            await self._backlog.caught_up(file)
+        elif not is_only_here:
             await self._backlog.settled()
 
     def close(self) -> None:
@@ -303,6 +308,13 @@ class Spool:
         else:
             self._keeping.note_changed(file)
         self._backlog.wake()
+
+    async def _note_stored(self, file: SpooledFile, info: ObjectInfo) -> None:
+        """Have the index know what was stored, with the attributes that the file has by then."""
+        version = -1
+        while version != file.attributes_version:
+            version = file.attributes_version
+            await self.metadata.stored(info, file.attributes)
 
     async def _failed(self, file: SpooledFile, error: Exception) -> None:
         """Keep what could not be stored safe from whatever comes, with the reason."""

@@ -10,10 +10,12 @@ tool of another gateway asks for it (`locks = "gateway"`).
 import errno
 import logging
 import re
+from collections.abc import Mapping
 
 import trio
 
 from backgate.gateway.attributes import Attributes, metadata_from_attributes
+from backgate.gateway.claims import Claims
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import (
     AlreadyThere,
@@ -45,9 +47,15 @@ class Taking:
     """Decides who has a new name; `gateway` names this spool among all of the store."""
 
     def __init__(
-        self, config: RepositoryConfig, store: ObjectStore, metadata: Metadata, gateway: str
+        self,
+        config: RepositoryConfig,
+        store: ObjectStore,
+        metadata: Metadata,
+        claims: Claims,
+        gateway: str,
     ) -> None:
-        self._store, self._metadata, self._gateway = store, metadata, gateway
+        self._store, self._metadata, self._claims = store, metadata, claims
+        self._gateway = gateway
         is_shared = config.writers == "shared" or config.metadata is not None
         is_asked = is_shared and config.locks == "store"
         self.asks_store = is_asked and store.abilities.conditional_put
@@ -78,14 +86,18 @@ class Taking:
         Raises `FileError` (EEXIST) when somebody has it; the index then knows what it is.
         """
         metadata = {} if attributes is None else metadata_from_attributes(attributes)
-        metadata[MARK] = self._mark(purpose)
+        marked = self.marked(metadata, purpose)
         try:
-            info = await self._store.put(key, b"", metadata, if_absent=True)
+            info = await self._store.put(key, b"", marked, if_absent=True)
         except AlreadyThere:
             await self.learn(key)
             raise FileError(errno.EEXIST, key) from None
         await self._metadata.stored(info, attributes)
         return info
+
+    def marked(self, metadata: Mapping[str, str], purpose: object) -> dict[str, str]:
+        """Return `metadata` that says who took the name, and for what."""
+        return {**metadata, MARK: self._mark(purpose)}
 
     async def learn(self, key: str) -> None:
         """Have the index know what another gateway has under `key`."""
@@ -94,8 +106,23 @@ class Taking:
         except NotFound:
             log.debug("%r is gone again", key)
 
-    async def give_back(self, key: str, purpose: object) -> None:
-        """Delete what was taken for `purpose`, unless it is something else by now."""
+    async def surely_give_back(self, key: str, purpose: object) -> None:
+        """Delete what was taken for `purpose`, unless it is something else by now.
+
+        Returns once that is done, however long the store is away. Between looking and deleting
+        `key` is claimed: nobody here makes a file of it.
+        """
+        while True:
+            try:
+                async with self._claims.claim(key):
+                    await self._give_back(key, purpose)
+            except StoreError as error:
+                log.info("%r stays taken for now: %s", key, error)
+                await trio.sleep(RETRY_AFTER)
+            else:
+                return
+
+    async def _give_back(self, key: str, purpose: object) -> None:
         try:
             info = await self._store.head(key)
         except NotFound:
@@ -106,17 +133,6 @@ class Taking:
         await self._forget(key)  # first: once it is deleted, somebody may make it anew
         for error in (await self._store.delete([key])).values():
             raise error
-
-    async def surely_give_back(self, key: str, purpose: object) -> None:
-        """Return once `give_back` has been done, however long the store is away."""
-        while True:
-            try:
-                await self.give_back(key, purpose)
-            except StoreError as error:
-                log.info("%r stays taken for now: %s", key, error)
-                await trio.sleep(RETRY_AFTER)
-            else:
-                return
 
     async def _forget(self, key: str) -> None:
         if key.endswith("/") and await self._metadata.is_empty_in_store(key):

@@ -27,6 +27,7 @@ from backgate.fs.tree import Changes
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.errors import FileError, Unreachable
+from backgate.gateway.namespace import Name, Namespace
 from backgate.gateway.provider import NO_METADATA, ObjectInfo, Provider
 from backgate.gateway.providers.memory import Fault
 
@@ -175,9 +176,12 @@ async def test_a_file_is_read_while_its_object_is_copied_onto_itself(
         assert [verb for verb, _ in provider.requests].count("get") == 2
 
 
-async def test_a_directory_that_is_renamed_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [CONFIG, MIRROR])
+async def test_a_directory_that_is_renamed_meanwhile_does_not_come_back(
+    tmp_path: Path, config: RepositoryConfig
+) -> None:
     provider = memory()
-    async with opened(tmp_path, provider, MIRROR) as repository:
+    async with opened(tmp_path, provider, config) as repository:
         tree = repository.tree
         await make_directory(tree, "directory")
         entry = await entry_at(tree, "directory")
@@ -231,3 +235,118 @@ async def test_what_others_keep_with_a_large_object_goes_along_when_it_is_rename
 
         assert kept(provider, "new", "md5chksum") == "of another tool"
         assert kept(provider, "new", "mtime") == "7.000000000"
+
+
+async def test_a_file_open_for_writing_is_read_while_its_object_is_copied_onto_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory(limits=replace(SMALL, copy_max=8 * PART))
+    async with opened(tmp_path, provider, MIRROR) as repository, trio.open_nursery() as nursery:
+        tree, found = repository.tree, list[bytes]()
+        await write(tree, "file", b"content" * 3 * PART)
+        stored = repository.metadata.stored
+        file = await tree.open_for_writing(await entry_at(tree, "file"), truncate=False)
+
+        async def read() -> None:
+            found.append(bytes(await file.read_at(0, 7)))
+
+        async def stored_late(info: ObjectInfo, attributes: Attributes | None) -> None:
+            nursery.start_soon(read)  # the object is another one already
+            await trio.testing.wait_all_tasks_blocked()
+            await stored(info, attributes)
+
+        monkeypatch.setattr(repository.metadata, "stored", stored_late)
+        await file.change(Changes(mtime_ns=77))
+        await trio.testing.wait_all_tasks_blocked()
+        await file.release()
+
+        assert found == [b"content"]
+
+
+@pytest.mark.parametrize("config", [CONFIG, MIRROR])
+async def test_a_mode_set_while_the_directory_is_renamed_goes_along(
+    tmp_path: Path, config: RepositoryConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, memory(), config) as repository, trio.open_nursery() as nursery:
+        tree, copies = repository.tree, repository.spool.renames.copies
+        await make_directory(tree, "old")
+        await write(tree, "old/file", b"content")
+        file = await tree.open_for_writing(await entry_at(tree, "old/file"), truncate=False)
+        copy = copies.copy
+
+        async def copy_late(
+            info: ObjectInfo, attributes: Attributes | None, key: str
+        ) -> ObjectInfo:
+            nursery.start_soon(file.change, Changes(mode=0o600))
+            await trio.testing.wait_all_tasks_blocked()
+            return await copy(info, attributes, key)
+
+        monkeypatch.setattr(copies, "copy", copy_late)
+        await renamed(tree, "old", "new")
+        await trio.testing.wait_all_tasks_blocked()
+        await file.release()
+
+        assert (await entry_at(tree, "new/file")).mode == 0o100600
+
+
+async def test_a_mode_set_while_the_index_is_told_of_the_file_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, memory()) as repository:
+        tree, stored = repository.tree, repository.metadata.stored
+        file = await create(repository, "file")
+        await file.write_at(0, b"content")
+
+        async def stored_late(info: ObjectInfo, attributes: Attributes | None) -> None:
+            await stored(info, attributes)
+            monkeypatch.undo()
+            await file.change(Changes(mode=0o640))
+
+        monkeypatch.setattr(repository.metadata, "stored", stored_late)
+        await file.flush()
+        await file.release()
+
+        assert (await entry_at(tree, "file")).mode == 0o100640
+
+
+async def test_a_mode_is_not_given_to_a_file_that_took_the_name_meanwhile(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree, spool, metadata = repository.tree, repository.spool, repository.metadata
+        await write(tree, "file", b"content")
+        await write(tree, "other", b"of another")
+        entry = await entry_at(tree, "file")
+        file = await tree.open_for_writing(entry, truncate=False)
+        async with trio.open_nursery() as nursery, spool.claims.claim("file", "other"):
+            nursery.start_soon(tree.change, entry, Changes(mode=0o600))
+            await trio.testing.wait_all_tasks_blocked()
+            await file.release()
+            before = Name("file", spool.writing("file"), await metadata.look_up("file"))
+            other = Name("other", None, await metadata.look_up("other"))
+            await Namespace(spool).rename(other, before, no_replace=False)
+
+        assert repository.content("file") == b"of another"
+        assert kept(provider, "file", "mode") == str(0o100644)
+
+
+async def test_attributes_that_are_accepted_are_stored(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree, size = repository.tree, 2000
+        await write(tree, "file", bytes(20 * PART))
+        while True:
+            try:
+                await tree.change(
+                    await entry_at(tree, "file"), Changes(xattrs={b"user.a": bytes(size)})
+                )
+                break
+            except FileError:
+                size -= 3  # bytes of which base64 makes four
+
+        file = await tree.open_for_writing(await entry_at(tree, "file"), truncate=False)
+        await file.write_at(0, b"changed")
+        await file.flush()
+        await file.release()
+
+        assert repository.content("file")[:7] == b"changed"
+        assert (await entry_at(tree, "file")).has_xattrs

@@ -28,7 +28,7 @@ from support.writing import (
 )
 
 from backgate.fs.tree import Changes
-from backgate.gateway.errors import FileError, Refused, Unreachable, UsageError
+from backgate.gateway.errors import FileError, Refused, StoreError, Unreachable, UsageError
 from backgate.gateway.pending import read_pending
 from backgate.gateway.provider import NO_METADATA
 from backgate.gateway.providers.memory import Fault
@@ -626,6 +626,36 @@ async def test_with_a_journal_what_was_closed_survives_a_crash_in_order(tmp_path
         puts = [key for verb, key in provider.requests if verb == "put"]
         assert puts == ["pack", "index", "snapshot"]
         assert states(repository) == {}
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+async def test_what_a_journal_acknowledged_goes_first_without_one_too(
+    tmp_path: Path, starts: int
+) -> None:
+    provider = memory()
+    provider.faults = [Fault(verb="put", error=gone)]
+    async with opened(tmp_path, provider, LAZY) as repository:
+        for name in ("pack", "index"):
+            await write(repository.tree, f"{name}.tmp", name.encode())
+            await rename(repository.tree, f"{name}.tmp", name)
+    for _ in range(starts):
+        async with opened(tmp_path, provider) as repository:
+            await trio.testing.wait_all_tasks_blocked()
+            for path in ("snapshot", "other.tmp"):
+                with pytest.raises(StoreError, match="'pack' has to be stored before"):
+                    await write(repository.tree, path, b"")
+                    await rename(repository.tree, path, "other")
+            await repository.spool.discard("snapshot")
+            await repository.spool.discard("other.tmp")
+    provider.faults = []
+    provider.requests.clear()
+
+    async with opened(tmp_path, provider) as repository:
+        await write(repository.tree, "snapshot", b"")
+        await write(repository.tree, "next", b"")
+
+        puts = [key for verb, key in provider.requests if verb == "put"]
+        assert puts == ["pack", "index", "snapshot", "next"]
 
 
 async def test_with_a_journal_a_delete_comes_after_all_earlier_files(tmp_path: Path) -> None:

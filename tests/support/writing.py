@@ -64,13 +64,18 @@ def memory(**abilities: object) -> Memory:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, provider: Memory, config: RepositoryConfig = CONFIG, *, patience: float = 0.0
+    folder: Path,
+    provider: Memory,
+    config: RepositoryConfig = CONFIG,
+    *,
+    patience: float = 0.0,
+    max_age: float = 60.0,
 ) -> AsyncIterator[Open]:
     """Open the repository whose caches and spool lie in `folder`."""
     store = ObjectStore(provider, patience=patience)
     with open_blocks(folder / "blocks", 16 * MIB) as blocks:
         async with open_metadata(
-            store, folder / "metadata", writers=config.writers, max_age=60.0, crawls=False
+            store, folder / "metadata", writers=config.writers, max_age=max_age, crawls=False
         ) as metadata:
             sources = partial(_source, store, blocks)
             async with open_spool(

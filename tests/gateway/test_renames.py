@@ -1,0 +1,150 @@
+"""Tests of `gateway/renames.py`: what a rename leaves when the store fails in the middle of it."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from support.writing import (
+    CONFIG,
+    Open,
+    entry_at,
+    make_directory,
+    memory,
+    names,
+    opened,
+    read,
+    until,
+)
+from support.writing import rename as renamed
+from support.writing import write as written
+
+from backgate.gateway import taking
+from backgate.gateway.errors import Denied, NotFound, Unreachable
+from backgate.gateway.providers.memory import Fault, Memory
+
+SHARED = msgspec.structs.replace(CONFIG, writers="shared")
+
+
+def all_keys(provider: Memory) -> list[str]:
+    return [info.key for info in provider.page().objects]
+
+
+async def with_directory(repository: Open) -> None:
+    await make_directory(repository.tree, "old")
+    for number in range(3):
+        await written(repository.tree, f"old/{number}", b"%d" % number)
+
+
+def denied() -> Exception:
+    return Denied("it is retained")
+
+
+async def test_originals_that_cannot_be_deleted_are_told_of_and_stay(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider) as repository:
+        await with_directory(repository)
+        provider.faults = [Fault(verb="delete", key="old/1", error=denied)]
+
+        told = "'old/' was copied to 'new/', and 1 of 4 originals could not be deleted: it is ret"
+        with pytest.raises(Denied, match=re.escape(told)):
+            await renamed(repository.tree, "old", "new")
+
+        assert await names(repository.tree, "new") == ["0", "1", "2"]
+        assert await names(repository.tree, "old") == ["1"]
+        assert await read(repository.tree, "old/1") == b"1"
+    left = all_keys(provider)
+    async with opened(tmp_path, provider) as repository:
+        await repository.spool.drained()
+        assert all_keys(provider) == left  # the tool was told: nothing goes on by itself
+
+
+async def test_a_copy_whose_answer_was_lost_is_taken_back(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider) as repository:
+        await with_directory(repository)
+        before = all_keys(provider)
+        for lost in ("old/1", "old/"):
+            provider.faults = [Fault(verb="copy", key=lost, is_lost=True)]
+
+            with pytest.raises(Unreachable):
+                await renamed(repository.tree, "old", "new")
+
+            assert all_keys(provider) == before
+
+
+async def test_an_empty_directory_stays_when_a_rename_onto_it_fails(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider) as repository:
+        await with_directory(repository)
+        await make_directory(repository.tree, "new")
+        before = all_keys(provider)
+        provider.faults = [Fault(verb="copy", key="old/1", error=lambda: Unreachable("away"))]
+
+        with pytest.raises(Unreachable):
+            await renamed(repository.tree, "old", "new")
+
+        assert all_keys(provider) == before
+        assert (await entry_at(repository.tree, "new")).is_directory
+
+
+async def test_no_lock_stays_when_the_answer_that_made_it_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking, "RETRY_AFTER", 0.01)
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository:
+        await with_directory(repository)
+        before = all_keys(provider)
+        provider.faults = [
+            Fault(verb="copy", key="old/", is_lost=True),
+            Fault(verb="put", key="new/", skip=1, is_lost=True),
+        ]
+
+        with pytest.raises(Unreachable):
+            await renamed(repository.tree, "old", "new")
+
+        await until(lambda: all_keys(provider) == before)
+        provider.faults = []
+        await renamed(repository.tree, "old", "new")
+        assert all_keys(provider) == [key.replace("old", "new") for key in before]
+
+
+@pytest.mark.parametrize("no_replace", [False, True])
+async def test_a_file_that_another_gateway_took_away_is_not_renamed(
+    tmp_path: Path, *, no_replace: bool
+) -> None:
+    provider = memory()
+    async with (
+        opened(tmp_path / "one", provider, SHARED) as one,
+        opened(tmp_path / "other", provider, SHARED) as other,
+    ):
+        await written(one.tree, "job", b"work")
+        assert await names(other.tree) == ["job"]
+        await renamed(one.tree, "job", "mine")
+
+        with pytest.raises(NotFound):
+            await renamed(other.tree, "job", "theirs", no_replace=no_replace)
+
+        await until(lambda: all_keys(provider) == ["mine"])
+
+
+async def test_a_rename_whose_journal_fails_is_not_finished_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider) as repository:
+        await with_directory(repository)
+        before = all_keys(provider)
+
+        async def failing() -> None:
+            monkeypatch.undo()
+            raise OSError("the disk")
+
+        monkeypatch.setattr(repository.spool.journal, "synchronize", failing)
+        with pytest.raises(OSError, match="the disk"):
+            await renamed(repository.tree, "old", "new")
+
+    async with opened(tmp_path, provider) as repository:
+        await repository.spool.drained()
+        assert all_keys(provider) == before
