@@ -59,6 +59,7 @@ class Operations(Reading):
     ) -> pyfuse3.EntryAttributes:
         directory, tree, above = await self._place(parent_inode, name)
         if not stat.S_ISREG(mode):
+            mode = await _permitted(tree, above, mode, ctx)
             node = await tree.make_node(
                 above, name, mode=mode, rdev=rdev, uid=ctx.uid, gid=_group(above, ctx)
             )
@@ -75,9 +76,9 @@ class Operations(Reading):
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         directory, tree, above = await self._place(parent_inode, name)
-        inherited = above.mode & stat.S_ISGID
+        mode = await _permitted(tree, above, mode & PERMISSIONS, ctx) | above.mode & stat.S_ISGID
         entry = await tree.make_directory(
-            above, name, mode=mode & PERMISSIONS | inherited, uid=ctx.uid, gid=_group(above, ctx)
+            above, name, mode=mode, uid=ctx.uid, gid=_group(above, ctx)
         )
         return self._told(directory, tree, entry)
 
@@ -207,7 +208,7 @@ class Operations(Reading):
         entry, file = await tree.create(
             above,
             name,
-            mode=mode & PERMISSIONS,
+            mode=await _permitted(tree, above, mode & PERMISSIONS, ctx),
             uid=ctx.uid,
             gid=_group(above, ctx),
             exclusive=bool(flags & os.O_EXCL),
@@ -237,6 +238,18 @@ class Operations(Reading):
 def _group(directory: Entry, ctx: pyfuse3.RequestContext) -> int:
     """Return the group of what is created in `directory`: the creator's, or the inherited one."""
     return directory.gid if directory.mode & stat.S_ISGID else ctx.gid
+
+
+async def _permitted(
+    tree: WritableTree, above: Entry, mode: int, ctx: pyfuse3.RequestContext
+) -> int:
+    """Return `mode` less the umask, which a default ACL takes the place of.
+
+    The kernel may have taken it off before (`unmasked.py`): then this changes nothing.
+    """
+    if tree.is_mirror and acl.DEFAULT in await tree.xattrs(above):
+        return mode
+    return mode & ~ctx.umask
 
 
 def _changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, entry: Entry) -> Changes:

@@ -30,6 +30,7 @@ from backgate.fs.mountpoint import (
     check_mountpoint,
     check_system,
     mounted_at,
+    unmount,
 )
 from backgate.fs.notify import notify
 from backgate.fs.nurseries import open_nursery
@@ -38,6 +39,7 @@ from backgate.fs.replies import Replies
 from backgate.fs.running import describe
 from backgate.fs.session import Backing, Session
 from backgate.fs.tree import Tree
+from backgate.fs.unmasked import mount_unmasked
 from backgate.gateway.errors import BackgateError, UsageError
 from backgate.gateway.source import Data
 
@@ -122,21 +124,42 @@ def _control(
 @contextmanager
 def _mounted(operations: Operations, mountpoint: str, options: MountOptions) -> Iterator[None]:
     """Have the kernel mount, and unmount in the end whatever happens."""
+    device = _mount_for_acls(mountpoint, options) if operations.enable_acl else None
     with _said_on_stderr() as said:
         try:
-            pyfuse3.init(operations, mountpoint, _kernel_options(options))
+            through = mountpoint if device is None else f"/dev/fd/{device}"
+            pyfuse3.init(operations, through, _kernel_options(options))
         except RuntimeError as error:
             reason = said() or str(error)
+            if device is not None:
+                unmount(mountpoint, lazy=True)
             raise BackgateError(f"{mountpoint}: cannot be mounted: {reason}") from error
     try:
         yield
     finally:
-        pyfuse3.close(unmount=mounted_at(mountpoint) is not None)
+        is_mounted = mounted_at(mountpoint) is not None
+        if is_mounted and device is not None:  # libfuse does not know where
+            unmount(mountpoint, lazy=True)
+        pyfuse3.close(unmount=is_mounted)
+
+
+def _mount_for_acls(mountpoint: str, options: MountOptions) -> int | None:
+    """Mount so that default ACLs are heeded as they should, where that can be had."""
+    return mount_unmasked(
+        mountpoint,
+        _name(options),
+        is_read_only=options.is_read_only,
+        allow_other=options.allow_other,
+    )
+
+
+def _name(options: MountOptions) -> str:
+    return NO_OPTION.sub("_", options.target)
 
 
 def _kernel_options(options: MountOptions) -> set[str]:
     chosen = {
-        f"fsname={NO_OPTION.sub('_', options.target)}",
+        f"fsname={_name(options)}",
         f"subtype={SUBTYPE}",
         "default_permissions",
         "nosuid",

@@ -93,7 +93,7 @@ def check_system() -> None:
         raise BackgateError("/dev/fuse does not exist: load the kernel module with `modprobe fuse`")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise BackgateError("/dev/fuse cannot be opened: allow it with `chmod 666 /dev/fuse`")
-    if not _may_mount() and shutil.which("fusermount3") is None:
+    if not may_mount() and shutil.which("fusermount3") is None:
         raise BackgateError("fusermount3 is missing: install the package fuse3")
 
 
@@ -162,22 +162,22 @@ def users(mountpoint: str) -> list[str]:
     ]
 
 
+def may_mount() -> bool:
+    """True when this process needs no set-uid helper: root, or a service with CAP_SYS_ADMIN."""
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("CapEff:"))
+    return bool(int(line.split()[1], 16) & CAP_SYS_ADMIN)
+
+
 def allows_other_users() -> bool:
     """True when this process may pass `allow_other`."""
-    if _may_mount():
+    if may_mount():
         return True
     try:
         with open("/etc/fuse.conf", encoding="utf-8", errors="replace") as file:
             return any(line.strip() == "user_allow_other" for line in file)
     except OSError:
         return False
-
-
-def _may_mount() -> bool:
-    """True when this process needs no set-uid helper: root, or a service with CAP_SYS_ADMIN."""
-    with open("/proc/self/status") as status:
-        line = next(line for line in status if line.startswith("CapEff:"))
-    return bool(int(line.split()[1], 16) & CAP_SYS_ADMIN)
 
 
 def _is_dead(mountpoint: str) -> bool:

@@ -120,15 +120,36 @@ def test_acls_are_kept_and_heeded_in_a_mirror(mirror: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_umask_counts_beside_a_default_acl(mirror: Path) -> None:
-    script = """
-    mkdir d
-    setfacl d u::rwx,u:65534:rwx,g::rwx,m::rwx,o::rwx default
-    mkdir d/e 0777
-    stat d/e mode
-    """
-
-    assert Script(mirror).run(script)[-1] == "stat d/e mode: 0o755"
+def test_the_umask_does_not_count_beside_a_default_acl(mirror: Path, local: Path) -> None:
+    assert_same(
+        mirror,
+        local,
+        """
+        mkdir d 0777
+        mkdir d/before 0777
+        setfacl d u::rwx,u:65534:rwx,g::rwx,m::rwx,o::rwx default
+        mkdir d/e 0777
+        mkdir d/e/f 0750
+        write d/e/f/g
+        mknod d/p fifo 0666
+        open d/h CREAT|WRONLY 0620
+        setfacl d/e u::rwx,g::r-x,o::--- default
+        mkdir d/e/i 0777
+        mkdir j 0777
+        write j/k
+        mknod j/p fifo 0666
+        stat d/before mode
+        stat d/e mode
+        stat d/e/f mode
+        stat d/e/f/g mode
+        stat d/p mode
+        stat d/h mode
+        stat d/e/i mode
+        stat j mode
+        stat j/k mode
+        stat j/p mode
+        """,
+    )
 
 
 def test_a_hard_link_in_a_mirror_is_a_copy_with_one_link_of_its_own(mirror: Path) -> None:
