@@ -89,9 +89,10 @@ class _Apart:
     __index__ = __int__
 
 
-def absent(seconds: float) -> pyfuse3.EntryAttributes:
-    """Return the answer that a name surely does not exist, to be kept for `seconds`."""
+def absent(tree: Tree) -> pyfuse3.EntryAttributes:
+    """Return the answer that a name surely does not exist, as long as `tree` has it kept."""
     told = pyfuse3.EntryAttributes()
     told.st_ino = NO_INODE
+    seconds: float = getattr(tree, "absent_for", lifetime(tree))
     told.entry_timeout = told.attr_timeout = seconds
     return told

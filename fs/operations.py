@@ -61,11 +61,11 @@ class Reading(pyfuse3.Operations):
         try:
             found = await tree.child(entry, name)
         except NotFound:
-            return absent(lifetime(tree))
+            return absent(tree)
         except FileError as error:
             if error.errno != errno.ENOENT:
                 raise
-            return absent(lifetime(tree))
+            return absent(tree)
         if not found.is_directory:
             self._lookers.looked(parent_inode, ctx.pid)
         return self._told(directory, tree, found)

@@ -146,7 +146,7 @@ class Entries:
         page_key = prefix, cursor, generation + self._touches
         if not spooled and page_key in self._pages:
             return self._pages[page_key]
-        known, place = await self._metadata.children(prefix, place, PAGE)
+        known, place = await self._metadata.children(prefix, place or prefix, PAGE)
         page: Sequence[tuple[str, Found]] = known
         last = key_in(page[-1][1]) if page else after
         if spooled:
@@ -176,7 +176,8 @@ class Entries:
 
     async def _names(self, prefix: str, cursor: bytes | None) -> Names:
         _, place = place_of(cursor)
-        known, place = await self._metadata.names(prefix, place, PAGE if cursor else FEW)
+        at = place or prefix  # from the start, where that was just listed
+        known, place = await self._metadata.names(prefix, at, PAGE if cursor else FEW)
         entries = [
             one if isinstance(one, bytes) else self._listed(*one)
             for one in known
