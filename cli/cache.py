@@ -79,18 +79,25 @@ def refresh(context: click.Context, target: str, as_json: bool) -> None:
 def rebuild(context: click.Context, target: str, as_json: bool) -> None:
     """Forget everything, and list the whole repository anew.
 
-    Mounts that are running go on: what they ask for meanwhile is listed for them first.
+    Mounts that are running go on: what they ask for meanwhile is listed for them first. Attributes
+    that were set after a file was stored are kept in the cache alone, except in a mirror: they are
+    forgotten.
 
     \b
     Example:
       backgate cache rebuild offsite
     """
+    from backgate.gateway.kinds import forget_kind
+    from backgate.gateway.places import places_of
+
+    choice = chosen(context, target)
     with progress_bar("listing", is_bytes=False, show=not as_json) as progress:
 
         async def act(metadata: "Metadata") -> None:
             await metadata.rebuild(progress)
+            forget_kind(places_of(choice.config).cache)
 
-        found = _with_metadata(chosen(context, target), act)
+        found = _with_metadata(choice, act)
     _print(found, as_json)
 
 

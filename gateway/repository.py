@@ -19,6 +19,7 @@ from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.credentials import AnyCredentials
 from backgate.gateway.errors import Denied, StoreError, Unreachable
 from backgate.gateway.heap import share_one_heap
+from backgate.gateway.kinds import compare_kinds
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.local import has_index
 from backgate.gateway.metadata.place import place_of
@@ -141,6 +142,7 @@ async def open_repository(
         )
         spool = None
         if writable:
+            compare_kinds(places.cache, config)
             sources = partial(_source, store, blocks)
             spool = await stack.enter_async_context(
                 open_spool(places.spool, config, store, metadata, sources)
