@@ -1,19 +1,29 @@
 """Deletes, batched across concurrent callers: one request for all that came while the one before
 ran.
+
+A delete whose answer was lost is asked for again. Where others write too, one of them may have
+taken the name meanwhile, and what it made must stay: a lock that is deleted locks nobody out.
 """
 
+import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
-from backgate.gateway.errors import StoreError
+from backgate.gateway.errors import NotFound, StoreError
+from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
+from backgate.gateway.units import SECOND_NS
 
 REQUESTS_MAX = 4  # at a time; more callers share larger requests
+SAME_WITHIN = 5 * SECOND_NS  # that what a put and a head tell of the time of one object may differ
 
 
 @dataclass(slots=True)
 class _Deletion:
+    info: ObjectInfo | None  # of what is to be deleted, where another may come in its place
+    asked_ns: int = field(default_factory=time.time_ns)
     ended: trio.Event = field(default_factory=trio.Event)
     error: Exception | None = None
 
@@ -26,14 +36,15 @@ class Deletions:
         self._queue: dict[str, _Deletion] = {}
         self._running = 0
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, info: ObjectInfo | None = None) -> None:
         """Return once no object `key` is in the store; raises what the store said of that key.
 
-        A caller that is cancelled leaves the deletion going.
+        With `info`, one that others put there after a first attempt may be. A caller that is
+        cancelled leaves the deletion going.
         """
         deletion = self._queue.get(key)
         if deletion is None:
-            deletion = self._queue[key] = _Deletion()
+            deletion = self._queue[key] = _Deletion(info)
         if self._running < REQUESTS_MAX:
             self._running += 1
             self._nursery.start_soon(self._work)
@@ -52,9 +63,23 @@ class Deletions:
 
     async def _delete(self, batch: dict[str, _Deletion]) -> None:
         try:
-            failed = await self._store.delete(list(batch))
+            failed = await self._store.delete(list(batch), partial(self._is_still, batch))
         except StoreError as error:
             failed = dict.fromkeys(batch, error)
         for key, deletion in batch.items():
             deletion.error = failed.get(key)
             deletion.ended.set()
+
+    async def _is_still(self, batch: dict[str, _Deletion], key: str) -> bool:
+        """True unless `key` is surely gone, or another object than the one to be deleted."""
+        info = batch[key].info
+        if info is None:
+            return True
+        try:
+            found = await self._store.head(key)
+        except NotFound:
+            return False
+        if key.endswith("/") and not self._store.abilities.markers_are_objects:
+            return True  # its time is that of what is in it
+        same_until_ns = info.mtime_ns + (SAME_WITHIN if found.etag == info.etag else 0)
+        return found.mtime_ns <= max(same_until_ns, batch[key].asked_ns)

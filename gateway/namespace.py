@@ -12,7 +12,7 @@ not vanish with its last.
 import errno
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from backgate.gateway.attributes import Attributes, default_attributes, metadata_from_attributes
@@ -117,16 +117,16 @@ class Namespace:
         Raises `FileError` (EEXIST) when another gateway has it.
         """
         self._taking.expect_no_lock(prefix)
-        await self.put(prefix, b"", attributes)
         if is_known and not await self._metadata.is_empty_in_store(prefix):
-            raise FileError(errno.EEXIST, prefix)  # it had no marker
+            raise FileError(errno.EEXIST, prefix)  # it may have no marker, and is to get none of us
+        await self.put(prefix, b"", attributes)
         await self._metadata.directory_made(prefix, attributes)
 
     async def remove_directory(self, prefix: str) -> None:
         """Remove a directory; `FileError` (ENOTEMPTY) when anything is in it."""
         await self.expect_empty(prefix)
         await self._keep_parent(prefix)
-        await self._spool.deletions.delete(prefix)
+        await self._delete(prefix)
         await self._metadata.directory_removed(prefix)
         self._spool.end_epoch()
 
@@ -142,7 +142,7 @@ class Namespace:
         await self._keep_parent(name.key)
         if name.known is not None:
             await self._preserve(name)
-            await self._spool.deletions.delete(name.key)
+            await self._delete(name.key)
             await self._metadata.removed([name.key])
         if name.spooled is not None:
             self._spool.unlinked(name.spooled)
@@ -217,6 +217,14 @@ class Namespace:
         if not is_only_here:
             await self._spool.deletions.delete(name.key)
             await self._metadata.removed([name.key])
+
+    async def _delete(self, key: str) -> None:
+        """Delete an object, and not what another gateway makes of its name meanwhile."""
+        info = None
+        if self._taking.asks_store:
+            with suppress(NotFound):
+                info = (await self._metadata.look_up(key)).info
+        await self._spool.deletions.delete(key, info)
 
     async def _preserve(self, name: Name) -> None:
         """Keep the bytes of an object that is about to go for those who have it open."""

@@ -9,7 +9,7 @@ earlier attempt counts as done, and so does the commit of an upload that was com
 import copy
 import hashlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -49,6 +49,7 @@ SLOWEST = 8 * KIB  # bytes per second; a transfer below this is a fault
 WRITER = "backgate-writer"  # metadata name; says which call stored an object
 
 T = TypeVar("T")
+IsStill = Callable[[str], Awaitable[bool]]  # whether the object to be deleted is still there
 
 
 class ObjectStore:
@@ -138,17 +139,21 @@ class ObjectStore:
         call = partial(self._provider.copy, prefix + source, prefix + target, metadata)
         return self._seen(await self._ask("copy", call, self._put_calls, LONG_LIMIT))
 
-    async def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+    async def delete(
+        self, keys: Sequence[str], is_still: IsStill | None = None
+    ) -> Mapping[str, Exception]:
         """Delete any number of keys, in batches; returns those that could not be, and why.
 
-        Raises only while nothing was deleted: a caller has to know what is gone.
+        Before a key is asked for once more `is_still` says whether that is wanted: who asked before
+        may have had no answer. Raises only while nothing was deleted: a caller has to know what is
+        gone.
         """
         failed: dict[str, Exception] = {}
         size = self.abilities.limits.delete_max
         full = [self._prefix + key for key in keys]
         for first in range(0, len(full), size):
             try:
-                failed |= await self._delete_batch(full[first : first + size])
+                failed |= await self._delete_batch(full[first : first + size], is_still)
             except StoreError as error:
                 if first == 0:
                     raise
@@ -291,12 +296,17 @@ class ObjectStore:
                 raise Unreachable(str(error)) from error  # the bucket is gone, and may come back
             raise
 
-    async def _delete_batch(self, keys: list[str]) -> dict[str, Exception]:
+    async def _delete_batch(
+        self, keys: list[str], is_still: IsStill | None
+    ) -> dict[str, Exception]:
         failed: dict[str, Exception] = {}
-        left = keys
+        left, is_again = keys, False
 
         async def attempt() -> None:
-            nonlocal left
+            nonlocal left, is_again
+            if is_again and is_still is not None:
+                left = [key for key in left if await is_still(key.removeprefix(self._prefix))]
+            is_again = True
             call = partial(self._provider.delete, left)
             failed.update(await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT))
             left = [key for key, error in failed.items() if isinstance(error, Unreachable)]

@@ -1,7 +1,7 @@
 """Tests of `gateway/taking.py`: among the gateways of one store, one has a new name."""
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from support.writing import (
     place,
     read,
     rename,
+    until,
     write,
 )
 
-from backgate.gateway import pending, recovery, taking
+from backgate.gateway import deletions, pending, recovery, taking
 from backgate.gateway.errors import AlreadyThere, FileError, Unreachable, Unsupported
 from backgate.gateway.providers.memory import Fault, Memory
 
@@ -401,3 +402,82 @@ async def test_what_a_person_stores_meanwhile_stays_known(
     async with opened(tmp_path, provider, SHARED) as repository:
         await repository.spool.drained()
         assert repository.content("file") == b"half"
+
+
+async def test_what_is_written_while_a_name_is_given_back_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED) as repository, trio.open_nursery() as nursery:
+        delete, is_over = repository.store.delete, trio.Event()
+
+        async def delete_late(keys: Sequence[str]) -> Mapping[str, Exception]:
+            nursery.start_soon(write, repository.tree, "lock", b"mine")  # no O_EXCL
+            await trio.testing.wait_all_tasks_blocked()
+            try:
+                return await delete(keys)
+            finally:
+                is_over.set()
+
+        monkeypatch.setattr(repository.store, "delete", delete_late)
+        provider.faults = [Fault(verb="put", key="lock", is_lost=True, times=1)]
+        with pytest.raises(Unreachable):
+            await create(repository, "lock", exclusive=True)
+        await is_over.wait()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert repository.stored_keys() == ["lock"]
+        assert repository.content("lock") == b"mine"
+
+
+async def test_a_directory_that_another_tool_made_is_not_changed_by_who_wants_to_make_it(
+    tmp_path: Path,
+) -> None:
+    provider = memory()
+    provider.put("shared/one", b"")
+    async with opened(tmp_path, provider, SHARED) as repository:
+        assert await names(repository.tree) == ["shared"]
+        before = await entry_at(repository.tree, "shared")
+
+        assert await refused(make_directory(repository.tree, "shared")) == errno.EEXIST
+
+        assert [info.key for info in provider.page().objects] == ["shared/one"]
+        assert await entry_at(repository.tree, "shared") == before
+
+
+async def test_a_lock_that_another_took_is_not_deleted_by_who_had_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletions, "SAME_WITHIN", 0)  # who waits for a lock is slower than a test
+    provider = memory()
+    async with (
+        opened(tmp_path / "one", provider, SHARED, patience=10) as one,
+        opened(tmp_path / "other", provider, SHARED) as other,
+    ):
+        await lock_with_a_file(one, "lock")
+        await make_directory(one.tree, "lock.d")
+        provider.faults = [Fault(verb="delete", is_lost=True, times=2)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.tree.unlink, *await place(one.tree, "lock"))
+            nursery.start_soon(one.tree.remove_directory, *await place(one.tree, "lock.d"))
+            await until(lambda: not provider.page().objects)
+
+            await lock_with_a_file(other, "lock")
+            await make_directory(other.tree, "lock.d")
+
+        assert [info.key for info in provider.page().objects] == ["lock", "lock.d/"]
+
+
+async def test_what_is_deleted_is_asked_for_until_it_is_gone(tmp_path: Path) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider, SHARED, patience=10) as repository:
+        await lock_with_a_file(repository, "lock")
+        await make_directory(repository.tree, "lock.d")
+        away = Fault(verb="delete", error=lambda: Unreachable("away"), times=2)
+        provider.faults = [away]
+
+        await repository.tree.unlink(*await place(repository.tree, "lock"))
+        await repository.tree.remove_directory(*await place(repository.tree, "lock.d"))
+
+        assert away.times == 0
+        assert not provider.page().objects
