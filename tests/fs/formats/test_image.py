@@ -13,14 +13,19 @@ import zstandard
 from contracts.format_contract import found, surroundings
 from support import xen_orchestra as vhd
 from support.extract import content, entries, find
+from support.file_systems import unpacked
 from support.objects import FolderObjects
+from support.repositories import PLACES, on_disk
 from support.trees import run
 
 from backgate.fs.disk_tree import DiskTree
 from backgate.fs.formats.image.format import ImageFormat
 from backgate.fs.formats.image.kind import is_image
+from backgate.fs.gateway_tree import open_gateway_tree
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import Damaged
+from backgate.gateway.places import places_of
+from backgate.gateway.repository import open_repository
 
 SIZE = 8 << 20  # bytes of the disk in the samples
 REQUESTS_TO_LIST = 12  # fewer must do to open an ext4 disk and list its root
@@ -321,6 +326,32 @@ async def test_few_requests_list_an_ext4_disk_and_fewer_read_a_file(
         objects.reads.clear()
         assert len(await content(tree, b"partitions/0-ext4/a/b/file")) == 100_000
         assert len(objects.reads) < REQUESTS_TO_READ
+
+
+@pytest.mark.slow
+async def test_a_disk_that_was_looked_into_before_costs_no_request(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    names = ("ext4-crashed", "xfs-crashed")
+    for name in names:
+        unpacked(name, tmp_path).rename(tmp_path / f"store/{name}.img")
+    config = on_disk(tmp_path)
+    places = places_of(config, {name: str(tmp_path / name) for name in PLACES})
+    asked = []
+
+    for _ in range(2):
+        async with (
+            open_repository(config, places, None, writable=False) as repository,
+            open_gateway_tree(repository, "backups") as gateway,
+        ):
+            for name in names:
+                tree = (await find(gateway.tree, f"image/{name}".encode())).junction
+                assert tree is not None
+                (volume,) = [one async for one in entries(tree, await find(tree, b"partitions"))]
+                assert len([one async for one in entries(tree, volume)]) > 1
+            asked.append(repository.store.counters.requests["get"])
+
+    assert asked[0] > 0
+    assert asked[1] == 0
 
 
 @pytest.mark.slow

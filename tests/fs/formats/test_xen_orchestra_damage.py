@@ -124,6 +124,7 @@ async def test_whatever_is_changed_in_a_repository_only_errors_of_ours_come(tmp_
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 async def test_two_thousand_mutations(tmp_path: Path) -> None:
     sealed = {"filter": None, "algorithm": "aes-256-gcm"}
 
