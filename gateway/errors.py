@@ -35,7 +35,7 @@ class NotFound(StoreError):
 class Unreachable(StoreError):
     """A fault that a retry may mend: no connection, a time-out, a 5xx, "slow down".
 
-    The only error that is retried, and only in `retry.py`.
+    The only error that is retried, with its kinds, and only in `retry.py`.
     """
 
     def __init__(
@@ -43,6 +43,17 @@ class Unreachable(StoreError):
     ) -> None:
         super().__init__(message, key=key)
         self.retry_after = retry_after  # seconds that the store asked us to wait
+
+
+class NotAsSent(Unreachable):
+    """What arrived is not what was sent: damaged on its way, and to be sent again.
+
+    `is_stored` says that the store has it all the same: it was its answer that told.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None, is_stored: bool = False) -> None:
+        super().__init__(message, key=key)
+        self.is_stored = is_stored
 
 
 class Refused(StoreError):

@@ -4,7 +4,8 @@ A provider is called from many threads at once and never meets trio. It neither 
 `store.ObjectStore` adds threads, deadlines, retry, pacing and counters, once, for all. Its only
 duties are
 to make the request, to bound it by a socket time-out, and to translate the SDK's errors into
-`backgate.gateway.errors`: `NotFound`, `Refused`, `Unreachable` (retried), `Unsupported`,
+`backgate.gateway.errors`: `NotFound`, `Refused`, `Unreachable` (retried), `NotAsSent`
+(retried), `Unsupported`,
 `AlreadyThere`,
 `Replaced`, `StoreFull`, `InvalidKey`, and `StoreError` for anything else.
 
@@ -12,8 +13,9 @@ to make the request, to bound it by a socket time-out, and to translate the SDK'
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -173,6 +175,7 @@ class Provider(ABC):
     name: str  # what messages call this store: "s3://acme-backups"
     abilities: Abilities
     clock_skew: float | None = None  # seconds that the store's clock was ahead in its last answer
+    checksums: Sequence[str] = ()  # that can go with a body; the one that does stands first
 
     @property
     def is_instant(self) -> bool:
@@ -254,6 +257,8 @@ class Provider(ABC):
     def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
         """Store part `number` (from 1) and return its etag; a number sent again replaces the
         part.
+
+        Behind a blank may follow what else `commit_upload` has to know of the part.
         """
 
     @abstractmethod
@@ -292,6 +297,31 @@ class Provider(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free sockets and threads; nothing is asked of this provider afterwards."""
+
+    def putting(
+        self,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        if_absent: bool = False,
+    ) -> Callable[[], ObjectInfo]:
+        """Return `put` as a call that is made until it succeeds.
+
+        A provider that works something out of `body` does so once for all of them.
+        """
+        return partial(self.put, key, body, metadata, if_absent=if_absent)
+
+    def putting_part(self, key: str, upload: str, number: int, body: Body) -> Callable[[], str]:
+        """Return `put_part` as a call that is made until it succeeds; as `putting`."""
+        return partial(self.put_part, key, upload, number, body)
+
+    def put_damaged(self, key: str, checksum: str) -> None:
+        """Store a body with the `checksum` of another, one of `checksums`: for validation.
+
+        Raises `NotAsSent` where the store notices.
+        """
+        raise Unsupported(f"{self.name}: put {key!r}: it is sent without a {checksum}", key=key)
 
     def renew(self, credentials: Any) -> None:  # noqa: B027
         """Ask with other `credentials` from now on; they are of the kind that opened the store.

@@ -120,7 +120,7 @@ class ObjectStore:
     ) -> ObjectInfo:
         writer = uuid.uuid4().hex
         marked = {**metadata, WRITER: writer} if if_absent else metadata
-        call = partial(self._provider.put, self._prefix + key, body, marked, if_absent=if_absent)
+        call = self._provider.putting(self._prefix + key, body, marked, if_absent=if_absent)
         try:
             limiter = self._small_put_calls if len(body) <= SMALL else self._put_calls
             info = await self._ask("put", call, limiter, self._time_for(len(body)))
@@ -193,7 +193,7 @@ class ObjectStore:
         return upload
 
     async def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
-        call = partial(self._provider.put_part, self._prefix + key, upload, number, body)
+        call = self._provider.putting_part(self._prefix + key, upload, number, body)
         etag = await self._ask("put_part", call, self._put_calls, self._time_for(len(body)))
         self.counters.bytes_out += len(body)
         return etag
@@ -353,7 +353,7 @@ class ObjectStore:
 def _etag_of_parts(parts: Sequence[tuple[int, str]]) -> str | None:
     """Return the etag that S3 gives an object of these parts; None where part etags are no MD5s."""
     try:
-        digests = b"".join(bytes.fromhex(etag) for _, etag in parts)
+        digests = b"".join(bytes.fromhex(etag.partition(" ")[0]) for _, etag in parts)
     except ValueError:
         return None
     return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"

@@ -84,8 +84,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     https_only: bool = False
 
     # How requests are made: providers/s3*.py
-    trailing_checksums: Literal["accepted", "rejected", "unknown"] = "unknown"  # the validation's:
-    # we send none, and a Content-MD5 with every body
+    upload_checksum: Literal["crc32c", "sha256", "md5"] = "md5"  # what the store checks of a body:
+    # a CRC-32C that it also tells, the SHA-256 of the signature, or a Content-MD5, which all check
+    etag_md5: bool = False  # the etag of what was sent by one request is its MD5, and is compared
+    trailing_checksums: Literal["accepted", "rejected", "unknown"] = "unknown"  # we send none
     delete_integrity: Literal["crc", "md5", "single"] = "md5"  # of DeleteObjects; single: no batch
     expect_100: bool = False  # ask before sending a body: where a refusal costs more than to wait
     retry_codes: list[str] = []  # errors that will pass, beside those that S3 defines

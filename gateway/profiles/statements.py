@@ -13,7 +13,8 @@ Support: TypeAlias = (
 )  # assumed: nobody says so, it is the safe choice
 
 CONFIRMED = ("test", "source", "documentation")
-_STRENGTH = {one: number for number, one in enumerate(("test", *get_args(Confidence)))}
+_ORDER = dict.fromkeys(("test", *get_args(Confidence)))  # the best first
+_STRENGTH = {one: number for number, one in enumerate(_ORDER)}
 _TEXTS = ("title", "summary", "scheme", "facts")  # keys that state nothing about the store
 
 

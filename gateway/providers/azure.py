@@ -6,7 +6,6 @@ given up are dropped by Azure after a week.
 """
 
 import base64
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from backgate.gateway.endpoints import endpoint_of
 from backgate.gateway.errors import ConfigError, Replaced, Unsupported
 from backgate.gateway.provider import (
     Abilities,
-    Body,
     ObjectInfo,
     Provider,
 )
@@ -26,6 +24,7 @@ from backgate.gateway.providers import ranges
 from backgate.gateway.providers.azure_blobs import AzureBlobs
 from backgate.gateway.providers.azure_client import AzureClient
 from backgate.gateway.providers.azure_keys import Signature
+from backgate.gateway.providers.checksums import Outgoing
 from backgate.gateway.providers.pending_uploads import reserving
 from backgate.gateway.providers.s3_client import authorities
 from backgate.gateway.providers.web import Web, http_date_ns
@@ -39,6 +38,8 @@ _DIGITS = 16  # hexadecimal digits of a body's MD5 in the name of its block: whi
 
 class Azure(ProviderWithUploads):
     """A container."""
+
+    checksums = ("md5",)
 
     def __init__(self, client: AzureClient, abilities: Abilities, signed: Signed) -> None:
         self._client, self._signed = client, signed
@@ -77,11 +78,10 @@ class Azure(ProviderWithUploads):
             self._blobs.set_metadata(source, headers)
         return self.head(target)
 
-    def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
+    def send_part(self, key: str, upload: str, number: int, outgoing: Outgoing) -> str:
         self._uploads.require(key, upload)
-        digest = hashlib.md5(body, usedforsecurity=False).digest()
-        etag = digest.hex()[:_DIGITS]
-        self._blobs.stage(key, _block(upload, number, etag), body, digest)
+        etag = outgoing.md5.hex()[:_DIGITS]
+        self._blobs.stage(key, _block(upload, number, etag), outgoing)
         return etag
 
     def copy_part(

@@ -1,20 +1,19 @@
 """What can be done with the blobs and blocks of one Azure container."""
 
-import base64
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from backgate.gateway.errors import NotFound, Replaced, StoreError, Unreachable
-from backgate.gateway.provider import Body, ObjectInfo, Page
+from backgate.gateway.errors import NotAsSent, NotFound, Replaced, StoreError, Unreachable
+from backgate.gateway.provider import NO_METADATA, ObjectInfo, Page
 from backgate.gateway.providers import azure_listing, ranges
 from backgate.gateway.providers.azure_client import AzureClient, Call
 from backgate.gateway.providers.azure_errors import code_of
 from backgate.gateway.providers.azure_metadata import from_azure, to_azure
 from backgate.gateway.providers.batch import answers_in, batch_of
+from backgate.gateway.providers.checksums import Outgoing
 from backgate.gateway.providers.s3_body import PieceByPiece
-from backgate.gateway.providers.web import LIST_WITHIN, MOVE_WITHIN, Answer, http_date_ns
+from backgate.gateway.providers.web import LIST_WITHIN, MOVE_WITHIN, Answer, brief, http_date_ns
 from backgate.gateway.units import KIB
 
 START_VERSION = "2026-02-06"  # of the service: the first whose listings start at a key
@@ -65,20 +64,22 @@ class AzureBlobs:
         return self._client.asked(call)
 
     def put(
-        self, key: str, body: Body, metadata: Mapping[str, str], *, if_absent: bool
+        self, key: str, outgoing: Outgoing, metadata: Mapping[str, str], *, if_absent: bool
     ) -> ObjectInfo:
-        digest = hashlib.md5(body, usedforsecurity=False).digest()
-        headers = {
-            "x-ms-blob-type": "BlockBlob",
-            "Content-Type": "application/octet-stream",
-            "Content-MD5": base64.b64encode(digest).decode(),
-            **to_azure(metadata),
-            **_condition(if_absent=if_absent),
-        }
-        call = Call(verb="put", method="PUT", key=key, headers=headers, body=PieceByPiece(body))
+        condition = _condition(if_absent=if_absent)
+        call = _put(key, outgoing, outgoing.content_md5, {**to_azure(metadata), **condition})
         answer = self._client.asked(call)
+        told = answer.headers.get("content-md5", outgoing.content_md5)
+        if told != outgoing.content_md5:
+            why = f"the store has bytes of MD5 {brief(told)}, not {outgoing.content_md5}"
+            raise NotAsSent(f"{self.name}: put {key!r}: {why}", key=key, is_stored=True)
         kept = from_azure(to_azure(metadata))
-        return ObjectInfo(key, len(body), _mtime_ns(answer), _etag(answer), kept)
+        return ObjectInfo(key, len(outgoing.body), _mtime_ns(answer), _etag(answer), kept)
+
+    def put_damaged(self, key: str) -> None:
+        """Store a body with the MD5 of another."""
+        arrived, sent = Outgoing(b"as it arrived"), Outgoing(b"as it was sent")
+        self._client.asked(_put(key, arrived, sent.content_md5))
 
     def copy(self, source: str, target: str, metadata: Mapping[str, str] | None) -> None:
         """Copy, and wait for the end where the store goes on behind its answer."""
@@ -156,15 +157,15 @@ class AzureBlobs:
         query = "restype=account&comp=properties"
         return self._client.ask(Call(verb="check", method="GET", query=query))
 
-    def stage(self, key: str, block: str, body: Body, digest: bytes) -> None:
-        """Keep `body`, whose MD5 is `digest`, as a block of `key` until it is committed."""
+    def stage(self, key: str, block: str, outgoing: Outgoing) -> None:
+        """Keep a body as a block of `key` until it is committed."""
         call = Call(
             verb="put_part",
             method="PUT",
             key=key,
             query=f"comp=block&blockid={quote(block, safe='')}",
-            headers={"Content-MD5": base64.b64encode(digest).decode()},
-            body=PieceByPiece(body),
+            headers={"Content-MD5": outgoing.content_md5},
+            body=PieceByPiece(outgoing.body),
         )
         self._client.asked(call)
 
@@ -200,6 +201,18 @@ class AzureBlobs:
         if not answer.is_fine:
             raise self._client.error(answer, call)
         return answers_in(answer, len(keys), f"{self.name}: delete")
+
+
+def _put(
+    key: str, outgoing: Outgoing, content_md5: str, headers: Mapping[str, str] = NO_METADATA
+) -> Call:
+    fixed = {
+        "x-ms-blob-type": "BlockBlob",
+        "Content-Type": "application/octet-stream",
+        "Content-MD5": content_md5,
+    }
+    body = PieceByPiece(outgoing.body)
+    return Call(verb="put", method="PUT", key=key, headers={**fixed, **headers}, body=body)
 
 
 def _delete(key: str) -> Call:

@@ -6,6 +6,7 @@ from backgate.gateway.errors import (
     AlreadyThere,
     Denied,
     InvalidKey,
+    NotAsSent,
     NotFound,
     Refused,
     StoreError,
@@ -20,7 +21,6 @@ _MESSAGE = re.compile(rb"<Message>(.{0,2000}?)(?:\n|</Message>)", re.DOTALL)
 _ABSENT = {"BlobNotFound", "ResourceNotFound", "ContainerNotFound"}
 _CONDITIONS = {"ConditionNotMet", "TargetConditionNotMet", "BlobAlreadyExists"}
 _PASSING = {  # faults that come with another status than 429 or 5xx
-    "Md5Mismatch",  # our bytes were damaged on their way
     "OperationTimedOut",
     "PendingCopyOperation",
 }
@@ -69,6 +69,8 @@ def error_of(
     if code in _CONDITIONS or (status == 412 and not code.startswith(_LEASED)):
         text = "already there" if precondition is AlreadyThere else "another version now"
         return precondition(f"{what}: {text}", key=key)
+    if code == "Md5Mismatch":
+        return NotAsSent(f"{what}: {said}", key=key)
     if status == 507:
         return StoreFull(f"{what}: {said}", key=key)
     is_passing = code in _PASSING or status in (408, 429) or (status >= 500 and status != 501)

@@ -16,11 +16,11 @@ from backgate.gateway.errors import AlreadyThere, NotFound, Replaced, Unsupporte
 from backgate.gateway.provider import (
     NO_METADATA,
     Abilities,
-    Body,
     ObjectInfo,
     Provider,
 )
 from backgate.gateway.providers import ranges
+from backgate.gateway.providers.checksums import CRC32C_IS_FAST, Outgoing
 from backgate.gateway.providers.gcs_client import GcsClient
 from backgate.gateway.providers.gcs_objects import GcsObjects
 from backgate.gateway.providers.gcs_tokens import Tokens
@@ -40,6 +40,8 @@ COMPOSED_MAX = 32  # objects in one compose
 
 class Gcs(ProviderWithUploads):
     """A bucket."""
+
+    checksums = ("crc32c",) if CRC32C_IS_FAST else ("md5",)
 
     def __init__(self, client: GcsClient, abilities: Abilities, tokens: TokensOf) -> None:
         self._client, self._tokens = client, tokens
@@ -69,10 +71,10 @@ class Gcs(ProviderWithUploads):
         self._objects.copy(source, target, headers)
         return self.head(target)
 
-    def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
+    def send_part(self, key: str, upload: str, number: int, outgoing: Outgoing) -> str:
         self._uploads.require(key, upload)
         part = part_key(upload, number)
-        return self._objects.put(part, body, NO_METADATA, if_absent=False).etag
+        return self._objects.put(part, outgoing, NO_METADATA, if_absent=False).etag
 
     def copy_part(
         self,

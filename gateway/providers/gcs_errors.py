@@ -6,6 +6,7 @@ from typing import Any
 from backgate.gateway.errors import (
     AlreadyThere,
     Denied,
+    NotAsSent,
     NotFound,
     Refused,
     StoreError,
@@ -18,6 +19,7 @@ from backgate.gateway.providers.web import Answer, brief
 
 _PASSING = {"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"}
 _NO_BUCKET = "bucket does not exist"  # how Google words what has no code of its own
+_DAMAGED = "doesn't match calculated"  # the same, of a body that is not what its checksum says
 _HOW_TO_GIVE_CREDENTIALS = (
     "set GOOGLE_APPLICATION_CREDENTIALS to a key file, or write credentials = "
     '"file:PATH" or "systemd:NAME" in the configuration'
@@ -42,6 +44,8 @@ def error_of(
         return precondition(f"{what}: {text}", key=key)
     if status in (404, 408, 429) or (status >= 500 and status != 501) or _PASSING & reasons:
         return Unreachable(f"{what}: {said}", key=key, retry_after=answer.retry_after)
+    if status == 400 and _DAMAGED in message:
+        return NotAsSent(f"{what}: {said}", key=key)
     if is_anonymous and status in (401, 403):
         return Refused(f"{what}: no credentials: {_HOW_TO_GIVE_CREDENTIALS} ({said})", key=key)
     if "quotaExceeded" in reasons:

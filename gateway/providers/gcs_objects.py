@@ -1,21 +1,20 @@
 """What can be done with the objects of one bucket of Google Cloud Storage."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from backgate.gateway.errors import NotFound, Replaced, Unreachable
-from backgate.gateway.provider import Body, ObjectInfo, Page
+from backgate.gateway.errors import NotAsSent, NotFound, Replaced, Unreachable
+from backgate.gateway.provider import NO_METADATA, ObjectInfo, Page
 from backgate.gateway.providers import ranges
 from backgate.gateway.providers.batch import answers_in, batch_of
+from backgate.gateway.providers.checksums import CRC32C_IS_FAST, Outgoing
 from backgate.gateway.providers.gcs_client import Call, GcsClient
 from backgate.gateway.providers.related import Related
 from backgate.gateway.providers.s3_listing import storable
 from backgate.gateway.providers.s3_metadata import from_headers
-from backgate.gateway.providers.web import LIST_WITHIN, MOVE_WITHIN, Answer, size_from
+from backgate.gateway.providers.web import LIST_WITHIN, MOVE_WITHIN, Answer, brief, size_from
 from backgate.gateway.units import KIB, SECOND_NS
 
 KIND = "application/octet-stream"
@@ -76,26 +75,21 @@ class GcsObjects:
         return answer
 
     def put(
-        self, key: str, body: Body, metadata: Mapping[str, str], *, if_absent: bool
+        self, key: str, outgoing: Outgoing, metadata: Mapping[str, str], *, if_absent: bool
     ) -> ObjectInfo:
-        digest = hashlib.md5(body, usedforsecurity=False).digest()
-        description = {
-            "name": key,
-            "contentType": KIND,
-            "md5Hash": base64.b64encode(digest).decode(),
-            "metadata": dict(metadata),
-        }
-        related = Related(description, body)
-        call = Call(
-            verb="put",
-            method="POST",
-            key=key,
-            query={"uploadType": "multipart", "fields": _FIELDS} | _condition(if_absent=if_absent),
-            headers={"Content-Type": related.content_type},
-            body=related,
-            is_upload=True,
-        )
-        return self._info(self._client.json(call), "put", from_headers(metadata))
+        field, checksum = _summed(outgoing)
+        sums = {field: checksum}
+        found = self._client.json(_put(key, outgoing, sums, metadata, if_absent=if_absent))
+        told = str(found.get(field, checksum))
+        if told != checksum:
+            why = f"the store has bytes of {field} {brief(told)}, not {checksum}"
+            raise NotAsSent(f"{self.name}: put {key!r}: {why}", key=key, is_stored=True)
+        return self._info(found, "put", from_headers(metadata))
+
+    def put_damaged(self, key: str) -> None:
+        """Store a body with the checksum of another."""
+        arrived, sent = Outgoing(b"as it arrived"), Outgoing(b"as it was sent")
+        self._client.json(_put(key, arrived, dict([_summed(sent)])))
 
     def copy(self, source: str, target: str, metadata: Mapping[str, str] | None) -> None:
         """Copy, in as many turns as the store needs."""
@@ -199,6 +193,35 @@ class GcsObjects:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Unreachable(f"{self.name}: {verb}: an object without {error}") from error
+
+
+def _summed(outgoing: Outgoing) -> tuple[str, str]:
+    """Return what vouches for a body: a field of Google's, and its text."""
+    if CRC32C_IS_FAST:
+        return "crc32c", outgoing.crc32c
+    return "md5Hash", outgoing.content_md5
+
+
+def _put(
+    key: str,
+    outgoing: Outgoing,
+    sums: Mapping[str, str],
+    metadata: Mapping[str, str] = NO_METADATA,
+    *,
+    if_absent: bool = False,
+) -> Call:
+    described = {"name": key, "contentType": KIND, "metadata": dict(metadata), **sums}
+    related = Related(described, outgoing.body)
+    fields = {"uploadType": "multipart", "fields": f"{_FIELDS},{','.join(sums)}"}
+    return Call(
+        verb="put",
+        method="POST",
+        key=key,
+        query=fields | _condition(if_absent=if_absent),
+        headers={"Content-Type": related.content_type},
+        body=related,
+        is_upload=True,
+    )
 
 
 def _json_call(

@@ -16,12 +16,12 @@ import msgspec
 from backgate.gateway.errors import NotFound, StoreError
 from backgate.gateway.provider import (
     NO_METADATA,
-    Body,
     KeyRules,
     ObjectInfo,
     Page,
     PendingUpload,
 )
+from backgate.gateway.providers.checksums import Outgoing
 from backgate.gateway.units import MIB
 
 PLACE = ".backgate-uploads"  # first component of all keys that are ours
@@ -39,7 +39,7 @@ class Objects(Protocol):
     def get(self, key: str, start: int, stop: int, etag: str | None = None) -> bytes: ...
 
     def put(
-        self, key: str, body: Body, metadata: Mapping[str, str], *, if_absent: bool
+        self, key: str, outgoing: Outgoing, metadata: Mapping[str, str], *, if_absent: bool
     ) -> ObjectInfo: ...
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]: ...
@@ -67,7 +67,7 @@ class PendingUploads:
         """Return the name of a new upload; `metadata` is what its object will be stored with."""
         upload = uuid.uuid4().hex
         record = msgspec.json.encode(Begun(key, dict(metadata)))
-        self._objects.put(_key(upload), record, NO_METADATA, if_absent=False)
+        self._objects.put(_key(upload), Outgoing(record), NO_METADATA, if_absent=False)
         self._known.add(upload)
         return upload
 

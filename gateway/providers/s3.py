@@ -1,8 +1,7 @@
 """S3 and what speaks its protocol: here what is rare, by botocore; what is frequent lies beside.
 
-Every PUT carries a Content-MD5, which all stores check; checksums of other kinds are sent only
-where S3 requires them, because half of the others refuse them. botocore does not retry: `retry.py`
-does.
+The requests that botocore makes carry no checksums but those that S3 requires, because half of the
+other stores refuse them. botocore does not retry: `retry.py` does.
 """
 
 import re
@@ -29,12 +28,12 @@ from backgate.gateway.errors import (
 )
 from backgate.gateway.provider import (
     NO_METADATA,
-    Body,
     ObjectInfo,
     Page,
     PendingUpload,
     Provider,
 )
+from backgate.gateway.providers.checksums import Outgoing, Sender
 from backgate.gateway.providers.s3_client import (
     Clients,
     Connection,
@@ -52,7 +51,7 @@ from backgate.gateway.providers.s3_listing import etag_from
 from backgate.gateway.providers.s3_metadata import to_headers
 from backgate.gateway.providers.s3_read import S3Reader, http_date_ns
 from backgate.gateway.providers.s3_requests import Requests
-from backgate.gateway.providers.s3_write import S3Writer
+from backgate.gateway.providers.s3_write import KINDS, S3Writer, listed_part, part_tag
 from backgate.gateway.units import SECOND_NS
 
 UPLOADS_MAX = 100_000  # pending at once; more is an endless answer, or a lost cause
@@ -62,7 +61,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # what botocore lets pass; it st
 _CONTROLS = {chr(code) for code in range(32)} | {"\ufffe", "\uffff"}  # no XML document holds them
 
 
-class S3(Provider):
+class S3(Sender):
     """A bucket."""
 
     def __init__(self, connection: Connection) -> None:
@@ -72,7 +71,8 @@ class S3(Provider):
         self._clients = Clients(connection)
         self._requests = Requests(connection, keys_of(connection.credentials), self.name)
         self._reader = S3Reader(connection, self._requests)
-        self._writer = S3Writer(self._requests)
+        self._writer = S3Writer(self._requests, connection.profile)
+        self.checksums = tuple(dict.fromkeys((self._writer.kind, *KINDS)))
         self._passing = frozenset(connection.profile.retry_codes)
         self._deletes_batches = connection.profile.delete_integrity != "single"
 
@@ -105,19 +105,18 @@ class S3(Provider):
     ) -> Page:
         return self._reader.page(prefix, delimiter, after=after, token=token, limit=limit)
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        metadata: Mapping[str, str] = NO_METADATA,
-        *,
-        if_absent: bool = False,
+    def send(
+        self, key: str, outgoing: Outgoing, metadata: Mapping[str, str], *, if_absent: bool
     ) -> ObjectInfo:
-        self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
+        size = len(outgoing.body)
+        self.refuse_what_it_cannot_hold(key, size, metadata, if_absent=if_absent)
         headers = self._headers(metadata, key)
-        mtime_ns, etag = self._writer.put(key, body, headers, if_absent=if_absent)
+        mtime_ns, etag = self._writer.put(key, outgoing, headers, if_absent=if_absent)
         lower = {name.lower(): text for name, text in metadata.items()}
-        return ObjectInfo(key, len(body), mtime_ns, etag, lower)
+        return ObjectInfo(key, size, mtime_ns, etag, lower)
+
+    def put_damaged(self, key: str, checksum: str) -> None:
+        self._writer.put_damaged(key, checksum)
 
     def copy(
         self, source: str, target: str, metadata: Mapping[str, str] | None = None
@@ -164,15 +163,16 @@ class S3(Provider):
 
     def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
         self.refuse_what_it_cannot_hold(key, 0, metadata)
+        summed = {"ChecksumAlgorithm": "CRC32C"} if self._writer.kind == "crc32c" else {}
         with self._translated("begin_upload", key):
             answer = self._clients.quick.create_multipart_upload(
-                Bucket=self._bucket, Key=key, Metadata=self._headers(metadata, key)
+                Bucket=self._bucket, Key=key, Metadata=self._headers(metadata, key), **summed
             )
         return str(answer["UploadId"])
 
-    def put_part(self, key: str, upload: str, number: int, body: Body) -> str:
+    def send_part(self, key: str, upload: str, number: int, outgoing: Outgoing) -> str:
         with self._of_upload("put_part", key, upload):
-            return self._writer.put_part(key, upload, number, body)
+            return self._writer.put_part(key, upload, number, outgoing)
 
     def copy_part(
         self,
@@ -211,13 +211,15 @@ class S3(Provider):
             raise
         if etag is not None and self.head(source).etag != etag:  # stores ignore conditions
             raise Replaced(f"{self.name}: copy_part {source!r}: another version now", key=source)
-        return self._etag(answer.get("CopyPartResult", {}), key)
+        made = answer.get("CopyPartResult", {})
+        has_sum = self._writer.kind == "crc32c"
+        return part_tag(self._etag(made, key), made.get("ChecksumCRC32C", "") if has_sum else "")
 
     def commit_upload(
         self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False
     ) -> ObjectInfo:
         self.refuse_what_it_cannot_hold(key, if_absent=if_absent)
-        listed = [{"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in parts]
+        listed = [listed_part(number, tag) for number, tag in parts]
         with self._of_upload("commit_upload", key, upload):
             self._clients.moving.complete_multipart_upload(
                 Bucket=self._bucket,
@@ -271,9 +273,11 @@ class S3(Provider):
         return S3(replace(self._connection, profile=self._connection.profile.presuming_all()))
 
     def learnt(self) -> Mapping[str, Any]:
-        """Return how deletes have to be made, if that is not what the profile says."""
+        """Return how deletes and puts have to be made, if that is not what the profile says."""
         given = self._connection.profile.delete_integrity
-        return {} if self._deletes_batches or given == "single" else {"delete_integrity": "single"}
+        is_single = not self._deletes_batches and given != "single"
+        single = {"delete_integrity": "single"} if is_single else {}
+        return single | ({"upload_checksum": "md5"} if self._writer.is_asked_for_md5 else {})
 
     @contextmanager
     def _of_upload(self, verb: str, key: str, upload: str) -> Iterator[None]:

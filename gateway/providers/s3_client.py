@@ -4,8 +4,6 @@ botocore needs longer to make a client than a mount may take to come up, and wha
 and checked does without one.
 """
 
-import base64
-import hashlib
 import os
 import ssl
 import threading
@@ -118,8 +116,3 @@ def authorities(ca_bundle: str | None, origin: str) -> str | None:
         why = error.strerror or "no certificate in it"
         raise ConfigError(f"{origin}: ca_bundle: {path}: {why}") from error
     return path
-
-
-def content_md5(body: bytes | bytearray | memoryview) -> str:
-    """Return the header by which a store checks that `body` arrived unharmed."""
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()

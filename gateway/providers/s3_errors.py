@@ -15,6 +15,7 @@ from backgate.gateway.errors import (
     AlreadyThere,
     Denied,
     InvalidKey,
+    NotAsSent,
     NotFound,
     Refused,
     StoreError,
@@ -69,9 +70,13 @@ _PASSING = {  # faults that come with another status than 429 or 5xx
     "OperationAborted",
     "ConditionalRequestConflict",
     "IncompleteBody",
-    "BadDigest",  # our bytes were damaged on their way
-    "XAmzContentSHA256Mismatch",
     "InternalError",
+}
+_DAMAGED = {  # what stores call a body that is not what its checksum says
+    "BadDigest",
+    "InvalidDigest",  # of digests that are none as well, which ours never are
+    "XAmzContentSHA256Mismatch",
+    "XAmzContentChecksumMismatch",
 }
 _NO_CREDENTIALS = (
     exceptions.NoCredentialsError,
@@ -162,6 +167,8 @@ def _from_answer(
         return _absent(code, what, key)
     if status == 412 or code == "PreconditionFailed":
         return precondition(f"{what}: {_condition_text(precondition)}", key=key)
+    if code in _DAMAGED:
+        return NotAsSent(f"{what}: {said}", key=key)
     if code in _FULL or status == 507:
         return StoreFull(f"{what}: {said}", key=key)
     if code in _PASSING or status in (408, 429) or (status >= 500 and status != 501):
@@ -234,6 +241,15 @@ def _retry_after(error: exceptions.ClientError) -> float | None:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def asks_for_md5(error: StoreError) -> bool:
+    """True when the store takes no body without a Content-MD5, as with a lock on its objects."""
+    cause = error.__cause__
+    if not isinstance(cause, exceptions.ClientError) or status_of(cause) != 400:
+        return False
+    said = str(cause.response.get("Error", {}).get("Message", "")).lower()
+    return "content-md5" in said and "required" in said
 
 
 def headers_of(error: exceptions.ClientError) -> dict[str, str]:

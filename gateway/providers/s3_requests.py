@@ -53,6 +53,7 @@ class Question:
     precondition: type[StoreError] = AlreadyThere  # what a 412 means
     expected: int = 4 * MIB  # bytes of the answer, for how long it may take
     is_listing: bool = False  # the store may think about it for longer
+    digest: str = ""  # SHA-256 of the body, for the signature; empty: whatever the connection needs
 
 
 class Requests:
@@ -64,6 +65,8 @@ class Requests:
         self._keys, self._region = keys, connection.region
         self._passing = frozenset(connection.profile.retry_codes)
         self._is_encrypted = connection.is_encrypted
+        checks_signatures = connection.profile.upload_checksum == "sha256"
+        self.signs_bodies = checks_signatures or not connection.is_encrypted
         self._expects = connection.profile.expect_100
         self._parser: Any = create_parser("rest-xml")
         session = partial(
@@ -124,12 +127,14 @@ class Requests:
             question.method, question.url, headers=headers, data=as_sent(question.body)
         )
         keys = self._keys.get_frozen_credentials()
-        _Signer(keys, self._region, self._payload(question.body)).add_auth(request)
+        _Signer(keys, self._region, self._payload(question)).add_auth(request)
         return request
 
-    def _payload(self, body: Body) -> str:
-        """What vouches for the body: its hash, or the connection and the Content-MD5."""
-        return "UNSIGNED-PAYLOAD" if self._is_encrypted else hashlib.sha256(body).hexdigest()
+    def _payload(self, question: Question) -> str:
+        """What the signature says of the body: its hash, or nothing, which others vouch for."""
+        if question.digest or not self._is_encrypted:
+            return question.digest or hashlib.sha256(question.body).hexdigest()
+        return "UNSIGNED-PAYLOAD"
 
     def _refuse(self, response: Any, verb: str) -> None:
         answer = {

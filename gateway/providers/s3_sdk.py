@@ -13,7 +13,8 @@ from botocore.handlers import add_expect_header
 from backgate.gateway import threads
 from backgate.gateway.errors import ConfigError
 from backgate.gateway.providers import s3_client
-from backgate.gateway.providers.s3_client import Connection, content_md5
+from backgate.gateway.providers.checksums import Outgoing
+from backgate.gateway.providers.s3_client import Connection
 
 
 class SdkClients:
@@ -94,7 +95,7 @@ def _stay_in_the_region(params: dict[str, Any], **_: Any) -> None:
 def _md5_instead_of_crc(request: Any, **_: Any) -> None:
     for name in [name for name in request.headers if name.lower().startswith(_CHECKSUMS)]:
         del request.headers[name]
-    request.headers["Content-MD5"] = content_md5(request.body)
+    request.headers["Content-MD5"] = Outgoing(request.body).content_md5
 
 
 _CHECKSUMS = ("x-amz-checksum-", "x-amz-sdk-checksum-")

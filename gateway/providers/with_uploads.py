@@ -6,12 +6,11 @@ from typing import Protocol
 from backgate.gateway.provider import (
     NO_METADATA,
     Abilities,
-    Body,
     ObjectInfo,
     Page,
     PendingUpload,
-    Provider,
 )
+from backgate.gateway.providers.checksums import Outgoing, Sender
 from backgate.gateway.providers.pending_uploads import Objects, PendingUploads, without_ours
 from backgate.gateway.providers.s3_metadata import to_headers
 
@@ -21,8 +20,10 @@ class AnyObjects(Objects, Protocol):
 
     def head(self, key: str) -> ObjectInfo: ...
 
+    def put_damaged(self, key: str) -> None: ...
 
-class ProviderWithUploads(Provider):
+
+class ProviderWithUploads(Sender):
     """A provider by the verbs of `objects`; its pending uploads are objects of their own."""
 
     def __init__(self, objects: AnyObjects, abilities: Abilities) -> None:
@@ -33,16 +34,15 @@ class ProviderWithUploads(Provider):
     def head(self, key: str) -> ObjectInfo:
         return self._verbs.head(key)
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        metadata: Mapping[str, str] = NO_METADATA,
-        *,
-        if_absent: bool = False,
+    def send(
+        self, key: str, outgoing: Outgoing, metadata: Mapping[str, str], *, if_absent: bool
     ) -> ObjectInfo:
-        self.refuse_what_it_cannot_hold(key, len(body), metadata, if_absent=if_absent)
-        return self._verbs.put(key, body, self._headers(metadata, key), if_absent=if_absent)
+        size = len(outgoing.body)
+        self.refuse_what_it_cannot_hold(key, size, metadata, if_absent=if_absent)
+        return self._verbs.put(key, outgoing, self._headers(metadata, key), if_absent=if_absent)
+
+    def put_damaged(self, key: str, checksum: str) -> None:
+        self._verbs.put_damaged(key)
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
         return self._verbs.delete(keys)

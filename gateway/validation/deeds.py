@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from backgate.gateway.errors import NotFound, Replaced
+from backgate.gateway.errors import NotAsSent, NotFound, Replaced, StoreError
+from backgate.gateway.provider import Provider
 from backgate.gateway.units import KIB
 from backgate.gateway.validation.bench import Bench
 from backgate.gateway.validation.report import Latency, Seen
@@ -15,6 +16,7 @@ METADATA_SIZES = (2048, 1024, 512, 256)  # bytes, names and values
 BATCH = 50  # keys
 
 _TEXTS = {"mode": "33188", "empty": "", "letters": "é 日本", "blanks": " a  b ", "sign": "a=b; c"}
+_KINDS = {"crc32c": "CRC-32C", "sha256": "SHA-256", "md5": "MD5"}
 _DATA = bytes(range(256)) * (LENGTH // 256)
 
 
@@ -34,6 +36,36 @@ async def put_and_get(bench: Bench) -> Seen:
     except NotFound:
         return Seen("put and get", "works")
     return Seen("put and get", "damaged", "an object was found that nobody had stored")
+
+
+async def checksums(bench: Bench) -> Seen:
+    """Is a body refused that is not what its checksum says?"""
+    subject, kinds = "checksums", bench.provider.checksums
+    key = bench.area.key("deeds/damaged")
+    found: dict[str, str] = {}  # kind -> what the store does about a wrong one
+    for kind in kinds:
+        try:
+            notices = partial(_notices, bench.provider, key, kind)
+            found[kind] = "refused" if await bench.asker.surely("put", notices) else "taken"
+        except StoreError as error:
+            found[kind] = f"not known: {error}"
+    told = "; ".join(f"a wrong {_KINDS.get(kind, kind)}: {what}" for kind, what in found.items())
+    if not kinds:
+        return Seen(subject, "not needed", "bodies are not sent over a line")
+    if found[kinds[0]] == "refused":
+        return Seen(subject, "checked", told)
+    better = [kind for kind in ("sha256", "md5") if found.get(kind) == "refused"]
+    if better:
+        return Seen(subject, "others checked", told, {"upload_checksum": better[0]})
+    return Seen(subject, "ignored", told)
+
+
+def _notices(provider: Provider, key: str, kind: str) -> bool:
+    try:
+        provider.put_damaged(key, kind)
+    except NotAsSent:
+        return True
+    return False
 
 
 async def latencies(bench: Bench) -> Seen:

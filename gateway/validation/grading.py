@@ -21,6 +21,7 @@ class Grade:
 
 
 _INDEX = "the metadata cache answers listings, so that no tool waits for one"
+_NO_SUMS = "what the store answers is compared, where it is known to tell; use https"
 _LOCKS = "a lock is checked in the index: let one gateway write to the repository"
 
 RULES: dict[str, dict[str, Grade]] = {
@@ -28,6 +29,13 @@ RULES: dict[str, dict[str, Grade]] = {
         "works": Grade(1),
         "damaged": Grade(None),
         FAILED: Grade(None),
+    },
+    "checksums": {
+        "checked": Grade(1),
+        "not needed": Grade(1),
+        "others checked": Grade(2, "with the profile below, bodies go with one that is checked"),
+        "ignored": Grade(2, _NO_SUMS),
+        FAILED: Grade(2, _NO_SUMS),
     },
     "latency": {"measured": Grade(1), FAILED: Grade(None)},
     "ranges": {

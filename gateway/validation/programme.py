@@ -34,6 +34,7 @@ Watch = Callable[[str, int, int], None]  # the subject that begins, its number, 
 
 STEPS: tuple[tuple[str, Measure], ...] = (
     ("put and get", deeds.put_and_get),
+    ("checksums", deeds.checksums),
     ("latency", deeds.latencies),
     ("ranges", deeds.ranges),
     ("versions", deeds.versions),

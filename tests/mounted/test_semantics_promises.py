@@ -13,6 +13,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from servers.faultproxy import Rule, fault_proxy
+from servers.seaweedfs import SeaweedFS
+from support.gateway import gateway
 from support.mounting import Mounted, clear, launched, mounted
 from support.repositories import on_disk, shown, small_parts
 from support.syscalls import refusal
@@ -21,6 +24,7 @@ from support.writing import CONFIG, memory, opened
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import Refused, StoreFull, Unreachable
 from backgate.gateway.providers.memory import Fault
+from backgate.gateway.units import MIB
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
@@ -259,3 +263,28 @@ def test_nothing_is_renamed_between_repository_and_backups(backups: Path) -> Non
         errno.EXDEV,
     )
     assert refusal(lambda: os.link(backups / "file", repository / "x")) == errno.EXDEV
+
+
+@pytest.mark.live
+def test_bytes_that_were_damaged_on_their_way_are_sent_again(
+    tmp_path: Path, seaweedfs_server: SeaweedFS
+) -> None:
+    seaweedfs_server.bucket("damaged")
+    files = {"small": b"content", "large": os.urandom(40 * MIB)}
+    with fault_proxy(seaweedfs_server.endpoint_url) as proxy:
+        table = {"url": "s3://damaged", "provider": "seaweedfs", "endpoint_url": proxy.url}
+        with gateway(tmp_path / "gateway", table, seaweedfs_server.environment()) as made:
+            made.mount()
+            for target, flips_at in (("/small", 3), ("partNumber=2", 5_000_000)):
+                damage = Rule(match=f"PUT .*{target}", times=2, upload_flips_at=flips_at)
+                proxy.rules.append(damage)
+            for name, data in files.items():
+                (made.repository / name).write_bytes(data)
+            made.umount()
+
+    client = seaweedfs_server.client()
+    assert {
+        name: client.get_object(Bucket="damaged", Key=name)["Body"].read() for name in files
+    } == files
+    client.close()
+    assert [rule.times for rule in proxy.rules] == [0, 0]

@@ -41,6 +41,15 @@ def test_a_statement_is_as_sure_as_the_best_that_is_said_of_it() -> None:
     assert not found["region"].is_confirmed
 
 
+def test_what_was_tried_counts_more_than_what_is_written() -> None:
+    fact = '[[facts]]\nabout = ["versioning"]\nfact = "x"\nsource = "x"\nconfidence = "{}"\n'
+    text = 'title = "x"\n' + fact.format("documentation") + fact.format("test")
+
+    found = {one.key: one for one in statements(parse(text, "x.toml"))}
+
+    assert found["versioning"].support == "test"
+
+
 def test_what_is_said_of_a_table_gives_way_to_what_is_said_of_a_key() -> None:
     found = {one.key: one for one in statements(parse(TEXT, "x.toml"))}
 
