@@ -55,6 +55,10 @@ class Objects:
         """Return the object `key`; `NotFound` when there surely is none."""
         return (await self._metadata.look_up(key)).info
 
+    async def renewed(self, key: str) -> ObjectInfo:
+        """Return the object `key` as it is now, whoever wrote it; `NotFound`, `StoreError`."""
+        return (await self._metadata.renewed(key)).info
+
     async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
         """Return the next objects behind `after`, ascending; whole or `StoreError`."""
         return await self._metadata.below(prefix, after)

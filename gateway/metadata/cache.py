@@ -154,6 +154,10 @@ class Metadata:
         """Return the object `key` as the store has it now, whatever is known of it."""
         return await self._asking.look_up(key, None)
 
+    async def renewed(self, key: str) -> Known:
+        """Return the object `key` as it is now; the store is asked where others write to it."""
+        return await (self.look_up(key) if self._freshness.is_exclusive else self.current(key))
+
     async def settled(self, key: str) -> Known:
         """Return the object `key` with the attributes that are kept with it."""
         found = await self.look_up(key)

@@ -41,6 +41,9 @@ class FolderObjects:
     async def info(self, key: str) -> ObjectInfo:
         return await self.info_now(key)
 
+    async def renewed(self, key: str) -> ObjectInfo:
+        return await self.info_now(key)
+
     async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
         keys = [key for key in self._keys() if key.startswith(prefix) and key > after]
         return [await self.info(key) for key in sorted(keys)[:1000]]

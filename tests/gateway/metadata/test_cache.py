@@ -315,6 +315,22 @@ async def test_what_is_confirmed_is_as_it_is_now_and_costs_nothing_alone(
     assert asked == (1 if writers == "shared" else 0)
 
 
+@pytest.mark.parametrize("writers", ["shared", "exclusive"])
+async def test_what_is_renewed_is_as_it_is_now_and_lists_nothing(
+    open_cache: OpenCache, memory: Memory, writers: Literal["shared", "exclusive"]
+) -> None:
+    memory.put("d/x", b"1")
+    async with open_cache(writers=writers, max_age=60) as metadata:
+        await metadata.below("d/")
+        memory.put("d/x", b"22")
+        asked = len(memory.requests)
+        known = await metadata.renewed("d/x")
+        asked = len(memory.requests) - asked
+
+    assert known.info.size == (2 if writers == "shared" else 1)
+    assert asked == (1 if writers == "shared" else 0)
+
+
 async def test_a_refresh_that_fails_leaves_the_old_answer(
     open_cache: OpenCache,
     memory: Memory,
