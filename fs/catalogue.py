@@ -86,6 +86,17 @@ class Catalogue:
         self._require_whole(())
         return list(_all_of(self._found))
 
+    async def examined(self) -> Sequence[Found]:
+        """Return the same after a closer look at each: what lacks something is incomplete."""
+        await self.found()
+        found: list[Found] = []
+        for backups in list(self._found.values()):
+            if backups:
+                format_ = backups[0].format
+                looked_at = await format_.examined([one.backup for one in backups])
+                found += [Found(format_, backup) for backup in looked_at]
+        return found
+
     async def root(self) -> Entry:
         await trio.lowlevel.checkpoint()
         return Entry(name=b"", mode=DIRECTORY, nlink=2, node=(), mtime_ns=self._top.newest_ns)

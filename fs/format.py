@@ -33,6 +33,12 @@ class Objects(Protocol):
     async def info(self, key: str) -> ObjectInfo:
         """Return the object `key`; from the index when that is sure, else by asking. `NotFound`."""
 
+    async def renewed(self, key: str) -> ObjectInfo:
+        """Return the object `key` as it is now, whoever wrote it; `NotFound`, `StoreError`.
+
+        One request, and no listing; none where nobody but this gateway writes.
+        """
+
     async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
         """Return the next objects (a page, ascending by key) with `prefix` behind the key
         `after`; empty: no more.
@@ -113,6 +119,15 @@ class BackupFormat(ABC):
         other. Only `Unreachable` is raised: what could not be asked is not missing.
         Called again whenever landmarks changed, so what was learnt of unchanged ones is kept.
         """
+
+    async def examined(self, backups: Sequence[Backup]) -> list[Backup]:
+        """Return the same backups as `backups` found them, after a closer look at each.
+
+        One of which something is missing is incomplete then, with the reason. What is read for it
+        is little, and of what did not change nothing the next time. Raises only `Unreachable`.
+        """
+        await trio.lowlevel.checkpoint()
+        return list(backups)
 
     @abstractmethod
     def open(self, backup: Backup) -> AbstractAsyncContextManager[Tree]:

@@ -6,33 +6,24 @@ the read made again.
 """
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 import trio
 
 from backgate.fs.disk import Member
 from backgate.fs.nurseries import open_nursery
-from backgate.gateway.errors import Damaged, NotFound, Replaced, StoreError
+from backgate.gateway.errors import Damaged, NotFound, Replaced
 from backgate.gateway.source import Data
 
 Resolve = Callable[[str], Awaitable[Sequence[Member]]]  # with the key of what is missing
-Check = Callable[[], Awaitable[bool]]
 
 MISSES_MAX = 32  # objects that one read may miss, one after another
-CHECK_EVERY = 20.0  # seconds
-CHECK_PATIENCE = 2.0  # seconds
 
 log = logging.getLogger(__name__)
 
 
 class Chain:
-    """A `Disk` made of `members`, the youngest first; `resolve` finds them anew.
-
-    Images may be written over once nobody needs their disk any more. `is_current`, where there is
-    one, is asked now and then while somebody reads; False: `resolve` has to say what became of it.
-    """
+    """A `Disk` made of `members`, the youngest first; `resolve` finds them anew."""
 
     def __init__(
         self,
@@ -40,13 +31,11 @@ class Chain:
         resolve: Resolve,
         allocated: int | None,
         notes: Mapping[str, str],
-        is_current: Check | None = None,
     ) -> None:
         self.where, self.size = members[0].where, members[0].size
         self.allocated, self.notes = allocated, notes
         self._members, self._resolve = members, resolve
         self._resolving = trio.Lock()
-        self._is_current, self._checked = is_current, time.monotonic()
 
     async def read_at(self, offset: int, length: int) -> Data:
         """Return `length` bytes at `offset`, fewer only where the disk ends.
@@ -61,8 +50,7 @@ class Chain:
         while True:
             members = self._members
             try:
-                data = await _read(members, 0, offset, stop)
-                await self._check(members)
+                return await _read(members, 0, offset, stop)
             except (NotFound, Replaced) as error:
                 key = error.key or self.where
                 if key in missed or len(missed) == MISSES_MAX:
@@ -71,20 +59,6 @@ class Chain:
                 missed.add(key)
                 log.info("%s: looking for its images again: %s", self.where, error)
                 await self._anew(members, key)
-            else:
-                return data
-
-    async def _check(self, members: Sequence[Member]) -> None:
-        """Raise `Replaced` when the images may have been written over while they were read."""
-        now = time.monotonic()
-        if self._is_current is None or now - self._checked < CHECK_EVERY:
-            return
-        self._checked = now
-        is_current = True
-        with trio.move_on_after(CHECK_PATIENCE), suppress(StoreError):  # else at the next time
-            is_current = await self._is_current()
-        if not is_current and members is self._members:
-            raise Replaced(f"{self.where}: it is being merged, or was", key=self.where)
 
     async def _anew(self, old: Sequence[Member], missing: str) -> None:
         """Find the members as they are now, by one for all who miss something."""

@@ -38,6 +38,7 @@ TABLE_SURE = 4 * MIB  # bytes that any table may have: a disk of 8 TiB
 TABLE_MAX = (
     64 * MIB
 )  # bytes; a disk of 128 TiB has as many, for Xen Orchestra writes 8 times too many
+_HEADS = {"header": SMALL_MAX, "footer": SMALL_MAX}  # objects, and their bytes at most
 
 
 class VhdDirectory:
@@ -137,6 +138,20 @@ async def open_directory(files: Files, chunks: Chunks, directory: str) -> VhdDir
 
     Raises `NotFound` when it is none, `Damaged`, `StoreError`.
     """
+    stored = await _stored(files, directory, {**_HEADS, "bat": TABLE_MAX})
+    opener = _opener(files, chunks, directory, stored)
+    footer, header = _structures(opener, stored)
+    return VhdDirectory(opener, footer, header, _table(opener, stored["bat"], footer, header))
+
+
+async def structures_of(files: Files, chunks: Chunks, directory: str) -> tuple[Footer, Header]:
+    """Return what a VHD directory says of itself, without its table; raises as `open_directory`."""
+    stored = await _stored(files, directory, _HEADS)
+    return _structures(_opener(files, chunks, directory, stored), stored)
+
+
+async def _stored(files: Files, directory: str, limits: Mapping[str, int]) -> dict[str, Data]:
+    """Return what is stored under names of at most so many bytes, and the list of filters."""
     stored: dict[str, Data] = {}
 
     async def fetch(name: str, limit: int) -> None:
@@ -149,15 +164,17 @@ async def open_directory(files: Files, chunks: Chunks, directory: str) -> VhdDir
 
     async with open_nursery() as nursery:
         nursery.start_soon(fetch_filters)
-        for name, limit in (("header", SMALL_MAX), ("footer", SMALL_MAX), ("bat", TABLE_MAX)):
+        for name, limit in limits.items():
             nursery.start_soon(fetch, name, limit)
+    return stored
+
+
+def _opener(files: Files, chunks: Chunks, directory: str, stored: Mapping[str, Data]) -> ChunkFiles:
     key = f"{directory}/{FILTERS}"
     filter_ = filter_named("")
     if FILTERS in stored:
         filter_ = filter_in(key, files.opened(key, stored[FILTERS]))
-    opener = ChunkFiles(directory, files, chunks, filter_)
-    footer, header = _structures(opener, stored)
-    return VhdDirectory(opener, footer, header, _table(opener, stored["bat"], footer, header))
+    return ChunkFiles(directory, files, chunks, filter_)
 
 
 def _structures(opener: ChunkFiles, stored: Mapping[str, Data]) -> tuple[Footer, Header]:

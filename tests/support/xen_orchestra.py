@@ -40,6 +40,17 @@ def unpack_sample(name: str, store: Path) -> Path:
     return store / name
 
 
+def unseal(sealed: Path, store: Path) -> None:
+    """Write an encrypted repository as it would be without encryption."""
+    for path in sealed.rglob("*"):
+        below = path.relative_to(sealed)
+        if path.is_file() and len(below.parts) > 1:
+            data = path.read_bytes()
+            target = store / below
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(ChaCha20Poly1305(KEY).decrypt(data[:12], data[12:], None))
+
+
 def manifest() -> Any:
     """What is on the disks of the samples."""
     return json.loads((DATA / "manifest.json").read_text())

@@ -5,25 +5,31 @@ from collections.abc import Sequence
 
 from backgate.fs.disk_tree import NamedDisk
 from backgate.fs.formats.xen_orchestra.chains import Chains
-from backgate.fs.formats.xen_orchestra.layout import VmLayout
+from backgate.fs.formats.xen_orchestra.layout import VmLayout, stamp_of, time_ns_of
+from backgate.fs.formats.xen_orchestra.tables import Share
 from backgate.fs.formats.xen_orchestra.vms import Disk
 from backgate.fs.nurseries import open_nursery
 from backgate.gateway.errors import Damaged
+from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Bytes
 
 log = logging.getLogger(__name__)
 
 
 async def open_all(
-    chains: Chains, disks: Sequence[Disk], vm: VmLayout, mtime_ns: int
+    chains: Chains, disks: Sequence[Disk], vm: VmLayout, announced: ObjectInfo, share: Share
 ) -> list[NamedDisk]:
-    """Open all `disks` of `vm`, in their order; `StoreError` when the store cannot be asked."""
+    """Open all `disks` of the backup of `vm` that `announced` stands for, in their order.
+
+    Raises `StoreError` when the store cannot be asked.
+    """
+    mtime_ns = time_ns_of(stamp_of(announced.key))
     images = [info.key for infos in vm.disks.values() for info in infos]
     found: dict[str, NamedDisk] = {}
 
     async def open_one(disk: Disk) -> None:
         try:
-            chain = await chains.open(disk.key, images, vm.states)
+            chain = await chains.open(disk.key, announced, images, vm.states, share)
         except Damaged as error:
             log.warning("the disk %r cannot be read: %s", disk.name, error)
             found[disk.name] = NamedDisk(

@@ -19,7 +19,8 @@ from backgate.fs.formats.xen_orchestra.layout import (
     is_landmark,
     layout_of,
 )
-from backgate.fs.formats.xen_orchestra.repository import Repository
+from backgate.fs.formats.xen_orchestra.repository import Memory, Repository
+from backgate.fs.formats.xen_orchestra.tables import Tables
 from backgate.fs.formats.xen_orchestra.xva import Unpacking
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import NotFound
@@ -36,8 +37,8 @@ class XenOrchestraFormat(BackupFormat):
     def __init__(self, surroundings: Surroundings) -> None:
         super().__init__(surroundings)
         memory = surroundings.memory_limit // CHUNKS_PART
-        self._chunks = Chunks(memory)
-        self._unpacking = Unpacking.of(surroundings.memory_limit - memory)
+        unpacking = Unpacking.of(surroundings.memory_limit - memory)
+        self._memory = Memory(Chunks(memory), unpacking, Tables())
         self._repositories: dict[str, Repository] = {}
         self._asked: Sequence[ObjectInfo] | None = None
         self._answer: list[Backup] = []  # to that
@@ -63,17 +64,29 @@ class XenOrchestraFormat(BackupFormat):
         self._asked, self._answer = landmarks, found
         return found
 
+    async def examined(self, backups: Sequence[Backup]) -> list[Backup]:
+        found = {(one.path, one.key): one for one in backups}
+        for where, repository in self._repositories.items():
+            below = [one for one in backups if self._where(one) == where]
+            for one in await repository.examined(below):
+                found[one.path, one.key] = one
+        return list(found.values())
+
+    def _where(self, backup: Backup) -> str | None:
+        """Return the prefix of the repository that `backup` was found in; None: it is gone."""
+        wheres = (one for one in self._repositories if backup.key.startswith(one))
+        return max(wheres, key=len, default=None)
+
     def _repository(self, where: str) -> Repository:
-        return Repository(where, self.surroundings, self._chunks, self._unpacking)
+        return Repository(where, self.surroundings, self._memory)
 
     @asynccontextmanager
     async def open(self, backup: Backup) -> AsyncIterator[Tree]:
-        for where in sorted(self._repositories, key=len, reverse=True):
-            if backup.key.startswith(where):
-                async with self._repositories[where].open(backup) as tree:
-                    yield tree
-                return
-        raise NotFound(f"{backup.key}: its repository is gone", key=backup.key)
+        where = self._where(backup)
+        if where is None:
+            raise NotFound(f"{backup.key}: its repository is gone", key=backup.key)
+        async with self._repositories[where].open(backup) as tree:
+            yield tree
 
 
 def _by_where(layout: Layout) -> dict[str, tuple[list[VmLayout], list[MetadataLayout]]]:

@@ -79,7 +79,9 @@ class Merges:
         if key in self._found:
             return
         try:
-            info = await self._remote.info(key)
+            # Whoever had to list has met with a change, of which listings may know nothing.
+            asked = self._remote.renewed if self._is_listed else self._remote.info
+            info = await asked(key)
             state = parse(key, await self._remote.read(info, STATE_MAX), MergeState)
         except NotFound:
             return

@@ -23,7 +23,8 @@ from backgate.gateway.units import KIB
 ENCRYPTION, KEY_CHECK = "encryption.json", "metadata.json"
 SMALL_MAX = 64 * KIB  # bytes of both
 SAMPLES = 8  # backups' metadata that the key is tried on
-HEAD = 24  # bytes that show that a document is not encrypted
+HEAD = 24  # bytes that show that a document is not encrypted; no metadata is shorter
+BELIEVED = 5.0  # seconds that a store is taken to answer after it has told of something
 _PRINTABLE = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
 NONE = "none"
 
@@ -37,27 +38,49 @@ class Remote:
         self._lent = lent
         self._opener: Opener | None = None
         self._unlocked_by: tuple[str, ...] | None = None  # versions of the files that said how
+        self._landmarks: Sequence[ObjectInfo] = ()  # objects that are there, some of them
+        self._answered = -float("inf")  # trio's time
 
     @property
     def opener(self) -> Opener | None:
         """What opens its objects; None where nothing is encrypted."""
         return self._opener
 
-    async def info(self, key: str) -> ObjectInfo:
-        """Return the object `key`, or raise `NotFound`.
+    @property
+    def was_unlocked(self) -> bool:
+        """True when it was known once how its objects are opened."""
+        return self._unlocked_by is not None
 
-        A store that lets nobody list denies what is not there: it is taken for absent. What is
-        there and denied is so for all that is needed of a backup, and said by name.
+    async def info(self, key: str) -> ObjectInfo:
+        """Return the object `key`, or raise `NotFound`, `StoreError`.
+
+        A store that lets nobody list denies what is not there: it is taken for absent, unless
+        everything is denied now.
         """
         try:
             return await self._lent.objects.info(key)
         except Denied as error:
-            raise NotFound(f"{error}", key=key) from error
+            raise await self._meant_by(error, key) from error
 
     async def renewed(self, key: str) -> ObjectInfo:
         """Return the object `key` as the store has it now, or raise `NotFound`, `StoreError`."""
-        await self._lent.objects.confirm(key)
-        return await self.info(key)
+        try:
+            return await self._lent.objects.renewed(key)
+        except Denied as error:
+            raise await self._meant_by(error, key) from error
+
+    async def _meant_by(self, denied: Denied, key: str) -> StoreError:
+        """Return `NotFound` if objects that are there are not denied, else the same error."""
+        if trio.current_time() >= self._answered + BELIEVED:
+            for info in self._landmarks:
+                with suppress(Denied, NotFound):
+                    await self._lent.objects.renewed(info.key)
+                    self._answered = trio.current_time()
+                    break
+            else:
+                return denied
+        text = f"it is not there, or may not be read, which this store tells alike: {denied}"
+        return NotFound(text, key=key)
 
     def source(self, info: ObjectInfo) -> Source:
         return self._lent.objects.source(info)
@@ -72,7 +95,10 @@ class Remote:
 
     async def read(self, info: ObjectInfo, limit: int) -> Data:
         """Return what a whole object of at most `limit` bytes holds; `Damaged`, `StoreError`."""
-        return self.opened(info.key, await read_whole(self, info, limit))
+        stored = await read_whole(self, info, limit)
+        if self._opener is None or len(stored) <= SMALL_MAX:
+            return self.opened(info.key, stored)
+        return await trio.to_thread.run_sync(self.opened, info.key, stored, limiter=self.workers)
 
     def plain_source(self, info: ObjectInfo, *, is_verified: bool = False) -> Source:
         """Return the bytes that the object holds, of any size; `Damaged`."""
@@ -82,16 +108,17 @@ class Remote:
         return SealedSource(objects, info, self._opener, self.workers, is_verified=is_verified)
 
     async def look_again(self, key: str) -> None:
-        """Have `info` tell of `key` as it is now, where the store can be listed."""
+        """Have `info` tell of the object `key` as it is now, where the store can be asked."""
         with suppress(StoreError):
-            await self._lent.objects.confirm(key)
+            await self._lent.objects.renewed(key)
 
     async def below(self, prefix: str) -> list[str]:
         """Return the keys of objects with that prefix as they are now, one page of them.
 
         Where nobody may list, what is known of them; `StoreError` when nothing is.
         """
-        await self.look_again(prefix)
+        with suppress(StoreError):
+            await self._lent.objects.confirm(prefix)
         return [info.key for info in await self._lent.objects.below(prefix)]
 
     async def unlock(self, samples: Sequence[ObjectInfo]) -> None:
@@ -99,15 +126,15 @@ class Remote:
 
         Raises `PasswordNeeded` when no key, or a wrong one, is configured; `StoreError`.
         """
+        self._landmarks = samples[:SAMPLES]
         settings, check = await self._found(ENCRYPTION), await self._found(KEY_CHECK)
+        documents = ([check] if check else []) + list(samples[:SAMPLES])
         versions = tuple(info.etag for info in (settings, check) if info is not None)
         if versions == self._unlocked_by and (versions or self._opener is None):
             return
-        algorithms = await self._algorithms(settings, samples)
-        opener = None
-        if algorithms:
-            opener = await self._opener_for(algorithms, check, samples)
-        self._opener, self._unlocked_by = opener, versions
+        algorithms = await self._algorithms(settings, documents)
+        self._opener = await self._opener_for(algorithms, documents) if algorithms else None
+        self._unlocked_by = None if algorithms is None else versions
 
     async def _found(self, name: str) -> ObjectInfo | None:
         try:
@@ -116,9 +143,9 @@ class Remote:
             return None
 
     async def _algorithms(
-        self, settings: ObjectInfo | None, samples: Sequence[ObjectInfo]
-    ) -> Sequence[str]:
-        """Return what may have encrypted the repository; empty: nothing."""
+        self, settings: ObjectInfo | None, documents: Sequence[ObjectInfo]
+    ) -> Sequence[str] | None:
+        """Return what may have encrypted the repository; empty: nothing; None: nobody can tell."""
         if settings is not None:
             try:
                 content = await read_whole(self, settings, SMALL_MAX)
@@ -130,14 +157,18 @@ class Remote:
                     f"it is encrypted with {algorithm!a:.40}, which is not supported"
                 )
             return () if algorithm == NONE else (algorithm,)
-        for info in samples[:SAMPLES]:
+        found: Sequence[str] | None = None
+        for info in documents:
+            if info.size < HEAD:  # cut off, or never written: it is a document of neither kind
+                continue
             with suppress(NotFound, Replaced):  # it is being replaced, or deleted
                 if _is_text(await self.source(info).read_at(0, HEAD)):
                     return ()
-        return ALGORITHMS if samples else ()
+                found = ALGORITHMS
+        return found
 
     async def _opener_for(
-        self, algorithms: Sequence[str], check: ObjectInfo | None, samples: Sequence[ObjectInfo]
+        self, algorithms: Sequence[str], documents: Sequence[ObjectInfo]
     ) -> Opener:
         key = self._lent.secret
         if key is None:
@@ -145,7 +176,7 @@ class Remote:
         if len(key) != KEY:
             raise PasswordNeeded(f"the configured key has {len(key)} bytes, it must have {KEY}")
         openers = [Opener(algorithm, key) for algorithm in algorithms]
-        for info in ([check] if check else []) + list(samples[:SAMPLES]):
+        for info in documents:
             if info.size > METADATA_MAX:
                 continue
             try:

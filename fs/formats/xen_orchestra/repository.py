@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import trio
 
@@ -18,6 +19,8 @@ from backgate.fs.formats.xen_orchestra.configurations import (
 )
 from backgate.fs.formats.xen_orchestra.disks import open_all
 from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Metadata, parse
+from backgate.fs.formats.xen_orchestra.examination import examined
+from backgate.fs.formats.xen_orchestra.facts import Facts
 from backgate.fs.formats.xen_orchestra.layout import (
     METADATA,
     MetadataLayout,
@@ -27,14 +30,17 @@ from backgate.fs.formats.xen_orchestra.layout import (
 )
 from backgate.fs.formats.xen_orchestra.locked import locked
 from backgate.fs.formats.xen_orchestra.remote import Remote
+from backgate.fs.formats.xen_orchestra.tables import Tables
 from backgate.fs.formats.xen_orchestra.vms import (
     DELTA,
     DISKS_MAX,
     FULL,
+    Disk,
     VmBackup,
     directories,
     disk_names,
     disks_of,
+    judged,
     qcow2_warning,
     shown,
     unfinished,
@@ -51,23 +57,33 @@ from backgate.gateway.errors import (
     Unreachable,
 )
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Data
+from backgate.gateway.units import KIB
 
 READERS = 16  # metadata files read at once
+SMALL = 64 * KIB  # bytes of metadata that are parsed at once; a thread takes as long
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What all repositories of a store share."""
+
+    chunks: Chunks
+    unpacking: Unpacking
+    tables: Tables
 
 
 class Repository:
     """The repository at the prefix `where`."""
 
-    def __init__(
-        self, where: str, lent: Surroundings, chunks: Chunks, unpacking: Unpacking
-    ) -> None:
+    def __init__(self, where: str, lent: Surroundings, memory: Memory) -> None:
         self.remote = Remote(where, lent)
         self._lent = lent
-        self._chunks = chunks
-        self._archives = Archives(self.remote, lent, unpacking)
-        self._chains = Chains(self.remote, chunks)
+        self._chunks = memory.chunks
+        self._archives = Archives(self.remote, lent, memory.unpacking)
+        self._chains = Chains(self.remote, memory.chunks, memory.tables)
         self._read: dict[str, VmBackup] = {}  # by identity of the metadata
         self._vms: Sequence[VmLayout] = ()
         self._configurations: Sequence[MetadataLayout] = ()
@@ -90,6 +106,8 @@ class Repository:
             raise
         except (PasswordNeeded, StoreError) as error:
             self._may_pass = True
+            if isinstance(error, StoreError) and self.remote.was_unlocked:
+                raise  # what was found before is still there
             return [locked(self.remote.where, str(error), samples)]
         read = await self._metadata([info for vm in vms for info in vm.metadata.values()])
         return await self._found(read)
@@ -114,6 +132,28 @@ class Repository:
             self._may_pass |= not found[-1].is_complete
         return found
 
+    async def examined(self, backups: Sequence[Backup]) -> list[Backup]:
+        """Return the same backups; of those whose disks are not whole, with the reason.
+
+        Raises `Unreachable`.
+        """
+        disks: dict[str, list[Disk]] = {}  # by the key of the backup's metadata
+        states: dict[str, Sequence[str]] = {}
+        vms = {vm.directory: vm for vm in self._vms}
+        for backup in backups:
+            vm = vms.get(f"{backup.key.rpartition('/')[0]}/")
+            one = self._read.get(backup.version)
+            if vm and one and one.metadata and one.metadata.mode == DELTA and backup.is_complete:
+                disks[backup.key] = disks_of(vm.directory, one.metadata)
+                states |= vm.states
+        if not disks:
+            await trio.lowlevel.checkpoint()
+            return list(backups)
+        keys = {disk.key for found in disks.values() for disk in found}
+        facts = Facts(self._lent.cache_directory, self.remote.where)
+        verdicts = await examined(self.remote, self._chunks, facts, keys, states)
+        return [judged(backup, disks.get(backup.key, ()), verdicts) for backup in backups]
+
     @asynccontextmanager
     async def open(self, backup: Backup) -> AsyncIterator[Tree]:
         """Open a complete backup; `Replaced` when its metadata is another by now."""
@@ -134,21 +174,22 @@ class Repository:
             log.warning("%s: %s", info.key, warning)
         lent = self._lent
         async with (
-            self._opened(vm, one.metadata, info.key) as disks,
+            self._opened(vm, one.metadata, info) as disks,
             open_disks(disks, lent, where=info.key, passphrases=lent.passphrases) as tree,
         ):
             yield tree
 
     @asynccontextmanager
     async def _opened(
-        self, vm: VmLayout, metadata: Metadata, key: str
+        self, vm: VmLayout, metadata: Metadata, announced: ObjectInfo
     ) -> AsyncIterator[Sequence[NamedDisk]]:
-        mtime_ns = time_ns_of(stamp_of(key))
+        mtime_ns = time_ns_of(stamp_of(announced.key))
         if metadata.mode == DELTA:
             disks = disks_of(vm.directory, metadata)
-            yield await open_all(self._chains, disks, vm, mtime_ns)
+            with self._chains.tables.share() as share:
+                yield await open_all(self._chains, disks, vm, announced, share)
             return
-        info = await self.remote.info(beside(key, metadata.xva or "", vm.directory))
+        info = await self.remote.info(beside(announced.key, metadata.xva or "", vm.directory))
         async with self._archives.open(info) as archive:
             names = disk_names((disk.device, disk.label) for disk in archive.disks)
             yield [
@@ -195,7 +236,8 @@ class Repository:
         stamp = stamp_of(info.key)
         directory = info.key.rpartition("/")[0] + "/"
         try:
-            metadata = parse(info.key, await self.remote.read(info, METADATA_MAX), Metadata)
+            content = await self.remote.read(info, METADATA_MAX)
+            metadata = await self._decoded(info.key, content)
             if metadata.mode not in (DELTA, FULL):
                 raise Damaged(info.key, None, f"a backup of an unknown mode: {metadata.mode!a:.40}")
             records = (metadata.vhds, metadata.vdis, metadata.vbds)
@@ -207,6 +249,12 @@ class Repository:
         except (BadPath, Damaged) as error:
             return VmBackup(info, stamp, None, str(error))
         return VmBackup(info, stamp, metadata)
+
+    async def _decoded(self, key: str, content: Data) -> Metadata:
+        if len(content) <= SMALL:
+            return parse(key, content, Metadata)
+        workers = self._lent.workers
+        return await trio.to_thread.run_sync(parse, key, content, Metadata, limiter=workers)
 
     async def _one(self, vm: VmLayout, info: ObjectInfo) -> VmBackup:
         return self._read.get(identity(info)) or await self._parsed(info)

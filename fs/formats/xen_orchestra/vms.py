@@ -1,13 +1,15 @@
 """The backups of VMs: what their metadata says, under which path each is shown, and what is not."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backgate.fs.disks.keys import beside
 from backgate.fs.format import Backup
 from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.xen_orchestra.documents import Metadata, Vbd, Vdi
+from backgate.fs.formats.xen_orchestra.examination import Verdict
 from backgate.fs.formats.xen_orchestra.layout import (
     CONFIG_BACKUPS,
     POOL_BACKUPS,
@@ -16,13 +18,14 @@ from backgate.fs.formats.xen_orchestra.layout import (
     time_ns_of,
 )
 from backgate.fs.formats.xen_orchestra.locked import path_of
-from backgate.fs.parts import safe_part
+from backgate.fs.parts import PART_MAX, safe_part
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import size_to_text
 
 DELTA, FULL = "delta", "full"
 NOTE_MAX = 1000  # characters
 DISKS_MAX = 1000  # of one VM; a hypervisor takes 255
+UUID = 36  # characters of a VM's UUID
 DIGITS_MAX = 4  # of the number of a disk
 QCOW2_WARNING = (
     "made by a release that could store disks of qcow2 storage wrongly: blocks may be zeros that "
@@ -63,10 +66,23 @@ def directories(names: Mapping[str, str]) -> dict[str, str]:
     """Return the directory of each VM by its UUID, out of its name: with UUID if two share one."""
     counts = Counter(names.values())
     taken = {CONFIG_BACKUPS, POOL_BACKUPS}
-    return {
-        uuid: name if counts[name] == 1 and name not in taken else safe_part(f"{name} {uuid}")
-        for uuid, name in names.items()
-    }
+    found = {uuid: name for uuid, name in names.items() if counts[name] == 1 and name not in taken}
+    taken.update(found.values())
+    for uuid, name in sorted(names.items()):
+        if uuid not in found:
+            found[uuid] = _with_uuid(name, uuid)
+            if found[uuid] in taken:  # somebody has called another VM so, or it was too long
+                found[uuid] = _with_uuid(
+                    name, hashlib.sha256(uuid.encode("utf-8", "replace")).hexdigest()[:UUID]
+                )
+            taken.add(found[uuid])
+    return found
+
+
+def _with_uuid(name: str, uuid: str) -> str:
+    """Return both as one component, of a long name only the beginning."""
+    beginning = name.encode()[: PART_MAX - UUID - 1].decode("utf-8", "ignore")
+    return safe_part(f"{beginning} {uuid}")
 
 
 def disks_of(vm_directory: str, metadata: Metadata) -> list[Disk]:
@@ -113,6 +129,19 @@ def shown(layout: VmLayout, directory: str, one: VmBackup, reason: str) -> Backu
         has_latest=True,
         notes=_notes(layout, metadata) if metadata else {},
     )
+
+
+def judged(backup: Backup, disks: Iterable[Disk], verdicts: Mapping[str, Verdict]) -> Backup:
+    """Return a backup with what was found of its disks."""
+    found = [(disk.name, verdicts[disk.key]) for disk in disks if disk.key in verdicts]
+    problems = [f"the disk {name!r}: {one.problem}" for name, one in found if one.problem]
+    warnings = dict.fromkeys(one.warning for _, one in found if one.warning)
+    if problems:
+        backup = replace(backup, is_complete=False, reason="; ".join(problems)[:NOTE_MAX])
+    if warnings:
+        texts = [*([backup.notes["warning"]] if "warning" in backup.notes else []), *warnings]
+        backup = replace(backup, notes={**backup.notes, "warning": "; ".join(texts)[:NOTE_MAX]})
+    return backup
 
 
 def unfinished(layout: VmLayout, directory: str) -> list[Backup]:

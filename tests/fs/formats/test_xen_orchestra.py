@@ -198,3 +198,19 @@ async def test_a_long_chain_is_opened_in_a_few_rounds(
             took = trio.current_time() - begun
 
     assert took < 15  # 20 images, each an alias and then what it leads to
+
+
+async def test_a_full_image_is_opened_alone(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "store", filter=None)
+    for time in (T1, T2, T3):
+        writer.back_up(time, {DISK_A: disk(BLOCK, time)}, full=True)
+
+    async with opened(tmp_path / "store", tmp_path / "cache") as format_:
+        newest = max(await found(format_), key=lambda one: one.time_ns)
+        objects = format_.surroundings.objects
+        assert isinstance(objects, FolderObjects)
+        begun = len(objects.reads)
+        async with format_.open(newest):
+            read = {key for key, _, _ in objects.reads[begun:] if "/vdis/" in key}
+
+    assert not [key for key in read if T3 not in key]

@@ -24,7 +24,7 @@ from support.xen_orchestra import (
     unpack_sample,
 )
 
-from backgate.fs.formats.xen_orchestra import chains
+from backgate.fs.formats.xen_orchestra import tables
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
 from backgate.gateway.errors import BackgateError, Damaged
 from backgate.gateway.units import GIB, MIB
@@ -264,8 +264,26 @@ async def test_images_whose_tables_would_fill_the_memory_together_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repository(tmp_path / "store")
-    monkeypatch.setattr(chains, "TABLES_MAX", 2)
+    monkeypatch.setattr(tables, "TABLES_MAX", 2)
 
     shown = await read(tmp_path / "store", tmp_path / "cache")
 
     assert shown == {T1: ONE, T2: TWO, T3: None}
+
+
+async def test_tables_of_all_backups_that_are_open_have_one_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository(tmp_path / "store")
+    monkeypatch.setattr(tables, "ALL_MAX", 4)
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        one, two, three = sorted(await found(format_), key=lambda one: one.time_ns)
+        async with format_.open(three) as tree:  # of three images, a byte each
+            assert await content(tree, DISK + b"/disk.raw") == THREE
+            async with format_.open(two) as other:
+                assert b"no room" in await content(other, DISK + b"/README.txt")
+            async with format_.open(one) as other:
+                assert await content(other, DISK + b"/disk.raw") == ONE
+        async with format_.open(two) as tree:
+            assert await content(tree, DISK + b"/disk.raw") == TWO

@@ -49,6 +49,28 @@ async def test_two_vms_of_one_name_are_told_apart_by_their_uuids(tmp_path: Path)
     assert {backup.path[0] for backup in backups} == {f"a_b {one.vm}", f"a_b {OTHER_VM}"}
 
 
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", ".", "", "x" * 300, "\u00fc" * 200, "a\nb\x7f", "con:1", "latest", "   "]
+)
+async def test_whatever_two_vms_are_called_each_has_a_directory_of_its_own(
+    name: str, tmp_path: Path
+) -> None:
+    one = Writer(tmp_path / "store", name=name)
+    two = Writer(tmp_path / "store", name=name, vm=OTHER_VM)
+    three = Writer(tmp_path / "store", name=f"{name} {OTHER_VM}", vm=OTHER_VM[:-1] + "3")
+    for writer in (one, two, three):
+        writer.back_up(T1, {"root": SMALL})
+
+    backups = await listed(tmp_path / "store", tmp_path / "cache")
+
+    directories = {backup.path[0] for backup in backups}
+    assert len(directories) == 3
+    for shown in directories:
+        assert len(shown.encode()) <= 255
+        assert shown not in ("", ".", "..")
+        assert not set(shown) & {"/", "\0", "\n", "\x7f"}
+
+
 async def test_a_vm_is_called_what_it_was_called_last(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "store", name="old")
     writer.back_up(T1, {"root": SMALL})
@@ -201,6 +223,43 @@ async def test_an_encrypted_repository_that_does_not_say_so_is_opened(
     assert backup.is_complete
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b'{"mode":'])
+async def test_metadata_that_was_cut_off_does_not_make_an_encrypted_repository_an_open_one(
+    content: bytes, tmp_path: Path
+) -> None:
+    writer = Writer(tmp_path / "store", algorithm="chacha20-poly1305")
+    for time in (T1, T2):
+        writer.back_up(time, {"root": SMALL})
+    for name in ("encryption.json", "metadata.json"):
+        (tmp_path / "store" / name).unlink()
+    (tmp_path / "store" / writer.top / f"{T2}.json").write_bytes(content)
+
+    one, two = await listed(tmp_path / "store", tmp_path / "cache")
+
+    assert one.is_complete
+    assert two.reason
+
+
+async def test_a_repository_of_which_nothing_tells_is_looked_at_again(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "store", algorithm="chacha20-poly1305")
+    for time in (T1, T2):
+        writer.back_up(time, {"root": SMALL})
+    for name in ("encryption.json", "metadata.json"):
+        (tmp_path / "store" / name).unlink()
+    sealed = {time: (tmp_path / "store" / writer.top / f"{time}.json") for time in (T1, T2)}
+    late = sealed[T2].read_bytes()
+    sealed[T1].write_bytes(b"")
+    sealed[T2].unlink()
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        before = await found(format_)
+        sealed[T2].write_bytes(late)
+        after = await found(format_)
+
+    assert not any(one.is_complete for one in before)
+    assert [one.is_complete for one in after] == [False, True]
+
+
 async def test_encrypted_and_open_repositories_lie_side_by_side(tmp_path: Path) -> None:
     Writer(tmp_path / "store" / "open").back_up(T1, {"root": SMALL})
     sealed = Writer(tmp_path / "store" / "sealed", algorithm="chacha20-poly1305")
@@ -268,6 +327,9 @@ class Denying(FolderObjects):
         except NotFound as error:
             raise Denied(f"403: {key}", key=key) from error
 
+    async def renewed(self, key: str) -> ObjectInfo:
+        return await self.info(key)
+
 
 async def test_a_store_that_denies_what_is_not_there_is_read_all_the_same(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "store", filter=None)
@@ -281,6 +343,35 @@ async def test_a_store_that_denies_what_is_not_there_is_read_all_the_same(tmp_pa
         for backup in await format_.backups(known):
             async with format_.open(backup) as tree:
                 assert await content(tree, DISK) == SMALL
+
+
+class Refusing(FolderObjects):
+    """Objects of a store that answers no question any more."""
+
+    refuses = False
+
+    async def info(self, key: str) -> ObjectInfo:
+        if self.refuses:
+            raise Denied(f"403: {key}", key=key)
+        return await super().info(key)
+
+    async def renewed(self, key: str) -> ObjectInfo:
+        return await self.info(key)
+
+
+async def test_a_store_that_denies_everything_has_not_lost_its_backups(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "store", filter=None)
+    for time in (T1, T2):
+        writer.back_up(time, {"root": SMALL})
+    objects = Refusing(tmp_path / "store")
+    async with surroundings(tmp_path / "store", tmp_path / "cache") as lent:
+        format_ = XenOrchestraFormat(replace(lent, objects=objects))
+        known = [info for info in await objects.all() if format_.is_landmark(info.key)]
+        assert len(await format_.backups(known)) == 2
+        objects.refuses = True
+
+        with pytest.raises(Denied):
+            await format_.backups([info for info in known if T2 not in info.key])
 
 
 async def test_what_did_not_change_is_not_asked_for_again(tmp_path: Path) -> None:
