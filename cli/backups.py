@@ -11,6 +11,7 @@ from backgate.cli.output import json_option, print_json, print_table, printable,
 if TYPE_CHECKING:
     from backgate.cli.session import Session
     from backgate.fs.catalogue import Found
+    from backgate.fs.format import Backup
 
 
 @click.command()
@@ -44,7 +45,11 @@ def command(
     below = choice.target.path.removeprefix("backups").strip("/")
 
     async def act(session: "Session") -> tuple[Sequence["Found"], Sequence[Looked]]:
-        found = [one for one in await session.shown.catalogue.found() if _is_below(one, below)]
+        catalogue = session.shown.catalogue
+        everything = await (
+            catalogue.examined() if with_unfinished and not with_disks else catalogue.found()
+        )
+        found = [one for one in everything if _is_below(one, below)]
         found.sort(key=lambda one: (_subject(one), one.backup.time_ns))
         return found, [await look(one) for one in found] if with_disks else []
 
@@ -69,10 +74,17 @@ def _print(shown: Sequence["Found"], *, with_reasons: bool) -> None:
     for one in shown:
         size = "-" if one.backup.size is None else size_to_text(one.backup.size)
         row = [_path(one), time_text(one.backup.time_ns), size]
-        state = "complete" if one.backup.is_complete else f"{one.backup.key}: {one.backup.reason}"
+        state = _state(one.backup)
         rows.append([*row, state] if with_reasons else row)
     if rows:
         print_table(head, [[printable(cell.encode()) for cell in row] for row in rows], "SIZE")
+
+
+def _state(backup: "Backup") -> str:
+    if not backup.is_complete:
+        return f"{backup.key}: {backup.reason}"
+    warning = backup.notes.get("warning")
+    return f"complete; {warning}" if warning else "complete"
 
 
 def _explain_closed(found: Sequence["Found"]) -> None:

@@ -10,11 +10,20 @@ import pytest
 from servers.faultproxy import FaultProxy, Rule, fault_proxy
 from servers.seaweedfs import SeaweedFS
 from support.gateway import Gateway, gateway
-from support.xen_orchestra import KEY, Writer, disk, manifest, unpack_sample
+from support.xen_orchestra import (
+    KEY,
+    SAMPLES,
+    Writer,
+    disk,
+    manifest,
+    unpack_sample,
+    unseal,
+)
 
 pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow]
 
 TIMES = {"2026-08-01T01-00-00Z": "t1", "2026-08-02T01-00-00Z": "t2", "2026-08-03T01-00-00Z": "t3"}
+DELTAS = "[!f]*"  # all samples but the full one
 TIME = "20260801T010000Z"
 LISTING = "^GET .*(max-keys|list-type)"
 
@@ -29,8 +38,9 @@ def proxy(seaweedfs_server: SeaweedFS) -> Iterator[FaultProxy]:
 def xo(tmp_path: Path, seaweedfs_server: SeaweedFS, proxy: FaultProxy) -> Iterator[Gateway]:
     """A gateway in front of the samples, of one disk more, and of a proxy that can refuse."""
     store = tmp_path / "store"
-    for name in ("vhd", "encrypted"):
+    for name in SAMPLES:
         unpack_sample(name, store)
+    unseal(store / "encrypted", store / "directories")
     Writer(store / "odd", filter="gzip", name="odd vm").back_up(TIME, {"root": disk(5 << 20, "o")})
     bucket = seaweedfs_server.bucket("xen-orchestra")
     seaweedfs_server.empty(bucket)
@@ -48,6 +58,7 @@ def xo(tmp_path: Path, seaweedfs_server: SeaweedFS, proxy: FaultProxy) -> Iterat
         "provider": "seaweedfs",
         "endpoint_url": proxy.url,
         "patience": "3 s",
+        "writers": "shared",
         "secrets": {"xen-orchestra": f"file:{key}"},
     }
     with gateway(tmp_path / "gateway", table, seaweedfs_server.environment()) as made:
@@ -71,6 +82,20 @@ def require_right(mounted: Path, samples: str, disks: int) -> None:
     assert compared == disks
 
 
+def require_others_right(mounted: Path) -> None:
+    """Compare what is in an archive with the manifest, and files of metadata with what they are."""
+    (archived,) = mounted.glob("full/lab-vm/20*/disks/*/disk.raw")
+    expected = manifest()["disks"]["b-t1"]
+    with archived.open("rb") as file:
+        assert hashlib.sha256(file.read(expected["size"])).hexdigest() == expected["sha256"]
+    files = {path.read_bytes() for path in mounted.glob("meta/xo-*/*/20*/data*")}
+    assert files == {
+        b'{"acls":[],"users":[{"email":"admin@lab"}]}',
+        b"encrypted-xo-config",
+        b'<?xml version="1.0"?><database/>',
+    }
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -79,14 +104,19 @@ def test_every_disk_and_file_of_the_samples_is_right_also_without_listing(
     xo: Gateway, proxy: FaultProxy
 ) -> None:
     xo.mount("--read-only")
-    require_right(xo.backups / "xen-orchestra", "*", disks=12)
+    require_right(xo.backups / "xen-orchestra", DELTAS, disks=19)
+    require_others_right(xo.backups / "xen-orchestra")
     xo.umount()
     blocks = next(xo.home.glob("cache/**/blocks"))
     blocks.rename(blocks.with_name("old-blocks"))
-    proxy.rules.append(Rule(match=LISTING, status=403, code="AccessDenied"))
+    proxy.rules += [
+        Rule(match=LISTING, status=403, code="AccessDenied"),
+        Rule(match=r"^HEAD .*\.merge\.json", status=403, code="AccessDenied"),  # for absent
+    ]
 
     xo.mount("--read-only")
-    require_right(xo.backups / "xen-orchestra", "encrypted", disks=6)
+    require_right(xo.backups / "xen-orchestra", DELTAS, disks=19)
+    require_others_right(xo.backups / "xen-orchestra")
     xo.umount()
 
 
