@@ -20,17 +20,20 @@ from backgate.fs.parser.checks import plain
 from backgate.fs.parser.messages import (
     FRAME_MAX,
     LENGTH,
+    Given,
     Message,
     Said,
     Want,
     WantFile,
     frame,
 )
+from backgate.fs.volumes.replay import PACE
 
 WORKER = ("-m", "backgate.fs.parser.worker")  # what Python is to run
 CPU = 10  # seconds of CPU that one request may use
 PATIENCE = 3 * CPU  # seconds that it may take, not counting what it waits for us
-ASKED_MAX = 20_000  # questions of the worker in one request; a log of 2 GiB takes 512
+GIVEN_MAX = 4 << 30  # bytes that it may take longer for, each `PACE` a second: a log, read twice
+ASKED_MAX = 20_000  # questions of the worker in one request; a log of 2 GiB takes 4096
 PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # to find modules
 ENDS_WITHIN = 1.0  # seconds after it has closed its socket
 LAST_WORDS = 2000  # bytes of what it wrote before it ended
@@ -71,7 +74,7 @@ class Worker:
         Raises `Ended`; after that, and after cancellation, the worker can only be ended.
         """
         message: Message = request
-        left = patience
+        left, given = patience, 0
         for _ in range(ASKED_MAX):
             begun = trio.current_time()
             with trio.move_on_after(max(0, left)) as scope:
@@ -82,6 +85,9 @@ class Worker:
                 return said
             left -= trio.current_time() - begun
             message = await supply(said)
+            if isinstance(message, Given) and given < GIVEN_MAX:
+                given += len(message.data)
+                left += len(message.data) / PACE
         raise Ended(f"more than {ASKED_MAX:,} questions for one answer")
 
     async def _exchange(self, message: Message) -> Said:

@@ -1,5 +1,6 @@
 """Devices made of devices: a stretch, stretches one after another, and blocks laid over another."""
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -76,7 +77,7 @@ class Overlay:
 
     def __init__(self, device: Device, block_size: int, blocks: Mapping[int, bytes]) -> None:
         self._device, self._block_size, self._blocks = device, block_size, blocks
-        self._numbers = sorted(blocks)
+        self._numbers = array("Q", sorted(blocks))
         self.size = device.size
 
     def read_at(self, offset: int, length: int) -> bytes:

@@ -4,11 +4,11 @@ A key is made costly on purpose. A default one of LUKS2 wants as much memory as 
 use, and several passphrases take longer than a request may: both are granted for keys alone.
 """
 
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backgate.fs.volumes.limits import raised
 from backgate.gateway.errors import Damaged
 
 MEMORY_MAX = 1 << 30  # bytes; cryptsetup(8) takes no more unless it is told to
@@ -39,32 +39,10 @@ class Patience:
 @contextmanager
 def costly(memory: int = 0) -> Iterator[None]:
     """Let this process use `memory` bytes and some CPU time more, as far as it may, for now."""
-    before, spent = _raised(resource.RLIMIT_AS, memory + AROUND), time.process_time()
-    cpu = _raised(resource.RLIMIT_CPU, CPU)
     try:
-        yield
+        with raised(memory=memory + AROUND, cpu=CPU):
+            yield
     except MemoryError as error:
         raise Damaged(
             "encrypted volume", None, f"{memory >> 20} MiB for a key are not free"
         ) from error
-    finally:
-        _lower(resource.RLIMIT_AS, before)
-        _lower(resource.RLIMIT_CPU, cpu + int(time.process_time() - spent) + 1)
-
-
-def _raised(what: int, more: int) -> int:
-    """Raise a soft limit by `more` and return what it was; -1 when there is none."""
-    soft, hard = resource.getrlimit(what)
-    if soft == resource.RLIM_INFINITY:
-        return -1
-    most = soft + more if hard == resource.RLIM_INFINITY else min(soft + more, hard)
-    resource.setrlimit(what, (most, hard))
-    return soft
-
-
-def _lower(what: int, soft: int) -> None:
-    now, hard = resource.getrlimit(what)
-    if now != resource.RLIM_INFINITY:
-        resource.setrlimit(
-            what, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard)
-        )

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from backgate.fs.volume import Device
 
+PACE = 8 << 20  # bytes of a long log that are gone through in a second of CPU, or it is given up
+
 STATE, JOURNAL = "state", "journal"  # of the notes of a file system
 CLEAN = "clean"
 DIRTY = "in use when it was copied"

@@ -18,6 +18,7 @@ from backgate.fs.volumes.xfs_log import replay_log
 from backgate.gateway.errors import Damaged, FileError
 
 PAGE = 1000  # nodes, more or less: a block of the directory is not divided
+PAGE_MAX = 4096  # nodes: the largest block with the shortest names has almost as many
 PAGE_BLOCKS = 1000  # of a directory, where hardly a name is left in them
 _NUMBER, _BOTH = Struct(">Q"), Struct(">QQ")  # handles: the inode; of a directory its parent too
 _TARGET_SEAL = Seal(crc=12, address=40, owner=32)
@@ -65,7 +66,9 @@ class XfsFileSystem(FileSystem):
         nodes: list[Node] = []
         pages = self._directories.pages(inode, parent, start)
         for number, (page, following) in enumerate(pages, 1):
-            nodes += [self._listed(named, inode.number) for named in page]
+            if nodes and len(nodes) + len(page) > PAGE_MAX:
+                return Nodes(nodes, _NUMBER.pack(start))
+            nodes, start = nodes + [self._listed(one, inode.number) for one in page], following
             if len(nodes) >= PAGE or number >= PAGE_BLOCKS:
                 return Nodes(nodes, _NUMBER.pack(following))
         return Nodes(nodes, None)

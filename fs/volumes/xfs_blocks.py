@@ -1,6 +1,6 @@
 """Blocks of what XFS keeps in forks besides data: they say whose they are, and where they lie."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from backgate.fs.volume import Device
@@ -30,7 +30,7 @@ class ForkBlocks:
     """
 
     def __init__(
-        self, device: Device, layout: Geometry, maps: ExtentMaps, unsealed: frozenset[int]
+        self, device: Device, layout: Geometry, maps: ExtentMaps, unsealed: Container[int]
     ) -> None:
         self._device, self._layout = device, layout
         self._maps, self._unsealed = maps, unsealed
@@ -40,7 +40,7 @@ class ForkBlocks:
         pieces = list(self._pieces(inode, fork, first, count))
         data = b"".join(piece for _, piece in pieces)
         if self._layout.is_v5:
-            is_sealed = self._unsealed.isdisjoint(at for at, _ in pieces)
+            is_sealed = not any(at in self._unsealed for at, _ in pieces)
             self._check(inode, data, pieces[0][0], seal, is_sealed)
         return data
 

@@ -29,6 +29,11 @@ _TAIL, _PAIR, _FORWARD = Struct(">II"), Struct(">II"), Struct(">I")
 _FREE_TAG = 0xFFFF
 _SHORT_NUMBER = (4, 8)
 _NUMBER_MASK = (1 << 56) - 1
+# Where case is ignored the kernel takes a name's bytes for Latin-1, mkfs.xfs for ASCII.
+_LOWER_AS_THE_KERNEL = bytes(
+    byte + 32 if 0x41 <= byte <= 0x5A or (0xC0 <= byte <= 0xDE and byte != 0xD7) else byte
+    for byte in range(256)
+)
 _DOTS = (b".", b"..")  # which are entries like others, except in an inode
 _ALIGNMENT = 8  # bytes; addresses in the index count them
 
@@ -69,12 +74,18 @@ class Directories:
             return None
         if inode.data.format == LOCAL:
             return next((e.number for e in self._short(inode, parent) if e.name == name), None)
-        wanted = _hash(name.lower() if self._layout.ignores_case else name)
         try:
             self._check_parent(inode, parent)
-            return self._looked_up(inode, name, wanted)
+            found = (self._looked_up(inode, name, wanted) for wanted in self._hashes(name))
+            return next((number for number in found if number is not None), None)
         except Damaged:  # the index, perhaps: the names themselves are what counts
             return self._searched(inode, parent, name)
+
+    def _hashes(self, name: bytes) -> set[int]:
+        """Return the hashes that a name may be filed under."""
+        if not self._layout.ignores_case:
+            return {_hash(name)}
+        return {_hash(name.translate(_LOWER_AS_THE_KERNEL)), _hash(name.lower())}
 
     def _searched(self, inode: Inode, parent: int, name: bytes) -> int | None:
         for page, blocks in self.pages(inode, parent, 0):

@@ -1,7 +1,7 @@
 """Where the blocks of an XFS file, directory or attribute fork lie."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from struct import Struct
@@ -49,7 +49,7 @@ class ExtentMaps:
     device are older than they are.
     """
 
-    def __init__(self, device: Device, layout: Geometry, unsealed: frozenset[int]) -> None:
+    def __init__(self, device: Device, layout: Geometry, unsealed: Container[int]) -> None:
         self._device, self._layout, self._unsealed = device, layout, unsealed
         self._leaves: LRUCache[tuple[int, int], list[Mapped]] = LRUCache(_LEAVES_KEPT)
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Container
 from struct import Struct
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ class Inodes:
     The checksums of those that begin at bytes `unsealed` of the device are older than they are.
     """
 
-    def __init__(self, device: Device, layout: Geometry, unsealed: frozenset[int]) -> None:
+    def __init__(self, device: Device, layout: Geometry, unsealed: Container[int]) -> None:
         self._device, self._layout, self._unsealed = device, layout, unsealed
         self._chunks: LRUCache[int, bytes] = LRUCache(_CHUNKS_KEPT)
 

@@ -3,47 +3,60 @@
 The log says of buffers which 128 bytes of them changed, and of inodes what they became. As the
 kernel does, it is gone through twice: first for the buffers that were given up, whose older changes
 must not be made, then for the changes. What the disk has of a later time is left alone.
+
+No more of the log is kept than the transactions that are being read, and what it changes is kept
+compressed: a log may have 2 GiB.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from struct import Struct
 from time import process_time
 from typing import Any, NamedTuple
 
+from cachetools import LRUCache
+
 from backgate.fs.volume import Device
 from backgate.fs.volumes import replay
+from backgate.fs.volumes.changed import ChangedSectors
 from backgate.fs.volumes.devices import Overlay
+from backgate.fs.volumes.limits import raised
 from backgate.fs.volumes.reading import read_exactly
-from backgate.fs.volumes.replay import Replay, counted
+from backgate.fs.volumes.replay import PACE, Replay, counted
 from backgate.fs.volumes.xfs_geometry import Geometry
-from backgate.fs.volumes.xfs_log_inode import NO_LSNS, LoggedInode, new_inode, replayed_inode
+from backgate.fs.volumes.xfs_log_inode import NO_LSNS, LoggedInode, new_inodes, replayed_inode
 from backgate.fs.volumes.xfs_log_items import (
     BUFFER,
     BUFFER_OF_INODES,
     CANCELLED,
     INODE,
-    MAP_BEGUN,
-    MAP_DONE,
+    MAPS_BEGUN,
+    MAPS_DONE,
     NEW_INODES,
+    TREE_BLOCK,
     Item,
     Transaction,
     buffer_flags,
+    buffer_kind,
+    is_cancelled,
+    is_needed,
     kind,
     transactions,
 )
-from backgate.fs.volumes.xfs_log_records import SECTOR, Log
+from backgate.fs.volumes.xfs_log_records import SECTOR, Log, Record
 from backgate.gateway.errors import Damaged
 
-SECONDS = 7  # of CPU: a request has ten
-KEPT_MAX = 64 << 20  # bytes of log that are kept in memory between the two passes
-CHANGED_MAX = 256 << 20  # bytes of metadata that may be kept in memory
+SECONDS = 7  # of CPU that any log may take; one more for each `PACE` bytes of it
+CANCELLED_MAX = 1 << 20  # buffers given up in one log
+STRETCH = 1 << 20  # bytes that are asked of the store at once
+STRETCHES_MAX = 14_000  # that a replay may ask for beside the log
 
+_NEAR = 48  # stretches that are kept, surely
+_ITEMS_TIMED = 64  # between two looks at the clock
 _BUFFER = Struct("<4xHHqI")  # flags, length and place in sectors, words of the map
 _BUFFER_MAX = 65536 // SECTOR  # sectors
 _GRAIN = 128  # bytes that a bit of the map stands for
-_KIND_SHIFT = 11
-_NOT_NEEDED = {1, 2, 3, 5, 6, 7, 12}  # kinds of buffers: quotas, free space, free inodes
+_WORDS_MAX = 2 * 65536 // _GRAIN // 32  # twice what a buffer can need
 _INODE, _INODE_32 = Struct("<4xIHH4xQ16sqii"), Struct("<4xIHHQ16sqii")
 _NEW_INODES = Struct(">4xIIIIII")  # group, block, count, size, length, generation
 _NEW_INODES_MAX = 64 * 2048  # bytes
@@ -55,21 +68,19 @@ _LSN_PLACES = {  # of a kind of block by its magic: where its lsn and the file s
     b"XDF3": (16, 24),
     b"BMA3": (32, 40),
     b"XSLM": (48, 16),
-    b"AB3B": (24, 32),
-    b"AB3C": (24, 32),
-    b"IAB3": (24, 32),
-    b"FIB3": (24, 32),
-    b"RMB3": (24, 32),
-    b"R3FC": (24, 32),
 }
 _INDEX_MAGICS, _INDEX_PLACES = {b"\x3d\xf1", b"\x3d\xff", b"\x3e\xbe", b"\x3b\xee"}, (24, 32)
+_NOT_READ = {  # of trees of free space, of inodes and of owners, also of version 4
+    *(b"AB3B", b"AB3C", b"IAB3", b"FIB3", b"RMB3", b"R3FC"),
+    *(b"ABTB", b"ABTC", b"IABT", b"FIBT"),
+}
 
 
 class LogReplay(NamedTuple):
     """What the replay came to."""
 
     replay: Replay
-    unsealed: frozenset[int]  # where blocks and inodes begin whose checksums are older than they
+    unsealed: Container[int]  # where blocks and inodes begin whose checksums are older than they
 
 
 def replay_log(device: Device, layout: Geometry) -> LogReplay:
@@ -81,35 +92,48 @@ def replay_log(device: Device, layout: Geometry) -> LogReplay:
         log = Log(device, layout)
         if log.is_clean:
             return LogReplay(replay.clean(device), frozenset())
-        changes = Changes(device, layout)
-        _replay(log, changes)
+        changes = _changes(log, device, layout)
     except Damaged as error:
         return LogReplay(replay.unreplayed(device, str(error)), frozenset())
+    except MemoryError:
+        return LogReplay(replay.unreplayed(device, "it takes too much memory"), frozenset())
     overlay = Overlay(device, SECTOR, changes.sectors)
-    return LogReplay(replay.replayed(overlay, *changes.words()), frozenset(changes.unsealed))
+    return LogReplay(replay.replayed(overlay, *changes.words()), _Unsealed(changes.sectors))
 
 
-def _replay(log: Log, changes: "Changes") -> None:
-    kept: list[Transaction] = []
-    for transaction in transactions(log.records()):
-        changes.cancel(transaction)
-        if log.active <= KEPT_MAX:
-            kept.append(transaction)
-    for transaction in kept or transactions(log.records()):
-        changes.make(transaction)
+def _changes(log: Log, device: Device, layout: Geometry) -> "Changes":
+    more = log.active // PACE  # seconds
+    changes = Changes(device, layout, SECONDS + more)
+    with raised(cpu=more):
+        for transaction in transactions(changes.timely(log.records()), is_cancelled):
+            changes.cancel(transaction)
+        for transaction in transactions(changes.timely(log.records()), is_needed):
+            changes.make(transaction)
+    return changes
+
+
+class _Unsealed(Container[int]):
+    """Where blocks begin that were changed: nobody has computed their checksums anew."""
+
+    def __init__(self, sectors: ChangedSectors) -> None:
+        self._sectors = sectors
+
+    def __contains__(self, place: object) -> bool:
+        return isinstance(place, int) and place // SECTOR in self._sectors
 
 
 class Changes:
-    """What the log changes, sector by sector."""
+    """What the log changes, sector by sector, in at most `seconds` of CPU."""
 
-    def __init__(self, device: Device, layout: Geometry) -> None:
+    def __init__(self, device: Device, layout: Geometry, seconds: float = SECONDS) -> None:
         self._device, self._layout = device, layout
-        self._cancelled: Counter[tuple[int, int]] = Counter()  # place and length in sectors
+        self._cancelled: Counter[int] = Counter()  # by the sector where the buffer begins
         self._transactions = self._inodes = self._buffers = 0
         self._unfinished: set[int] = set()
-        self._stop = process_time() + SECONDS
-        self.sectors: dict[int, bytes] = {}
-        self.unsealed: set[int] = set()
+        self._stop = process_time() + seconds
+        self._near: LRUCache[int, bool] = LRUCache(_NEAR)
+        self._asked = 0
+        self.sectors = ChangedSectors(SECTOR)
 
     def words(self) -> Iterator[str]:
         """Say what was done."""
@@ -120,19 +144,27 @@ class Changes:
             what = counted(len(self._unfinished), "change")
             yield f"but {what} of shared extents had only begun: parts of files may be missing"
 
+    def timely(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Give `records` while there is time."""
+        for record in records:
+            self._check_time()
+            yield record
+
     def cancel(self, transaction: Transaction) -> None:
         """Note which buffers a transaction gave up."""
-        self._check_time()
         for item in transaction.items:
             if kind(item) == BUFFER and buffer_flags(item) & CANCELLED:
-                _, length, place, _ = _unpacked(_BUFFER, item[0])
-                self._cancelled[place, length] += 1
+                _, _, place, _ = _unpacked(_BUFFER, item[0])
+                self._cancelled[place] += 1
+        if len(self._cancelled) > CANCELLED_MAX:
+            raise Damaged("log", None, f"more than {CANCELLED_MAX:,} buffers are given up")
 
     def make(self, transaction: Transaction) -> None:
         """Make the changes of one transaction."""
         self._transactions += 1
-        for item in transaction.items:
-            self._check_time()  # a few bytes of a log can mean a lot of work
+        for number, item in enumerate(transaction.items):
+            if number % _ITEMS_TIMED == 0:
+                self._check_time()  # a few bytes of a log can mean a lot of work
             what = kind(item)
             if what == BUFFER:
                 self._buffer(item, transaction.lsn)
@@ -140,9 +172,9 @@ class Changes:
                 self._inode(item, transaction.lsn)
             elif what == NEW_INODES:
                 self._new_inodes(item)
-            elif what == MAP_BEGUN:
+            elif what in MAPS_BEGUN:
                 self._unfinished.add(_unpacked(_IDENTITY, item[0])[0])
-            elif what == MAP_DONE:
+            elif what in MAPS_DONE:
                 self._unfinished.discard(_unpacked(_IDENTITY, item[0])[0])
 
     def _check_time(self) -> None:
@@ -152,28 +184,27 @@ class Changes:
     def _buffer(self, item: Item, lsn: int) -> None:
         flags, length, place, words = _unpacked(_BUFFER, item[0])
         if flags & CANCELLED:
-            if self._cancelled[place, length]:
-                self._cancelled[place, length] -= 1
+            self._cancelled[place] = max(0, self._cancelled[place] - 1)
             return
-        if self._cancelled[place, length] or flags & BUFFER_OF_INODES:
+        if self._cancelled.get(place) or flags & BUFFER_OF_INODES:
             return
-        if flags >> _KIND_SHIFT in _NOT_NEEDED:
-            return
-        if not 0 < length <= _BUFFER_MAX or _BUFFER.size + 4 * words > len(item[0]):
+        is_right = 0 < length <= _BUFFER_MAX and words <= _WORDS_MAX
+        if not is_right or _BUFFER.size + 4 * words > len(item[0]):
             raise Damaged("log", None, f"a buffer of {length} sectors")
         data = bytearray(self._read(place * SECTOR, length * SECTOR))
         if self._layout.is_v5 and _block_lsn(data, self._layout.meta_uuid) >= lsn:
             return
         words_of_map = item[0][_BUFFER.size : _BUFFER.size + 4 * words]
         _patch(data, int.from_bytes(words_of_map, "little"), item[1:])
+        if buffer_kind(flags) == TREE_BLOCK and bytes(data[:4]) in _NOT_READ:
+            return
         self._buffers += 1
-        self._write(place * SECTOR, data)
-        self.unsealed.add(place * SECTOR)
+        self.sectors.put(place, bytes(data))
 
     def _inode(self, item: Item, lsn: int) -> None:
         layout = _INODE_32 if len(item[0]) == _INODE_32.size else _INODE
         fields, _, _, number, rest, place, length, within = _unpacked(layout, item[0])
-        if self._cancelled[place, length] > 0:
+        if self._cancelled.get(place):
             return
         size = self._layout.inode_size
         at = place * SECTOR + within
@@ -186,8 +217,7 @@ class Changes:
         if new is not None:
             data[at - start : at - start + size] = new
             self._inodes += 1
-            self._write(start, data)
-            self.unsealed.add(at)
+            self.sectors.put(start // SECTOR, bytes(data))
 
     def _new_inodes(self, item: Item) -> None:
         group, block, count, size, length, generation = _unpacked(_NEW_INODES, item[0])
@@ -196,30 +226,28 @@ class Changes:
         start, stop = layout.block_at(number), layout.block_at(number) + length * layout.block_size
         if size != layout.inode_size or not 0 < count * size == stop - start <= _NEW_INODES_MAX:
             raise Damaged("log", start, f"{count} new inodes in {length} blocks")
-        for (place, _), times in self._cancelled.items():
-            if times and start <= place * SECTOR < stop:
-                return
-        inodes = [
-            new_inode((number << layout.inode_bits) + at, generation, layout) for at in range(count)
-        ]
-        self._write(start, b"".join(inodes))
-        self.unsealed |= set(range(start, stop, size))
+        places = range(start // SECTOR, stop // SECTOR, layout.block_size // SECTOR)
+        if any(self._cancelled.get(place) for place in places):
+            return
+        first = number << layout.inode_bits
+        self.sectors.put(start // SECTOR, new_inodes(first, count, generation, layout))
 
     def _read(self, start: int, length: int) -> bytes:
-        sectors = range(start // SECTOR, (start + length) // SECTOR)
-        have = [self.sectors.get(sector) for sector in sectors]
+        have = self.sectors.found(start // SECTOR, length // SECTOR)
         if None in have:
+            self._seek(start // STRETCH)
             read = read_exactly(self._device, start, length, "log")
             parts = [read[at : at + SECTOR] for at in range(0, length, SECTOR)]
             have = [new or old for new, old in zip(have, parts, strict=True)]
         return b"".join(sector for sector in have if sector)
 
-    def _write(self, start: int, data: bytes | bytearray) -> None:
-        first = start // SECTOR
-        for at in range(0, len(data), SECTOR):
-            self.sectors[first + at // SECTOR] = bytes(data[at : at + SECTOR])
-        if len(self.sectors) * SECTOR > CHANGED_MAX:
-            raise Damaged("log", None, f"changes more than {CHANGED_MAX >> 20} MiB of metadata")
+    def _seek(self, stretch: int) -> None:
+        """Count what must be asked of the store: a stretch that was not read lately."""
+        if self._near.get(stretch) is None:
+            self._near[stretch] = True
+            self._asked += 1
+            if self._asked > STRETCHES_MAX:
+                raise Damaged("log", None, f"it changes more than {STRETCHES_MAX:,} places")
 
 
 def _unpacked(layout: Struct, region: bytes) -> tuple[Any, ...]:

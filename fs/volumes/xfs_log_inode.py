@@ -14,6 +14,12 @@ NO_LSNS = (0, (1 << 64) - 1)  # of what the log has never seen
 _CORE = "HHBBHIIIHHQ{time}{time}{time}QQIIHBbIHHII"
 _MORE = "IQQQI12s{time}Q16s"  # from version 3 on
 _OLD_TIME, _BIG_TIME = "II", "Q"
+_LAYOUTS = {  # in the log and on the disk, by whether it is of version 3, and its times are big
+    (False, False): _CORE.format(time=_OLD_TIME),
+    (True, False): (_CORE + _MORE).format(time=_OLD_TIME),
+    (True, True): (_CORE + _MORE).format(time=_BIG_TIME),
+}
+_CORES = {key: (Struct("<" + form), Struct(">" + form)) for key, form in _LAYOUTS.items()}
 _VERSION_AT, _FLUSHES_AT, _LSN_AT, _FLAGS_AT = 4, 30, 112, 120
 _FORK_AT = 82
 _OLD_SIZE, _NEW_SIZE = 100, 176  # bytes
@@ -39,19 +45,18 @@ class LoggedInode(NamedTuple):
 
 def replayed_inode(old: bytes, logged: LoggedInode, lsn: int, layout: Geometry) -> bytes | None:
     """Return what `old` becomes; None where it is of a later time than the log."""
-    where = f"inode {logged.number}"
     core = logged.regions[0] if logged.regions else b""
     is_new = len(core) > _VERSION_AT and core[_VERSION_AT] >= 3
     size = _NEW_SIZE if is_new else _OLD_SIZE
     if len(core) < size or not core.startswith(_LITTLE_MAGIC) or not old.startswith(MAGIC):
-        raise Damaged("log", None, f"{where} in it, or on the disk, is none")
+        raise Damaged("log", None, f"inode {logged.number} in it, or on the disk, is none")
     if _is_later(old, core, lsn, is_new):
         return None
     new = bytearray(old)
     new[:size] = _core(core, lsn, is_new)
     fork_at = size + core[_FORK_AT] * 8 if core[_FORK_AT] else len(new)
     if fork_at > len(new):
-        raise Damaged("log", None, f"the forks of {where} do not fit into it")
+        raise Damaged("log", None, f"the forks of inode {logged.number} do not fit in it")
     forks = list(logged.regions[1:])
     if logged.fields & _DEVICE:
         new[size : size + 4] = logged.device[3::-1]
@@ -64,15 +69,17 @@ def replayed_inode(old: bytes, logged: LoggedInode, lsn: int, layout: Geometry) 
     return bytes(new)
 
 
-def new_inode(number: int, generation: int, layout: Geometry) -> bytes:
-    """Return an inode that has just been made and is not in use."""
+def new_inodes(first: int, count: int, generation: int, layout: Geometry) -> bytes:
+    """Return inodes that have just been made and are not in use, numbered from `first` on."""
     new = bytearray(layout.inode_size)
     new[:2], new[_VERSION_AT] = MAGIC, 3
     new[_GENERATION_AT : _GENERATION_AT + 4] = generation.to_bytes(4, "big")
     new[_NEXT_UNLINKED_AT : _NEXT_UNLINKED_AT + 4] = b"\xff" * 4
-    new[_NUMBER_AT : _NUMBER_AT + 8] = number.to_bytes(8, "big")
     new[_UUID_AT : _UUID_AT + 16] = layout.meta_uuid
-    return bytes(new)
+    before, behind = bytes(new[:_NUMBER_AT]), bytes(new[_UUID_AT:])
+    return b"".join(
+        before + number.to_bytes(8, "big") + behind for number in range(first, first + count)
+    )
 
 
 def _is_later(old: bytes, core: bytes, lsn: int, is_new: bool) -> bool:
@@ -87,9 +94,8 @@ def _is_later(old: bytes, core: bytes, lsn: int, is_new: bool) -> bool:
 
 def _core(core: bytes, lsn: int, is_new: bool) -> bytes:
     flags = int.from_bytes(core[_FLAGS_AT : _FLAGS_AT + 8], "little") if is_new else 0
-    time = _BIG_TIME if flags & _BIG_TIMES else _OLD_TIME
-    layout = (_CORE + _MORE if is_new else _CORE).format(time=time)
-    new = bytearray(Struct(">" + layout).pack(*Struct("<" + layout).unpack_from(core)))
+    logged, on_disk = _CORES[is_new, bool(flags & _BIG_TIMES)]
+    new = bytearray(on_disk.pack(*logged.unpack_from(core)))
     new[6:8] = bytes(2)  # links as version 1 counted them
     if is_new:
         new[_LSN_AT : _LSN_AT + 8] = lsn.to_bytes(8, "big")

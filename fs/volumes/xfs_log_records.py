@@ -12,10 +12,8 @@ from backgate.gateway.errors import Damaged
 
 SECTOR = 512  # bytes; the log is counted in them, whatever the sectors of the disk
 AT_ONCE = 2048  # sectors that are read at once
-UNSURE = (
-    4096  # sectors before the end that may have been written out of order: eight of the largest
-)
-UNSURE_RECORDS = 8
+UNSURE_RECORDS = 8  # before the end, that may have been written out of order
+UNSURE = 512 * (UNSURE_RECORDS + 1)  # sectors of the largest of them, and of one that is whole
 LOG_MAX = 1 << 22  # sectors: 2 GiB, the largest log there is
 
 _MAGIC, _MAGIC_BYTES = 0xFEEDBABE, b"\xfe\xed\xba\xbe"
@@ -25,8 +23,7 @@ _LITTLE_ENDIAN = 1
 _CRC_AT, _MORE_CRC_BYTES = 32, 260  # of a further header
 _HEADER_CRC_BYTES = (328, 324)  # of the first; on machines of 32 bits it is shorter
 _CYCLES_AT, _MORE_CYCLES_AT = 44, 4  # what each sector began with before its cycle was put there
-_CYCLES_PER_HEADER = 64  # sectors
-_HEADER_COVERS = 32768  # bytes of a record, in version 2
+_HEADER_COVERS = 32768  # bytes of a record, in version 2: 64 sectors
 _RECORD_MAX = 262144 + SECTOR  # bytes
 _CYCLE = Struct(">II")
 _UNMOUNTED = 0x20  # flag of an operation
@@ -97,13 +94,13 @@ class Log:
         """
         if self._last is None:
             return
-        sector, left = self._last.tail & 0xFFFF_FFFF, self.active // SECTOR
-        if sector >= self._sectors:
-            raise Damaged("log", self._at, f"its oldest record is said to be in sector {sector}")
+        if self._last.tail & 0xFFFF_FFFF >= self._sectors:
+            raise Damaged("log", self._at, f"its oldest record is said to be {self._last.tail:#x}")
+        sector, left = self._oldest()
         ahead = _Ahead(self, sector, left)
         while left:
             header = self._header(ahead.sectors(1), sector)
-            if header is None or header.sectors > left:
+            if header is None or header.sectors > left or not self._is_due(header):
                 raise Damaged("log", self._at + sector * SECTOR, "a record is missing")
             raw = ahead.sectors(header.sectors)
             if not self._is_right(header, raw):
@@ -112,6 +109,33 @@ class Log:
             ahead.skip(header.sectors)
             left -= header.sectors
             sector = (sector + header.sectors) % self._sectors
+
+    def _oldest(self) -> tuple[int, int]:
+        """Return where the oldest record is, and how many sectors there are from it to the end.
+
+        Behind the last record others may have been begun, over the oldest that it still asks for:
+        what those said had been written back by then.
+        """
+        assert self._last is not None
+        sector, left = self._last.tail & 0xFFFF_FFFF, self.active // SECTOR
+        while left and self._sectors - left < UNSURE and not self._is_whole(sector):
+            sector, left = (sector + 1) % self._sectors, left - 1
+        return sector, left
+
+    def _is_whole(self, sector: int) -> bool:
+        """Tell whether a record that is due there begins there, and is right."""
+        header = self._header(self.read(sector, 1), sector)
+        if header is None or not self._is_due(header):
+            return False
+        return self._is_right(header, self.read(sector, header.sectors))
+
+    def _is_due(self, header: _Header) -> bool:
+        """Tell whether a record is of the round of the last one, or behind it of the one before.
+
+        One of another round is what a lost write left there, or one that came too early.
+        """
+        assert self._last is not None
+        return header.lsn >> 32 == (self._last.lsn >> 32) - (header.sector > self._last.sector)
 
     def read(self, sector: int, count: int) -> bytes:
         """Return `count` sectors of the ring."""
@@ -244,8 +268,11 @@ def _unstamped(header: _Header, raw: bytes) -> bytes:
     """Return the contents of a record; each sector of it begins with the round it is of."""
     begin = header.headers * SECTOR
     data = bytearray(raw[begin:])
-    for number in range(len(data) // SECTOR):
-        page, place = divmod(number, _CYCLES_PER_HEADER)
-        at = page * SECTOR + (_MORE_CYCLES_AT if page else _CYCLES_AT) + place * _WORD.size
-        data[number * SECTOR : number * SECTOR + _WORD.size] = raw[at : at + _WORD.size]
+    for page in range(-(-len(data) // _HEADER_COVERS)):
+        start = page * _HEADER_COVERS
+        stop = min(start + _HEADER_COVERS, len(data))
+        at = page * SECTOR + (_MORE_CYCLES_AT if page else _CYCLES_AT)
+        end = at + (stop - start) // SECTOR * _WORD.size
+        for byte in range(_WORD.size):
+            data[start + byte : stop : SECTOR] = raw[at + byte : end : _WORD.size]
     return bytes(data[: header.length])

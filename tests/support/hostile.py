@@ -95,6 +95,10 @@ class Hostile(FileSystem):
             except NotGiven:
                 time.sleep(1.5)
                 return Nodes([_file(name=b"late")], None)
+        if self._deed == "be slow over much that it reads":
+            for number in range(4):
+                self._device.read_at(FAR + (number << 20), 1)
+                time.sleep(0.5)
         deed = DEEDS.get(self._deed)
         if deed is not None:
             return Nodes([_file(name=b"done", target=None, size=int(bool(deed())))], None)

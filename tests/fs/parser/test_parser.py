@@ -16,6 +16,7 @@ from support import hostile
 from support.trees import run
 
 from backgate.fs.parser import parser as parser_module
+from backgate.fs.parser import process
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk
 from backgate.fs.parser.parser import Parser, Unparsed
@@ -382,6 +383,22 @@ async def test_waiting_for_the_store_is_not_counted(monkeypatch: pytest.MonkeyPa
         source.gate.set()
 
         assert (await parser.volumes()).volumes[0].file_system == "hostile"
+
+
+async def test_who_reads_much_may_take_longer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = hostile.disk("be slow over much that it reads") + bytes(2 * hostile.FAR)
+    async with parser_of(Bytes(data)) as parser:
+        await parser.volumes()
+        monkeypatch.setattr(parser_module, "PATIENCE", 1.0)
+        with pytest.raises(Damaged, match="no answer within"):
+            await parser.children(VOLUME, b"root", None)
+        monkeypatch.setattr(process, "PACE", 1 << 20)
+
+        (node,) = (await parser.children(VOLUME, b"other", None)).nodes
+
+        assert node.name == b"file"
 
 
 async def test_a_worker_that_nobody_asks_ends_and_another_sees_the_same(

@@ -1,10 +1,13 @@
 """Whenever a disk is copied, its files are those that the kernel would find on the copy."""
 
 import fcntl
+import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ from backgate.fs.volume import FileSystem
 from backgate.fs.volumes import replay
 from backgate.fs.volumes.ext import ExtFileSystem
 from backgate.fs.volumes.xfs import XfsFileSystem
+from backgate.fs.volumes.xfs_geometry import geometry
+from backgate.fs.volumes.xfs_log_records import Log
 
 FICLONE = 0x40049409
 KINDS: dict[str, tuple[type[FileSystem], str, str]] = {
@@ -36,6 +41,7 @@ KINDS: dict[str, tuple[type[FileSystem], str, str]] = {
     "xfs, reverse map": (XfsFileSystem, "mkfs.xfs -q -m rmapbt=1 -i nrext64=1", ""),
     "xfs, old times": (XfsFileSystem, "mkfs.xfs -q -m bigtime=0,reflink=0", "wsync"),
     "xfs, small log": (XfsFileSystem, "mkfs.xfs -q --unsupported -l size=8m", ""),
+    "xfs, large sectors": (XfsFileSystem, "mkfs.xfs -q -s size=4096", "logbsize=256k"),
     "xfs, striped log": (
         XfsFileSystem,
         "mkfs.xfs -q -l version=2,su=32768",
@@ -106,3 +112,50 @@ def compare(reader: type[FileSystem], copy: Path) -> bool:
     assert seen.keys() == expected.keys(), system.notes
     assert {path: seen[path] for path in seen if seen[path] != expected[path]} == {}, system.notes
     return system.notes[replay.STATE] == replay.DIRTY
+
+
+PUSHED_AFTER = Path("/proc/sys/fs/xfs/xfssyncd_centisecs")  # else no log grows long
+
+
+@contextmanager
+def never_written_back() -> Iterator[None]:
+    """Let XFS keep what it has to write back in its logs alone for as long as they have room."""
+    before = PUSHED_AFTER.read_text()
+    PUSHED_AFTER.write_text("720000")
+    try:
+        yield
+    finally:
+        PUSHED_AFTER.write_text(before)
+
+
+def make_many(root: Path, count: int) -> None:
+    """Make names of all kinds, a thousand to a directory, and remove some directories again."""
+    for number in range(count):
+        directory = root / f"of {number // 1000}"
+        directory.mkdir(exist_ok=True)
+        path = directory / f"{number} {'x' * (number % 90)}"
+        if number % 10 < 6:
+            path.symlink_to("t" * (100 + number % 230))
+        elif number % 10 < 8:
+            path.mkdir()
+        else:
+            path.touch()
+            os.setxattr(path, "user.some", b"v" * (number % 200))
+        if number % 20_000 == 19_999:
+            shutil.rmtree(root / f"of {number // 2000}")
+
+
+@pytest.mark.soak
+@pytest.mark.mounted
+@pytest.mark.timeout(1800)
+def test_a_log_of_hundreds_of_mebibytes_is_replayed(place: Path) -> None:
+    image = place / "image"
+    run("truncate", "-s", "8G", image)
+    run("mkfs.xfs", "-q", "-l", "size=1g", image)
+    with never_written_back(), loop_mounted(image, "rw") as root:
+        make_many(root, 400_000)
+        run("xfs_io", "-x", "-c", "shutdown -f", root)
+    device = FileDevice(image)
+
+    assert Log(device, geometry(device)).active > 200 << 20
+    assert compare(XfsFileSystem, image)

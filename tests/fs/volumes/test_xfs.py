@@ -22,6 +22,7 @@ from support.file_systems import (
 )
 from support.populated import populate
 
+from backgate.fs.parser.messages import NODES_MAX
 from backgate.fs.volume import HOLE, Device, Extent, FileSystem, Node
 from backgate.fs.volumes.devices import Overlay
 from backgate.fs.volumes.xfs import XfsFileSystem
@@ -168,6 +169,64 @@ def test_a_crashed_disk_is_opened_and_listed_with_few_requests(tmp_path: Path) -
 
     runs = [range(at // BLOCK, (at + length - 1) // BLOCK + 1) for at, length in device.reads]
     assert len({block for run in runs for block in run}) < 12
+
+
+@pytest.mark.mounted
+@pytest.mark.slow
+def test_a_page_of_a_directory_is_none_too_long_to_be_sent(tmp_path: Path) -> None:
+    image = made(tmp_path, "-n size=65536")
+    names = [f"{number:04}" for number in range(8300)]
+    with loop_mounted(image, "rw") as root:
+        for name in names:
+            (root / name).touch()
+        for name in names[:3500]:  # so that the first block has few, and the second is full
+            (root / name).unlink()
+    system = XfsFileSystem(FileDevice(image))
+    top, cursor, found = system.root().handle, None, list[bytes]()
+
+    for _ in range(100):
+        page = system.children(top, cursor)
+        assert len(page.nodes) <= NODES_MAX
+        found += [node.name for node in page.nodes]
+        cursor = page.cursor
+        if cursor is None:
+            break
+
+    assert sorted(found) == [name.encode() for name in names[3500:]]
+
+
+def filed_under(name: bytes) -> bytes:
+    """The hash of a name in the index of a directory."""
+    value = 0
+    for byte in name:
+        value = byte ^ (value << 7 & 0xFFFFFFFF | value >> 25)
+    return value.to_bytes(4, "big")
+
+
+@pytest.mark.slow
+def test_a_name_that_is_not_ascii_is_found_where_case_is_ignored(tmp_path: Path) -> None:
+    described, name = prototype(tmp_path), "ÉTÉ".encode()
+    described.write_text(described.read_text().replace("Name39", name.decode() + "y" * 3))
+    device = FileDevice(made(tmp_path, f"-m crc=0 -n version=ci -p {described}", "320M"))
+    watched = Watched(device)
+    system = XfsFileSystem(watched)
+    directory = system.child(system.root().handle, b"of40")
+    watched.reads.clear()
+    (node,) = [one for one in all_children(system, directory) if one.name.startswith(name)]
+    block = next(at for at, _ in watched.reads if device.read_at(at, 4) == b"XD2B")
+    pairs_at = block + 4096 - 8 - 8 * int.from_bytes(device.read_at(block + 4088, 4), "big")
+    pairs = [device.read_at(at, 8) for at in range(pairs_at, block + 4088, 8)]
+    ours = filed_under(node.name.lower())
+    latin = filed_under(node.name.decode("latin-1").lower().encode("latin-1"))
+    refiled = sorted(latin + pair[4:] if pair[:4] == ours else pair for pair in pairs)
+    assert refiled != pairs
+
+    bent = XfsFileSystem(changed(device, pairs_at, b"".join(refiled)))
+
+    assert system.child(directory.handle, node.name) == node  # as mkfs.xfs files it
+    assert bent.child(directory.handle, node.name) == node  # as the kernel does
+    with pytest.raises(FileError):
+        bent.child(directory.handle, "ÈTÉ".encode())
 
 
 def changed(device: Device, at: int, data: bytes) -> Overlay:

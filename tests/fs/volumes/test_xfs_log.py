@@ -1,18 +1,21 @@
 """A crashed XFS file system reads as its recovery would leave it."""
 
 import random
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.disks import FileDevice
+from support.disks import BytesDevice, FileDevice
 from support.file_systems import seen_before, seen_by_us, unpacked
 
-from backgate.fs.volumes import replay, xfs_log
+from backgate.fs.volumes import changed, replay, xfs_log
 from backgate.fs.volumes.devices import Overlay
 from backgate.fs.volumes.xfs import XfsFileSystem
-from backgate.fs.volumes.xfs_geometry import geometry
+from backgate.fs.volumes.xfs_geometry import Geometry, geometry
 from backgate.fs.volumes.xfs_log import Changes
-from backgate.fs.volumes.xfs_log_items import transactions
+from backgate.fs.volumes.xfs_log_items import is_cancelled, is_needed, transactions
 from backgate.fs.volumes.xfs_log_records import SECTOR, Log
 from backgate.gateway.errors import Damaged
 
@@ -47,6 +50,71 @@ def test_a_log_that_began_again_has_its_oldest_record_behind_its_last(tmp_path: 
 
     assert numbers == sorted(set(numbers))
     assert numbers[-1] >> 32 == (numbers[0] >> 32) + 1  # rounds
+
+
+LARGEST = 512  # sectors of the largest record
+RING = 64  # of those; a log of 16 MiB
+LAYOUT = Geometry(
+    is_v5=True,
+    label="",
+    uuid=b"u" * 16,
+    meta_uuid=b"u" * 16,
+    block_size=4096,
+    blocks=RING * 64,
+    ag_blocks=RING * 64,
+    ag_count=1,
+    ag_block_bits=12,
+    inode_size=512,
+    inode_bits=3,
+    directory_block_size=4096,
+    root=128,
+    log_start=1,
+    log_blocks=RING * 64,
+    lsn=0,
+    has_file_types=True,
+    ignores_case=False,
+    needs_repair=False,
+)
+
+
+def ring(rounds: Sequence[int], tails: Mapping[int, int]) -> BytesDevice:
+    """A log of largest records, each of one of `rounds`; some say which record they still need."""
+    data = bytearray(4096)
+    for number, cycle in enumerate(rounds):
+        lsn, tail = cycle << 32 | number * LARGEST, tails.get(number, 0) * LARGEST
+        tail |= (cycle - (tail > lsn & 0xFFFF_FFFF)) << 32
+        record = bytearray((cycle.to_bytes(4, "big") + bytes(SECTOR - 4)) * LARGEST)
+        head = struct.pack(">IIIIQQIII", 0xFEEDBABE, cycle, 2, 504 * SECTOR, lsn, tail, 0, 0, 1)
+        record[: len(head)] = head
+        record[300:324] = struct.pack(">I16sI", 1, LAYOUT.uuid, LARGEST * SECTOR)
+        data += record if cycle else bytes(len(record))
+    return BytesDevice(data)
+
+
+def test_eight_of_the_largest_records_may_be_torn() -> None:
+    device = ring([1, 1] + [0] + 7 * [1] + 54 * [0], {})
+
+    lsns = [record.lsn for record in Log(device, LAYOUT).records()]
+
+    assert lsns == [1 << 32 | 0, 1 << 32 | LARGEST]
+
+
+def test_a_record_of_an_earlier_round_is_a_lost_write() -> None:
+    layout = replace(LAYOUT, lsn=2 << 32 | 35 * LARGEST)
+    device = ring(3 * [2] + [1] + 36 * [2] + 24 * [1], {39: 1})
+    records = Log(device, layout).records()
+
+    with pytest.raises(Damaged, match="missing"):
+        list(records)
+
+
+def test_what_was_begun_behind_the_last_record_over_the_oldest_does_not_count() -> None:
+    device = ring(10 * [2] + [1] + 2 * [2] + 51 * [1], {9: 11, 11: 13, 12: 13})
+
+    lsns = [record.lsn for record in Log(device, LAYOUT).records()]
+
+    before = [1 << 32 | number * LARGEST for number in range(13, RING)]
+    assert lsns == before + [2 << 32 | number * LARGEST for number in range(10)]
 
 
 @pytest.mark.slow
@@ -93,6 +161,38 @@ def test_a_log_of_another_machine_is_told_of(tmp_path: Path) -> None:
 
     assert system.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
     assert "big-endian" in system.notes[replay.JOURNAL]
+
+
+def test_a_log_whose_changes_are_strewn_over_too_much_is_not_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xfs_log, "STRETCHES_MAX", 1)
+
+    system = XfsFileSystem(FileDevice(unpacked("xfs-crashed", tmp_path)))
+
+    assert system.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
+    assert system.notes[replay.JOURNAL].endswith("more than 1 places")
+
+
+@pytest.mark.slow
+def test_what_is_kept_compressed_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changed, "OPEN_MAX", 1)
+    name = CRASHED[0]
+
+    seen = seen_by_us(XfsFileSystem(FileDevice(unpacked(name, tmp_path))))
+
+    assert seen == seen_before(name, tmp_path)
+
+
+def test_a_longer_log_may_take_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xfs_log, "SECONDS", -10)
+    monkeypatch.setattr(xfs_log, "PACE", 1000)
+
+    system = XfsFileSystem(FileDevice(unpacked("xfs-crashed", tmp_path)))
+
+    assert system.notes[replay.JOURNAL].startswith("replayed: ")
 
 
 def test_a_log_that_takes_too_long_is_not_replayed(
@@ -143,9 +243,9 @@ def test_no_item_of_the_log_is_trusted(tmp_path: Path) -> None:
         bad[number] = bad[number]._replace(data=bytes(data))
         try:
             changes = Changes(device, layout)
-            for transaction in transactions(bad):
+            for transaction in transactions(bad, is_cancelled):
                 changes.cancel(transaction)
-            for transaction in transactions(bad):
+            for transaction in transactions(bad, is_needed):
                 changes.make(transaction)
         except Damaged:
             pass
