@@ -28,6 +28,7 @@ _WRONG_CREDENTIALS = {
     "AuthenticationFailed": "wrong key or signature, or it has expired, or this clock is wrong",
     "InvalidAuthenticationInfo": "wrong key or signature",
 }
+_DAMAGED = "contentMD5 doesn't match"  # the words, where an emulator's code is another
 _UNAUTHENTIC = "failed to authenticate the request"  # the words, where an emulator's code differs
 _REFUSED = {
     "KeyBasedAuthenticationNotPermitted": "the storage account allows no account keys",
@@ -69,7 +70,7 @@ def error_of(
     if code in _CONDITIONS or (status == 412 and not code.startswith(_LEASED)):
         text = "already there" if precondition is AlreadyThere else "another version now"
         return precondition(f"{what}: {text}", key=key)
-    if code == "Md5Mismatch":
+    if code == "Md5Mismatch" or _DAMAGED in said:
         return NotAsSent(f"{what}: {said}", key=key)
     if status == 507:
         return StoreFull(f"{what}: {said}", key=key)

@@ -17,7 +17,7 @@ from backgate.gateway.provider import NO_METADATA, Body, ObjectInfo, Provider
 from backgate.gateway.units import MIB
 
 CRC32C_IS_FAST = implementation == "c"  # else it is Python, and takes a second for a megabyte
-PIECE = MIB  # bytes; other threads run between two of them, but not while the library sums one
+PIECE = MIB  # bytes; the library sums nothing but `bytes`, so that what is none is copied by pieces
 
 
 class Outgoing:
