@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 from support.file_systems import fuse_mounted
+from support.logs import words_only
 from support.trees import run
 
 from backgate.fs.disk_layout import README
@@ -197,9 +198,10 @@ async def mutate(
     for start in range(0, count, AT_ONCE):
         chance = random.Random(f"{kind} {seed} {start}")
         images = [changed(image, chance, places) for _ in range(AT_ONCE)]
-        read += await walk_all(images, directory, files)
+        with words_only():
+            read += await walk_all(images, directory, files)
         assert "the parser was ended" not in caplog.text
-        caplog.clear()  # an error that was logged holds the images it is about
+        caplog.clear()
     assert read > count  # something of most images can still be read
 
 
