@@ -80,6 +80,7 @@ async def test_seaweedfs_is_tier_2_and_its_profile_is_taken(
     report = await report_through(proxy, server)
 
     assert report.tier == 2
+    assert outcomes(report)["checksums"] == "checked"
     reasons = {one.subject for one in report.reasons}
     assert {"order", "markers", "empty prefixes", "special keys"} <= reasons
     path = tmp_path / "backgate.toml"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from servers.azurite import ACCOUNT, Azurite
 from servers.faultproxy import FaultProxy, Rule, fault_proxy
+from support.damaging import right_bytes_arrive
 from trio.testing import MockClock
 
 from backgate.gateway.config import RepositoryConfig
@@ -21,7 +22,6 @@ from backgate.gateway.errors import (
 )
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider
-from backgate.gateway.store import ObjectStore
 from backgate.gateway.testing.provider_contract import fill, keys_of
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -215,19 +215,7 @@ def test_nothing_behind_a_key_is_left_out_whatever_order_the_service_has(
 async def test_a_body_that_was_damaged_on_its_way_is_sent_again(
     provider: Provider, proxy: FaultProxy, autojump_clock: MockClock
 ) -> None:
-    store = ObjectStore(provider)
-    upload = await store.begin_upload("parts")
-    proxy.rules.append(Rule(match="^PUT", every=2, times=3, upload_flips_at=300_000))
-
-    for key in ("b", "c"):
-        await store.put(key, DATA)
-        await store.put(f"lock-{key}", DATA, if_absent=True)
-    part = await store.put_part("parts", upload, 1, DATA)
-    await store.commit_upload("parts", upload, [(1, part)])
-
-    for key in ("b", "c", "lock-b", "lock-c", "parts"):
-        assert await store.get(key, 0, len(DATA)) == DATA
-    assert store.counters.retries == 3
+    await right_bytes_arrive(provider, proxy, "^PUT")
 
 
 def test_a_wrong_checksum_is_refused(provider: Provider) -> None:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from servers.faultproxy import FaultProxy, Rule, fault_proxy
 from servers.gcs import FakeGcs
+from support.damaging import right_bytes_arrive
 from trio.testing import MockClock
 
 from backgate.gateway.config import RepositoryConfig
@@ -25,12 +26,9 @@ from backgate.gateway.errors import (
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider
 from backgate.gateway.providers.pending_uploads import PLACE
-from backgate.gateway.store import ObjectStore
 from backgate.gateway.testing.provider_contract import ProviderContract, keys_of
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
-
-DATA = bytes(range(256)) * 4096  # a mebibyte
 
 
 def opened(
@@ -330,17 +328,7 @@ async def test_a_body_that_was_damaged_on_its_way_is_sent_again(
     """Also where the store looks at no checksum, as this emulator does: its answer tells."""
     provider = opened(server, "other", endpoint_url=proxy.url)
     provider.put_damaged("taken", "crc32c")
-    store = ObjectStore(provider)
-    upload = await store.begin_upload("parts")
-    proxy.rules.append(Rule(match="POST /upload", every=2, times=3, upload_flips_at=300_000))
 
-    for key in ("a", "b"):
-        await store.put(key, DATA)
-        await store.put(f"lock-{key}", DATA, if_absent=True)
-    part = await store.put_part("parts", upload, 1, DATA)
-    await store.commit_upload("parts", upload, [(1, part)])
+    await right_bytes_arrive(provider, proxy, "POST /upload")
 
-    for key in ("a", "b", "lock-a", "lock-b", "parts"):
-        assert await store.get(key, 0, len(DATA)) == DATA
-    assert store.counters.retries == 3
-    await store.aclose()
+    provider.close()

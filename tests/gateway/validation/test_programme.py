@@ -9,7 +9,8 @@ import pytest
 import trio
 from msgspec import structs
 
-from backgate.gateway.errors import NotFound, StoreError, Unreachable, Unsupported
+from backgate.gateway.errors import NotAsSent, NotFound, StoreError, Unreachable, Unsupported
+from backgate.gateway.profiles import Profile, profile
 from backgate.gateway.provider import NO_METADATA, Abilities, Body, Limits, ObjectInfo, Page
 from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.units import KIB
@@ -93,6 +94,21 @@ class Refusing(Memory):
         raise Unsupported("501")
 
 
+class Checking(Memory):
+    """Is sent CRC-32Cs, and refuses bodies that are not what those of `checked` say."""
+
+    checksums = ("crc32c", "sha256", "md5")
+
+    def __init__(self, *checked: str) -> None:
+        super().__init__(abilities=SMALL)
+        self._checked = checked
+
+    def put_damaged(self, key: str, checksum: str) -> None:
+        if checksum in self._checked:
+            raise NotAsSent("BadDigest")
+        self.put(key, b"damaged")
+
+
 class OneVersion(Memory):
     """Reads whatever version there is."""
 
@@ -164,8 +180,8 @@ def never_new(store: Odd, page: Page, *asked: object) -> Page:
     return replace(page, objects=[one for one in page.objects if "consistency" not in one.key])
 
 
-async def report_on(store: Memory, plan: Plan = PLAN) -> Report:
-    found = await validate(store, "pre/", None, plan)
+async def report_on(store: Memory, plan: Plan = PLAN, base: Profile | None = None) -> Report:
+    found = await validate(store, "pre/", base, plan)
     assert [key for key in store._objects if key.startswith(f"pre/{ROOT}")] == []
     assert list(Memory.uploads(store)) == []
     assert found.left_behind == []
@@ -198,6 +214,8 @@ async def test_a_store_that_does_everything_is_tier_1() -> None:
         (Careless(), "conditional commit", "ignored", 2),
         (Refusing(), "conditional put", "rejected", 2),
         (Refusing(), "conditional commit", "rejected", 2),
+        (Checking("sha256", "md5"), "checksums", "others checked", 2),
+        (Checking(), "checksums", "ignored", 2),
         (Refusing(), "copies", "failed", 2),
         (Refusing(), "copied parts", "missing", 2),
         (OneVersion(), "versions", "not told apart", 3),
@@ -226,6 +244,16 @@ async def test_a_misbehaviour_is_found_and_graded(
     assert (found.outcome, found.tier) == (outcome, tier)
     assert found in report.reasons
     assert report.tier is None if tier is None else (report.tier or 4) >= tier
+
+
+async def test_a_checksum_that_is_checked_is_told_and_one_that_is_not_gives_way() -> None:
+    checked = finding(await report_on(Checking("crc32c")), "checksums")
+    report = await report_on(Checking("md5"), base=profile("aws"))
+
+    assert (checked.outcome, checked.tier) == ("checked", 1)
+    told = "a wrong CRC-32C: refused; a wrong SHA-256: taken; a wrong MD5: taken"
+    assert checked.detail == told
+    assert 'upload_checksum = "md5"' in report.snippet
 
 
 @pytest.mark.slow
