@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 from backgate.fs.parser.seccomp import allow_only_parsing
 from backgate.fs.volumes import key_costs
@@ -18,6 +19,7 @@ MEMORY = 1 << 30  # bytes of address space; the largest reader of the suite need
 KEYS = key_costs.MEMORY_MAX + key_costs.AROUND  # bytes more, for that alone
 FILES = 64  # open files; modules are still imported
 NOBODY = 65534  # uid and gid of nobody
+OOM_FIRST = "1000"  # proc(5): the most that a process can be preferred when memory has run out
 
 CAPABILITIES = 0x20080522  # the version of capset(2) with 64 of them
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -31,6 +33,8 @@ def confine(parent: int) -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit("the gateway is gone")
+    with suppress(OSError):  # a system without memory ends us, and not the gateway
+        Path("/proc/self/oom_score_adj").write_text(OOM_FIRST)
     libc.unshare(CLONE_NEWNET | CLONE_NEWIPC)  # an ordinary user may not; the filter sees to it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the gateway, which
         signal.signal(number, signal.SIG_IGN)  # may need us until it has unmounted

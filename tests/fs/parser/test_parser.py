@@ -205,6 +205,15 @@ async def test_a_worker_has_no_privilege_left() -> None:
     assert "0" not in told["Uid"].split()
 
 
+async def test_a_system_without_memory_ends_the_worker_first() -> None:
+    async with parser_of(disk("")) as parser:
+        await parser.volumes()
+        assert parser._worker is not None
+        told = Path(f"/proc/{parser._worker.number}/oom_score_adj").read_text()
+
+    assert int(told) == 1000
+
+
 async def test_what_is_told_cannot_command_a_terminal() -> None:
     async with parser_of(disk("")) as parser:
         assert await parser.facts(VOLUME) == {"label": "\ufffd]0;a title\ufffd"}
