@@ -80,7 +80,9 @@ async def open_metadata(
                 nursery.start_soon(index.check)
                 nursery.start_soon(upkeep.crawl)
                 nursery.start_soon(Audit(index, asking, freshness).run)
-            yield Metadata(store, parts, asking, bucket, upkeep, freshness)
+            metadata = Metadata(store, parts, asking, bucket, upkeep, freshness)
+            await metadata.status()  # from now on it can be told while the index cannot be asked
+            yield metadata
             nursery.cancel_scope.cancel()
         await requests.note()
     finally:
@@ -302,7 +304,7 @@ class Metadata:
     async def status(self) -> MetadataStatus:
         """Return how complete the index is, and how listings have gone.
 
-        While the index cannot be asked, what it said last. Raises `StoreError` if that was nothing.
+        While the index cannot be asked, what it said last.
         """
         hasty = self._index.patient(HASTY)
         try:
