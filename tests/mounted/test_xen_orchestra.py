@@ -3,7 +3,9 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from support.gateway import Gateway, gateway
@@ -78,8 +80,52 @@ def test_a_disk_that_is_read_stays_whole_while_it_is_merged_through_the_same_mou
         made.umount()
 
 
+@pytest.mark.parametrize("directories", [True, False])
+def test_no_byte_of_another_backup_is_read_while_images_are_merged_beside_the_gateway(
+    directories: bool, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    writer = Writer(store, directories=directories, filter=None)
+    contents = {T1: disk(3 * BLOCK, "one")}
+    contents[T2] = changed(contents[T1], 1, "two")
+    contents[T3] = changed(contents[T2], 2, "three")
+    for time, content in contents.items():
+        writer.back_up(time, {"root": content})
+    table = {
+        "url": f"file://{store}",
+        "writers": "shared",
+        "max_age": "0 s",
+        "block_cache": "0",
+    }
+    with gateway(tmp_path / "gateway", table) as made:
+        made.mount("--view", "backups", "--read-only")
+        top = made.mountpoint / "xen-orchestra" / "web"
+        places = dict(zip(contents, sorted(top.glob("20*")), strict=True))
+        raws = {time: place / "disks" / "xvda-root" / "disk.raw" for time, place in places.items()}
+        assert {time: read_anew(raw) for time, raw in raws.items()} == contents
+        for time in (T1, T2):
+            (store / writer.top / f"{time}.json").unlink()
+
+        with ExitStack() as stack:
+            files = {time: stack.enter_context(raw.open("rb")) for time, raw in raws.items()}
+            for step in merge(writer, "root", [T1, T2, T3]):
+                assert anew(files[T3]) == contents[T3], step
+                for time in (T1, T2):
+                    with suppress(OSError):
+                        assert anew(files[time]) == contents[time], (step, time)
+        made.umount()
+    if directories:  # of a file all was in memory
+        assert "its backup was deleted" in made.log.read_text()
+
+
+def anew(file: BinaryIO) -> bytes:
+    """Read an open file from its start, and nothing of it from the kernel's pages."""
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    file.seek(0)
+    return file.read()
+
+
 def read_anew(path: Path) -> bytes:
     """Read a file, and nothing of it from the kernel's pages."""
     with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return file.read()
+        return anew(file)
