@@ -7,6 +7,7 @@ from backgate.gateway.units import MIB
 
 OVA = b"ova.xml"
 OVA_MAX = 16 * MIB  # bytes; a few kilobytes for each disk and snapshot
+TAGS_MAX = 500_000  # in it; an element takes about 100 bytes of memory
 DEPTH_MAX = 32  # values within values
 DISKS_MAX = 1000  # of one VM; a hypervisor takes 255
 SIZE_MAX = 1 << 50  # bytes of a disk
@@ -30,10 +31,16 @@ class OvaDisk:
 
 def disks_in(xml: bytes) -> list[OvaDisk]:
     """Return the disks in the order of their devices; `BadOva` when it makes no sense."""
-    if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
-        raise BadOva("it declares a type or entities, which XAPI never does")
     try:
-        root = ElementTree.fromstring(xml)
+        text = xml.decode()  # in another encoding what is forbidden would not be seen
+    except UnicodeDecodeError:
+        raise BadOva("it is not in UTF-8") from None
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise BadOva("it declares a type or entities, which XAPI never does")
+    if text.count("<") > TAGS_MAX:
+        raise BadOva("it has too many elements")
+    try:
+        root = ElementTree.fromstring(text)  # of text it ignores what encoding is declared
     except (ElementTree.ParseError, UnicodeError, ValueError) as error:
         raise BadOva(f"no XML: {error}") from None
     document = _value(root, 0)

@@ -13,6 +13,7 @@ from support.xen_orchestra import KEY, T1, Writer, disk, manifest, unpack_sample
 from support.xva import CHUNK, xva
 
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
+from backgate.fs.formats.xen_orchestra.ova import BadOva, disks_in
 from backgate.gateway.errors import Damaged
 
 DISKS = {
@@ -143,3 +144,23 @@ async def test_an_encrypted_archive_with_one_byte_changed_is_an_error(tmp_path: 
 
     with pytest.raises(Damaged, match="not authentic"):
         await shown(tmp_path / "store", tmp_path / "cache")
+
+
+BOMB = (
+    '<?xml version="1.0" encoding="{}"?><!DOCTYPE value [<!ENTITY a "aaaaaaaa">]><value>&a;</value>'
+)
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        BOMB.format("utf-8").encode(),
+        BOMB.format("utf-16").encode("utf-16"),
+        BOMB.format("cp037").split("?>")[0].encode() + b"?>" + BOMB.split("?>")[1].encode("cp037"),
+        b"<value>" + b"<a/>" * 600_000 + b"</value>",
+    ],
+    ids=["utf-8", "utf-16", "cp037", "many"],
+)
+def test_a_description_that_would_grow_is_refused_in_any_encoding(xml: bytes) -> None:
+    with pytest.raises(BadOva, match=r"declares|UTF-8|too many"):
+        disks_in(xml)
