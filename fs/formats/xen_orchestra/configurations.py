@@ -1,9 +1,11 @@
 """Backups of Xen Orchestra's own configuration, and of a pool's metadata: a file each."""
 
+from collections.abc import MutableMapping
 from dataclasses import replace
 
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.format import Backup
+from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, MetadataBackup, parse
 from backgate.fs.formats.xen_orchestra.files_tree import FilesTree
 from backgate.fs.formats.xen_orchestra.layout import (
@@ -17,17 +19,20 @@ from backgate.fs.formats.xen_orchestra.layout import (
 from backgate.fs.formats.xen_orchestra.locked import path_of
 from backgate.fs.formats.xen_orchestra.remote import Remote
 from backgate.fs.parts import safe_part
-from backgate.gateway.errors import Damaged, StoreError, Unreachable
+from backgate.gateway.errors import Damaged, Replaced, StoreError, Unreachable
+from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.source import Bytes, Source
 
 OLD_DATA = "data.json"  # the name where metadata do not say any, as in old backups
 POOL_DATA = "data"
 
 
-async def configuration_backup(remote: Remote, layout: MetadataLayout) -> Backup:
+async def configuration_backup(
+    remote: Remote, layout: MetadataLayout, read: MutableMapping[str, MetadataBackup]
+) -> Backup:
     """Return the backup that a directory of `xo-config-backups` or the like holds.
 
-    Raises `Unreachable`.
+    `read` are documents that were read, by their identity. Raises `Unreachable`.
     """
     info = layout.files.get(METADATA)
     if info is None:
@@ -35,29 +40,39 @@ async def configuration_backup(remote: Remote, layout: MetadataLayout) -> Backup
         reason = f"it was never finished, or is being written: {METADATA} is missing"
         return _backup(layout, first.key, _fallback(layout), reason)
     try:
-        metadata = parse(info.key, await remote.read(info, METADATA_MAX), MetadataBackup)
+        metadata = read.get(name := identity(info))
+        if metadata is None:
+            content = await remote.read(info, METADATA_MAX)
+            metadata = read[name] = parse(info.key, content, MetadataBackup)
         data = await remote.info(_data_key(layout, metadata))
     except Unreachable:
         raise
     except (Damaged, StoreError) as error:
         return _backup(layout, info.key, _fallback(layout), str(error))
     backup = _backup(layout, info.key, _name(layout, metadata), "")
-    return replace(backup, size=data.size, version=f"{info.etag}-{data.etag}")
+    return replace(backup, size=data.size, version=_version(info, data))
 
 
-async def configuration_tree(remote: Remote, layout: MetadataLayout, time_ns: int) -> FilesTree:
+async def configuration_tree(remote: Remote, layout: MetadataLayout, backup: Backup) -> FilesTree:
     """Open such a backup: the document that describes it, and the data.
 
-    Raises `Damaged`, `StoreError`.
+    Raises `Damaged`, `StoreError`; `Replaced` when it is another than `backup` by now.
     """
     info = await remote.info(layout.directory + METADATA)
     described = await remote.read(info, METADATA_MAX)
     key = _data_key(layout, parse(info.key, described, MetadataBackup))
+    data = await remote.info(key)
+    if _version(info, data) != backup.version:
+        raise Replaced(f"{info.key}: it is another by now", key=info.key)
     files: dict[tuple[bytes, ...], Source] = {
         (METADATA.encode(),): Bytes(described),
-        (key.rpartition("/")[2].encode(),): remote.plain_source(await remote.info(key)),
+        (key.rpartition("/")[2].encode(),): remote.plain_source(data),
     }
-    return FilesTree(files, time_ns)
+    return FilesTree(files, backup.time_ns)
+
+
+def _version(described: ObjectInfo, data: ObjectInfo) -> str:
+    return f"{described.etag}-{data.etag}"
 
 
 def _data_key(layout: MetadataLayout, metadata: MetadataBackup) -> str:

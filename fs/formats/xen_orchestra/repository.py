@@ -18,7 +18,12 @@ from backgate.fs.formats.xen_orchestra.configurations import (
     configuration_tree,
 )
 from backgate.fs.formats.xen_orchestra.disks import open_all
-from backgate.fs.formats.xen_orchestra.documents import METADATA_MAX, Metadata, parse
+from backgate.fs.formats.xen_orchestra.documents import (
+    METADATA_MAX,
+    Metadata,
+    MetadataBackup,
+    parse,
+)
 from backgate.fs.formats.xen_orchestra.examination import examined
 from backgate.fs.formats.xen_orchestra.facts import Facts
 from backgate.fs.formats.xen_orchestra.layout import (
@@ -47,6 +52,7 @@ from backgate.fs.formats.xen_orchestra.vms import (
     vm_name,
 )
 from backgate.fs.formats.xen_orchestra.xva import Archives, Unpacking
+from backgate.fs.nurseries import open_nursery
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import (
     Damaged,
@@ -84,6 +90,7 @@ class Repository:
         self._chunks = memory.chunks
         self._archives = Archives(self.remote, lent, memory.unpacking)
         self._chains = Chains(self.remote, memory.chunks, memory.tables)
+        self._documents: dict[str, MetadataBackup] = {}  # by identity of theirs
         self._read: dict[str, VmBackup] = {}  # by identity of the metadata
         self._vms: Sequence[VmLayout] = ()
         self._configurations: Sequence[MetadataLayout] = ()
@@ -127,10 +134,25 @@ class Repository:
                 self._may_pass |= bool(reason and not one.reason)
                 found.append(shown(vm, names[vm.uuid], one, reason))
             found += unfinished(vm, names[vm.uuid])
-        for configuration in self._configurations:
-            found.append(await configuration_backup(self.remote, configuration))
-            self._may_pass |= not found[-1].is_complete
-        return found
+        return found + await self._found_configurations()
+
+    async def _found_configurations(self) -> list[Backup]:
+        found: dict[str, Backup] = {}
+        files = (one.files.get(METADATA) for one in self._configurations)
+        wanted = {identity(info) for info in files if info is not None}
+        self._documents = {name: one for name, one in self._documents.items() if name in wanted}
+        readers = trio.CapacityLimiter(READERS)
+
+        async def read(layout: MetadataLayout) -> None:
+            async with readers:
+                backup = await configuration_backup(self.remote, layout, self._documents)
+                found[layout.directory] = backup
+
+        async with open_nursery() as nursery:
+            for layout in self._configurations:
+                nursery.start_soon(read, layout)
+        self._may_pass |= not all(backup.is_complete for backup in found.values())
+        return [found[layout.directory] for layout in self._configurations]
 
     async def examined(self, backups: Sequence[Backup]) -> list[Backup]:
         """Return the same backups; of those whose disks are not whole, with the reason.
@@ -159,7 +181,7 @@ class Repository:
         """Open a complete backup; `Replaced` when its metadata is another by now."""
         for configuration in self._configurations:
             if backup.key.startswith(configuration.directory):
-                yield await configuration_tree(self.remote, configuration, backup.time_ns)
+                yield await configuration_tree(self.remote, configuration, backup)
                 return
         vm = next((vm for vm in self._vms if backup.key.startswith(vm.directory)), None)
         if vm is None:

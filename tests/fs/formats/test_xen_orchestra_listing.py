@@ -8,7 +8,7 @@ import pytest
 from contracts.format_contract import found, surroundings
 from support.extract import content
 from support.objects import FolderObjects
-from support.xen_orchestra import BLOCK, KEY, T1, T2, T3, Writer, disk
+from support.xen_orchestra import BLOCK, KEY, T1, T2, T3, Writer, disk, unpack_sample
 
 from backgate.fs.format import Backup
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
@@ -140,6 +140,7 @@ async def test_locks_queues_caches_and_temporary_files_are_no_landmarks(tmp_path
             f"{vm}/{T1}.xva.checksum",
             f"{vm}/notes.json",
             "encryption.json",
+            "immutability.json",
         ):
             assert not format_.is_landmark(key), key
         assert format_.is_landmark(f"a/b/{vm}/{T1}.json")
@@ -302,6 +303,20 @@ async def test_a_backup_that_is_another_by_now_is_not_opened(tmp_path: Path) -> 
         format_ = XenOrchestraFormat(lent)
         (backup,) = await found(format_)
         writer.write_metadata(T1, ["root"], size=5)
+
+        with pytest.raises(Replaced):
+            async with format_.open(backup):
+                pass
+
+
+async def test_metadata_that_are_others_by_now_are_not_opened(tmp_path: Path) -> None:
+    store = unpack_sample("meta", tmp_path / "store")
+    async with surroundings(tmp_path / "store", tmp_path / "cache") as lent:
+        format_ = XenOrchestraFormat(lent)
+        backup, *_ = await found(format_)
+        data = next((tmp_path / "store" / backup.key).parent.glob("data*"))
+        assert data.is_relative_to(store)
+        data.write_bytes(b"something else")
 
         with pytest.raises(Replaced):
             async with format_.open(backup):
