@@ -118,8 +118,8 @@ class ObjectStore:
         *,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        writer = uuid.uuid4().hex
-        marked = {**metadata, WRITER: writer} if if_absent else metadata
+        writer = uuid.uuid4().hex if if_absent else None
+        marked = metadata if writer is None else {**metadata, WRITER: writer}
         call = self._provider.putting(self._prefix + key, body, marked, if_absent=if_absent)
         try:
             limiter = self._small_put_calls if len(body) <= SMALL else self._put_calls

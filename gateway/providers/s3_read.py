@@ -6,6 +6,7 @@ A listing costs 15 microseconds a key instead of botocore's 76.
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -21,6 +22,7 @@ from backgate.gateway.units import MIB, SECOND_NS
 
 PAGE_MAX = 16 * MIB  # bytes of a page; 1000 keys of 1024 bytes, all quoted, are 4 MiB
 USER_METADATA = "x-amz-meta-"
+DATES = 16  # that are remembered: many answers come within one second
 
 _BEHIND_THE_END = 416  # HTTP status: the range begins where the object has no bytes
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20}|\*)")
@@ -38,14 +40,13 @@ class S3Reader:
 
     def check(self) -> Mapping[str, str]:
         """Ask for the bucket itself, and return the headers of the answer."""
-        with self._requests.asked(Question("check", "HEAD", self._bucket_url)) as response:
-            return dict(response.headers)
+        return self._requests.told(Question("check", "HEAD", self._bucket_url))
 
     def head(self, key: str) -> ObjectInfo:
         question = Question("head", "HEAD", self._requests.url_of(key), key)
         try:
-            with self._requests.asked(question) as response:
-                return info_of(key, response.headers, f"{self._name}: head {key!r}")
+            headers = self._requests.told(question)
+            return info_of(key, headers, f"{self._name}: head {key!r}")
         except NotFound as error:
             if isinstance(error.__cause__, ClientError) and _is_nobodys(error.__cause__):
                 self._confirm_absent(key)
@@ -95,10 +96,8 @@ class S3Reader:
 
     def matches_weakly(self, key: str, etag: str | None) -> bool:
         """True if the object is this version all the same; its etag is weak, and no condition."""
-        with self._requests.asked(
-            Question("head", "HEAD", self._requests.url_of(key), key)
-        ) as response:
-            told = str(response.headers.get("etag", ""))
+        question = Question("head", "HEAD", self._requests.url_of(key), key)
+        told = self._requests.told(question).get("etag", "")
         is_same = told.startswith(WEAK) and etag_from(told) == etag
         self.has_weak_etags = self.has_weak_etags or is_same
         return is_same
@@ -179,6 +178,7 @@ def info_of(key: str, headers: Mapping[str, str], what: str) -> ObjectInfo:
     )
 
 
+@lru_cache(DATES)
 def http_date_ns(text: str) -> int:
     """Return `Sun, 22 Nov 2026 14:05:28 GMT` in nanoseconds since 1970; 0 if it is no date."""
     try:

@@ -1,7 +1,8 @@
 """Requests to one bucket, signed by hand: those of which there are many.
 
 A request through botocore's client costs two to three times the CPU, most of it in serialisers and
-event hooks. Signing, connections and the parsing of errors are botocore's.
+event hooks. The parsing of errors is botocore's, and so are connections but those for what is short
+(`s3_wire.py`).
 """
 
 import hashlib
@@ -9,14 +10,13 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.httpsession import URLLib3Session
 from botocore.parsers import create_parser
@@ -25,19 +25,23 @@ from botocore.utils import get_environ_proxies
 from backgate.gateway import threads
 from backgate.gateway.errors import AlreadyThere, StoreError
 from backgate.gateway.provider import Body
-from backgate.gateway.providers.s3_body import SLOWEST, START, as_sent
+from backgate.gateway.providers.s3_body import PIECE, SLOWEST, START, as_sent
 from backgate.gateway.providers.s3_client import ANSWER_WITHIN, CONNECT_WITHIN, Connection
 from backgate.gateway.providers.s3_errors import translated
+from backgate.gateway.providers.s3_signing import PAYLOAD, Signer
+from backgate.gateway.providers.s3_wire import Message, Wire
 from backgate.gateway.units import KIB, MIB
 
 LIST_WITHIN = 60  # seconds without a byte; a slow store may think that long about a page
 ERROR_MAX = 64 * KIB  # bytes of an answer that says no
 
 _Session: Any = URLLib3Session  # its stub knows neither a file to verify with nor two time-outs
+_Request: Any = AWSPreparedRequest  # nor that any mapping will do for headers
 # Headers and body are two writes: without this the second waits 40 ms for an acknowledgement.
 _AT_ONCE = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 _CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,80})</Code>")
 _FINE = frozenset((200, 204, 206))
+_BODILESS = frozenset(("GET", "HEAD"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +66,21 @@ class Requests:
     def __init__(self, connection: Connection, keys: Any, name: str) -> None:
         self.name = name
         self.url = connection.bucket_url
-        self._keys, self._region = keys, connection.region
+        self._keys, self._signer = keys, Signer(self.url, connection.region)
         self._passing = frozenset(connection.profile.retry_codes)
         self._is_encrypted = connection.is_encrypted
         checks_signatures = connection.profile.upload_checksum == "sha256"
         self.signs_bodies = checks_signatures or not connection.is_encrypted
         self._expects = connection.profile.expect_100
         self._parser: Any = create_parser("rest-xml")
+        proxies = get_environ_proxies(connection.endpoint_url)
+        is_direct = urlsplit(self.url).scheme not in proxies
+        wire = Wire(connection, self._signer.host, ANSWER_WITHIN)
+        self._wire = wire if is_direct else None
         session = partial(
             _Session,
             verify=connection.ca_bundle or True,
-            proxies=get_environ_proxies(connection.endpoint_url),
+            proxies=proxies,
             socket_options=_AT_ONCE,
         )
         self._objects = session(
@@ -96,39 +104,62 @@ class Requests:
             precondition=question.precondition,
             passing=self._passing,
         ):
-            request = self._signed(question).prepare()
-            request.stream_output = True
+            headers, body = self._headers(question), question.body
+            sent = as_sent(body) if body else None
+            request = _Request(question.method, question.url, headers, sent, stream_output=True)
             http = self._listings if question.is_listing else self._objects
             response = http.send(request)
             try:
-                limit = START + question.expected / SLOWEST
-                with threads.deadline(limit, partial(_break_off, response.raw)):
+                with _in_time(question, response.raw):
                     if response.status_code not in _FINE:
-                        self._refuse(response, question.verb)
+                        self._refuse(response, bounded(response, ERROR_MAX), question.verb)
                     yield response
             finally:
                 _release(response.raw)
+
+    def told(self, question: Question) -> Mapping[str, str]:
+        """Send a request whose answer is in its headers; return them, names in lower case."""
+        body = question.body
+        if self._wire is None or len(body) > PIECE or (self._expects and body):
+            with self.asked(question) as response:
+                bounded(response, ERROR_MAX)
+                return {name.lower(): text for name, text in response.headers.items()}
+        with translated(
+            self.name,
+            question.verb,
+            question.key,
+            precondition=question.precondition,
+            passing=self._passing,
+        ):
+            message = Message(question.method, question.url, self._headers(question), body)
+            answer = self._wire.ask(message, partial(_in_time, question))
+            if answer.status_code not in _FINE:
+                self._refuse(answer, answer.body, question.verb)
+            return answer.headers
 
     def renew(self, keys: Any) -> None:
         """Sign with other keys from now on."""
         self._keys = keys
 
     def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
         self._objects.close()
         self._listings.close()
 
-    def _signed(self, question: Question) -> AWSRequest:
+    def _headers(self, question: Question) -> dict[str, str]:
         if self._keys is None:
             raise NoCredentialsError
-        headers = {**question.headers, "User-Agent": "backgate"}
-        if self._expects and question.body:
-            headers["Expect"] = "100-continue"
-        request = AWSRequest(
-            question.method, question.url, headers=headers, data=as_sent(question.body)
-        )
+        method, body = question.method, question.body
+        given = {**question.headers, PAYLOAD: self._payload(question)}
         keys = self._keys.get_frozen_credentials()
-        _Signer(keys, self._region, self._payload(question)).add_auth(request)
-        return request
+        headers = self._signer.signed(method, question.url, given, keys)
+        headers["User-Agent"] = "backgate"
+        if method not in _BODILESS:
+            headers["Content-Length"] = str(len(body))
+        if self._expects and body:
+            headers["Expect"] = "100-continue"
+        return headers
 
     def _payload(self, question: Question) -> str:
         """What the signature says of the body: its hash, or nothing, which others vouch for."""
@@ -136,27 +167,18 @@ class Requests:
             return question.digest or hashlib.sha256(question.body).hexdigest()
         return "UNSIGNED-PAYLOAD"
 
-    def _refuse(self, response: Any, verb: str) -> None:
-        answer = {
-            "status_code": response.status_code,
-            "headers": response.headers,
-            "body": bounded(response, ERROR_MAX),
-        }
+    def _refuse(self, response: Any, body: bytes, verb: str) -> None:
+        answer = {"status_code": response.status_code, "headers": response.headers, "body": body}
         parsed = self._parser.parse(answer, None)
-        if code := _CODE.search(answer["body"]):  # also where a key that it quotes is no XML
+        if code := _CODE.search(body):  # also where a key that it quotes is no XML
             parsed["Error"]["Code"] = code[1].decode()
         raise ClientError(parsed, verb)
 
 
-class _Signer(S3SigV4Auth):
-    """Signs for a body of which it is told the hash."""
-
-    def __init__(self, keys: Any, region: str, payload: str) -> None:
-        super().__init__(keys, "s3", region)
-        self._payload = payload
-
-    def payload(self, request: AWSRequest) -> str:
-        return self._payload
+def _in_time(question: Question, raw: Any) -> AbstractContextManager[None]:
+    """Break off what is read from `raw` when it takes too long for what is expected."""
+    limit = START + question.expected / SLOWEST
+    return threads.deadline(limit, partial(_break_off, raw))
 
 
 def _break_off(raw: Any) -> None:
@@ -177,6 +199,8 @@ def _release(raw: Any) -> None:
 
 def bounded(response: Any, limit: int) -> bytes:
     """Read up to `limit` bytes of a body whose length nobody promised."""
+    if response.raw.length_remaining == 0:
+        return b""
     pieces, left = [], limit
     while left > 0 and (piece := response.raw.read(left)):
         pieces.append(piece)

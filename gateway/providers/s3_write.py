@@ -19,7 +19,7 @@ from backgate.gateway.providers.checksums import CRC32C_IS_FAST, Outgoing
 from backgate.gateway.providers.s3_errors import asks_for_md5
 from backgate.gateway.providers.s3_listing import etag_from
 from backgate.gateway.providers.s3_read import USER_METADATA, http_date_ns
-from backgate.gateway.providers.s3_requests import ERROR_MAX, Question, Requests, bounded
+from backgate.gateway.providers.s3_requests import Question, Requests
 from backgate.gateway.units import SECOND_NS
 
 KINDS = ("crc32c", "sha256", "md5")  # of checksums, that a body can be sent with
@@ -57,7 +57,7 @@ class S3Writer:
         query = f"partNumber={number}&uploadId={quote(upload, safe='-_.~')}"
         url = f"{self._requests.url_of(key)}?{query}"
         answer = self._sent("put_part", url, key, outgoing)
-        told = str(answer.get(_CRC32C, "")).strip() if self.kind == "crc32c" else ""
+        told = answer.get(_CRC32C, "").strip() if self.kind == "crc32c" else ""
         return part_tag(self._etag(answer, key), told)
 
     def put_damaged(self, key: str, checksum: str) -> None:
@@ -66,12 +66,10 @@ class S3Writer:
         sums = {"crc32c": {_CRC32C: other.crc32c}, "md5": {"Content-MD5": other.content_md5}}
         digest = other.sha256 if checksum == "sha256" else ""
         url, headers = self._requests.url_of(key), sums.get(checksum, {})
-        self._answer(Question("put", "PUT", url, key, headers, body, digest=digest))
+        self._requests.told(Question("put", "PUT", url, key, headers, body, digest=digest))
 
     def delete(self, key: str) -> None:
-        question = Question("delete", "DELETE", self._requests.url_of(key), key)
-        with self._requests.asked(question) as response:
-            bounded(response, ERROR_MAX)
+        self._requests.told(Question("delete", "DELETE", self._requests.url_of(key), key))
 
     def _sent(
         self,
@@ -80,7 +78,7 @@ class S3Writer:
         key: str,
         outgoing: Outgoing,
         headers: Mapping[str, str] = NO_METADATA,
-    ) -> Mapping[str, Any]:
+    ) -> Mapping[str, str]:
         """PUT a body, and return the headers of an answer that vouches for it."""
         has_md5 = self._sends_md5(verb)
         sums = {"Content-MD5": outgoing.content_md5} if has_md5 else {}
@@ -89,7 +87,7 @@ class S3Writer:
         digest = outgoing.sha256 if self._requests.signs_bodies else ""
         given = {**headers, **sums}
         try:
-            answer = self._answer(
+            answer = self._requests.told(
                 Question(verb, "PUT", url, key, given, outgoing.body, digest=digest)
             )
         except StoreError as error:
@@ -101,38 +99,32 @@ class S3Writer:
             raise NotAsSent(f"{self._name}: {verb} {key!r}: {fault}", key=key, is_stored=True)
         return answer
 
-    def _answer(self, question: Question) -> Mapping[str, Any]:
-        """Return the headers of the answer, their names in lower case."""
-        with self._requests.asked(question) as response:
-            bounded(response, ERROR_MAX)
-            return {name.lower(): text for name, text in response.headers.items()}
-
     def _sends_md5(self, verb: str) -> bool:
         if self.kind == "md5" or self.is_asked_for_md5:
             return True
         return self.kind == "crc32c" and not self._knows_crc32c.get(verb, False)
 
     def _fault(
-        self, verb: str, answer: Mapping[str, Any], outgoing: Outgoing, *, has_md5: bool
+        self, verb: str, answer: Mapping[str, str], outgoing: Outgoing, *, has_md5: bool
     ) -> str:
         """Return why the answer does not vouch for the body; "" when it does."""
         if self.kind == "crc32c" and len(outgoing.body):  # of nothing, not all stores tell one
-            told = str(answer.get(_CRC32C, "")).strip()
+            told = answer.get(_CRC32C, "").strip()
             if self._knows_crc32c.setdefault(verb, bool(told)) and not told:
                 self._knows_crc32c[verb] = False  # for good: the next attempt takes an MD5 along
             if not told and not has_md5:
                 return "the store no longer tells what it has"
             if told and told != outgoing.crc32c:
                 return f"the store has bytes of CRC-32C {told[:_SHOWN]}, not {outgoing.crc32c}"
-        etag = etag_from(str(answer.get("etag", "")))
+        etag = etag_from(answer.get("etag", ""))
         is_plain = not any(name.startswith(_ENCRYPTION) for name in answer)
         is_md5 = self._etags_are_md5 and is_plain and _MD5.fullmatch(etag) is not None
         if has_md5 and is_md5 and etag != outgoing.md5.hex():
             return f"the store has bytes of MD5 {etag}, not {outgoing.md5.hex()}"
         return ""
 
-    def _etag(self, answer: Mapping[str, Any], key: str) -> str:
-        etag = etag_from(str(answer.get("etag", "")))
+    def _etag(self, answer: Mapping[str, str], key: str) -> str:
+        etag = etag_from(answer.get("etag", ""))
         if not etag:
             raise StoreError(f"{self._name}: {key!r}: the answer has no etag", key=key)
         return etag
