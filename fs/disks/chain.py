@@ -50,7 +50,7 @@ class Chain:
         while True:
             members = self._members
             try:
-                return await _read(members, 0, offset, stop)
+                data = await _read(members, 0, offset, stop)
             except (NotFound, Replaced) as error:
                 key = error.key or self.where
                 if key in missed or len(missed) == MISSES_MAX:
@@ -59,6 +59,10 @@ class Chain:
                 missed.add(key)
                 log.info("%s: looking for its images again: %s", self.where, error)
                 await self._anew(members, key)
+            else:
+                if len(data) != stop - offset:
+                    raise Damaged(self.where, offset, f"{len(data)} bytes of {stop - offset}")
+                return data
 
     async def _anew(self, old: Sequence[Member], missing: str) -> None:
         """Find the members as they are now, by one for all who miss something."""

@@ -13,7 +13,7 @@ from backgate.gateway.source import Data
 from backgate.gateway.units import KIB
 
 SLACK = 64 * KIB  # bytes by which what does not compress may become longer
-TINY = 32 * KIB  # stored bytes that are decoded at once; a thread takes as long
+TINY = 32 * KIB  # bytes that become no more are decoded at once; a thread takes as long
 
 
 class ChunkFiles:
@@ -51,7 +51,7 @@ class ChunkFiles:
     async def _read(self, info: ObjectInfo, limit: int) -> Data:
         stored = await read_whole(self._files, info, limit + SLACK)
         name = info.key.removeprefix(f"{self.directory}/")
-        if len(stored) <= TINY:
+        if limit <= TINY:
             return self.decode(name, stored, limit)
         return await trio.to_thread.run_sync(
             self.decode, name, stored, limit, limiter=self._files.workers

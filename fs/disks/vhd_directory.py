@@ -7,6 +7,9 @@ in footer and header mean nothing, and after a merge the header's number of entr
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
+
+import trio
 
 from backgate.fs.disk import Files, Piece
 from backgate.fs.disks.bitmaps import is_full, stretches
@@ -41,10 +44,17 @@ TABLE_MAX = (
 _HEADS = {"header": SMALL_MAX, "footer": SMALL_MAX}  # objects, and their bytes at most
 
 
+class Table(NamedTuple):
+    """Which blocks there are."""
+
+    bits: bytes  # the highest first, without zeros at the end
+    blocks: int  # how many are set
+
+
 class VhdDirectory:
     """One VHD directory, a `Member`; open it with `open_directory`."""
 
-    def __init__(self, files: ChunkFiles, footer: Footer, header: Header, table: bytes) -> None:
+    def __init__(self, files: ChunkFiles, footer: Footer, header: Header, table: Table) -> None:
         self.where = files.directory
         self.footer, self.header, self.size = footer, header, footer.size
         self._files, self._table = files, table
@@ -53,12 +63,12 @@ class VhdDirectory:
     @property
     def allocated(self) -> int:
         """The bytes of the disk that it has."""
-        return int.from_bytes(self._table, "big").bit_count() * self.header.block_size
+        return self._table.blocks * self.header.block_size
 
     @property
     def kept(self) -> int:
         """The bytes of memory that its table takes."""
-        return len(self._table)
+        return len(self._table.bits)
 
     def merging_into(self, parent: "VhdDirectory") -> "VhdDirectory":
         """Return the same image while its blocks are being moved into `parent`, one by one.
@@ -119,8 +129,8 @@ class VhdDirectory:
         ]
 
     def _has(self, number: int) -> bool:
-        byte = number >> 3
-        return byte < len(self._table) and bool(self._table[byte] & 0x80 >> (number & 7))
+        bits, byte = self._table.bits, number >> 3
+        return byte < len(bits) and bool(bits[byte] & 0x80 >> (number & 7))
 
     async def _block(self, number: int, *, is_moved: bool = False) -> Data:
         size = self.header.bitmap_size + self.header.block_size
@@ -141,7 +151,10 @@ async def open_directory(files: Files, chunks: Chunks, directory: str) -> VhdDir
     stored = await _stored(files, directory, {**_HEADS, "bat": TABLE_MAX})
     opener = _opener(files, chunks, directory, stored)
     footer, header = _structures(opener, stored)
-    return VhdDirectory(opener, footer, header, _table(opener, stored["bat"], footer, header))
+    table = await trio.to_thread.run_sync(  # it may be small, and become very large
+        _table, opener, stored["bat"], footer, header, limiter=files.workers
+    )
+    return VhdDirectory(opener, footer, header, table)
 
 
 async def structures_of(files: Files, chunks: Chunks, directory: str) -> tuple[Footer, Header]:
@@ -190,7 +203,7 @@ def _structures(opener: ChunkFiles, stored: Mapping[str, Data]) -> tuple[Footer,
     return footer, header
 
 
-def _table(opener: ChunkFiles, stored: Data, footer: Footer, header: Header) -> bytes:
+def _table(opener: ChunkFiles, stored: Data, footer: Footer, header: Header) -> Table:
     """Return the table of blocks, as far as the disk reaches and without zeros at its end."""
     where = f"{opener.directory}/bat"
     blocks = -(-footer.size // header.block_size)
@@ -201,4 +214,5 @@ def _table(opener: ChunkFiles, stored: Data, footer: Footer, header: Header) -> 
     table = bytes(opener.decode("bat", stored, limit))
     if len(table) < needed:
         raise Damaged(where, len(table), f"the table ends early, {blocks} blocks belong into it")
-    return table[:needed].rstrip(b"\0")
+    bits = table[:needed].rstrip(b"\0")
+    return Table(bits, int.from_bytes(bits, "big").bit_count())

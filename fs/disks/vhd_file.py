@@ -33,8 +33,8 @@ from backgate.gateway.units import KIB, MIB
 
 ENTRY = 4  # bytes of the table
 PAGE = 4096  # entries read together: 8 GiB of a disk
-PAGES = 64  # kept of one file
-BITMAPS = MIB  # bytes of bitmaps kept of one file
+PAGES = 16  # kept of one file; a chain may have a thousand
+BITMAPS = 128 * KIB  # bytes of bitmaps kept of one file
 GAP = 128 * KIB  # bytes between two stretches that are cheaper to read than to ask twice
 LONGEST = 16 * MIB  # bytes read together
 PATH_MAX = 4 * KIB  # bytes of a parent's path

@@ -136,3 +136,18 @@ async def test_a_store_that_cannot_be_asked_is_no_damage() -> None:
 
     with pytest.raises(StoreError, match="away"):
         await Chain([one], resolve, None, {}).read_at(0, 8)
+
+
+class Short(Made):
+    """An image that leaves out the first of what it should give."""
+
+    async def read(self, offset: int, length: int) -> Sequence[Piece]:
+        return (await super().read(offset, length))[1:]
+
+
+async def test_an_image_that_gives_less_than_it_has_is_damage() -> None:
+    async def resolve(_missing: str) -> Sequence[Member]:
+        raise AssertionError("nothing is missing")
+
+    with pytest.raises(Damaged, match="0 bytes of 8"):
+        await Chain([Short(1, 8, {0, 1}, set())], resolve, None, {}).read_at(0, 8)

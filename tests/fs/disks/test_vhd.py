@@ -11,6 +11,7 @@ from support.xen_orchestra import BITMAP, BLOCK, Block, disk, footer, header, vh
 
 from backgate.fs.disk import Disk
 from backgate.fs.disks.images import open_vhd
+from backgate.fs.disks.vhd_file import VhdFile, open_file
 from backgate.gateway.errors import Damaged
 
 FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
@@ -189,3 +190,20 @@ async def test_blocks_that_follow_each_other_are_read_together_with_their_bitmap
 
     assert bytes(await image.read_at(0, 6 * BLOCK)) == content
     assert len(objects.reads) == 1
+
+
+async def test_what_an_image_keeps_of_its_table_is_little_however_large_the_disk(
+    tmp_path: Path,
+) -> None:
+    count = 1 << 20  # blocks of a disk of 2 TiB
+    tail = footer(count * BLOCK, A, kind=DYNAMIC)
+    (tmp_path / "image.vhd").write_bytes(vhd_file(tail, header(count), {}))
+    objects = FolderObjects(tmp_path)
+    source = objects.source(await objects.info("image.vhd"))
+    image = await open_file("image.vhd", source, may_be_fixed=False)
+    assert isinstance(image, VhdFile)
+
+    for at in range(0, image.size, 8 << 30):
+        assert await image.extents(at, BLOCK) == [(at, at + BLOCK, False)]
+
+    assert sum(map(len, image._pages.values())) <= 256 << 10
