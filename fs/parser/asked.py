@@ -69,10 +69,12 @@ class Gateway:
     def want_file(self, disk: int, name: str) -> "tuple[int, int] | None":
         """Return number and size of the file `name` beside a disk's; None: it may not be had.
 
-        Raises `NotGiven`: what could not be asked for is not missing.
+        Raises `NotGiven`: what could not be asked for is not missing; `Damaged`: they are too many.
         """
         self.say(WantFile(disk, name))
         given = self._receive()
+        if isinstance(given, Lost) and given.is_damage:
+            raise Damaged("", None, given.reason)
         if isinstance(given, NoFile):
             return None
         if not isinstance(given, GivenFile):

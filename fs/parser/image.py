@@ -17,7 +17,6 @@ from backgate.fs.parser.messages import (
     NOTES_MAX,
     READ_MAX,
     TEXT_MAX,
-    VOLUMES_MAX,
     XATTRS_MAX,
     XATTRS_SIZE_MAX,
     Bytes,
@@ -144,7 +143,7 @@ class Image:
 
     def _discovered(self) -> Sequence[Found]:
         if self._found is None:
-            self._found = discover(self._disks, self._passphrases)[:VOLUMES_MAX]
+            self._found = discover(self._disks, self._passphrases)
         return self._found
 
     def _device(self, number: int) -> Device:

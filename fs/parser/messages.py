@@ -229,7 +229,7 @@ class NoFile(Message, frozen=True, tag=True):
 
 class Lost(Message, frozen=True, tag=True):
     reason: str
-    is_damage: bool = False  # those bytes are gone for good; told only to who looks at all disks
+    is_damage: bool = False  # for good: of one disk among all, or too many files
 
 
 Heard: TypeAlias = Request | Given | GivenFile | NoFile | Lost

@@ -60,6 +60,7 @@ from backgate.gateway.source import Source
 IDLE = 60.0  # seconds without a request after which the worker is ended
 TRIES = 2  # workers that a request may cost
 DEADLY_MAX = 1000  # requests remembered that cost so many
+AHEAD = 16  # sources whose beginning is fetched while a worker starts
 DEADLY_FOR = 600.0  # seconds; a machine that was too busy for a request may not be by then
 START_PATIENCE = 2 * PATIENCE  # seconds until a worker must have imported what it needs
 KEYS_PATIENCE = 60.0  # seconds more that trying a passphrase may take: that is what it is for
@@ -306,7 +307,7 @@ class Parser:
         await self._places.enter(self, self._give_way)
         worker = self._worker = self._start_worker()
         log.debug("%s: parser %d starts", self.where, worker.number)
-        for number, source in enumerate(self.sources):  # it will ask for these first
+        for number, source in enumerate(self.sources[:AHEAD]):  # it will ask for these first
             nursery.start_soon(self._begin, number, min(source.size, BLOCK))
         opened = answer_to(await self._asked(worker, self._open()), Opened)
         if len(opened.disks) != len(self._disks) or self._opened not in (None, opened):

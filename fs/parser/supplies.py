@@ -9,7 +9,7 @@ from backgate.fs.parser.process import Ended
 from backgate.gateway.errors import BackgateError, Damaged
 from backgate.gateway.source import Source
 
-FILES_MAX = 64  # files beside images that one backup may be made of
+FILES_MAX = 1024  # files beside images that one backup may be made of: 2 TiB in parts of 2 GiB
 
 # Returns the file of that name beside the disk of that number; None: there is none to be had.
 Siblings: TypeAlias = Callable[[int, str], Awaitable[Source | None]]
@@ -56,7 +56,9 @@ class Supplies:
         number = self._files.get(key)
         if number is None:
             source = None
-            if wanted.disk < self._disks and len(self._files) < FILES_MAX:
+            if len(self._files) >= FILES_MAX:
+                return Lost(f"it is made of more than {FILES_MAX:,} files", is_damage=True)
+            if wanted.disk < self._disks:
                 source = await self._siblings(wanted.disk, wanted.name)
             if source is None:
                 return NoFile()

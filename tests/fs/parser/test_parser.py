@@ -16,7 +16,7 @@ from support import hostile
 from support.trees import run
 
 from backgate.fs.parser import parser as parser_module
-from backgate.fs.parser import process
+from backgate.fs.parser import process, supplies
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk
 from backgate.fs.parser.parser import Parser, Unparsed
@@ -367,6 +367,38 @@ async def test_a_parent_that_could_not_be_asked_for_is_not_missing(
         assert (await parser.opened()).disks[0].problem == ""
         assert [volume.size for volume in (await parser.volumes()).volumes] == [1 << 20]
     assert warnings(caplog) == []
+
+
+def split(parts: int) -> bytes:
+    """Return the descriptor of a VMDK in so many parts of 64 KiB."""
+    lines = [f'RW 128 FLAT "disk-f{number:03}.vmdk" 0' for number in range(parts)]
+    head = '# Disk DescriptorFile\nversion=1\nparentCID=ffffffff\ncreateType="twoGbMaxExtentFlat"'
+    return "\n".join([head, *lines, ""]).encode()
+
+
+async def part_beside(disk: int, name: str) -> Source | None:
+    return Bytes(bytes([int(name[6:9]) % 256]) * (64 << 10))
+
+
+async def test_a_disk_in_hundreds_of_parts_is_whole() -> None:
+    async with parser_of(
+        Bytes(split(300)), program=WORKER, kind="vmdk", siblings=part_beside
+    ) as parser:
+        (one,) = (await parser.opened()).disks
+        last = await ParsedFile(parser, 0, None, one.size).read_at(299 * (64 << 10), 64 << 10)
+
+    assert (one.problem, one.size) == ("", 300 * (64 << 10))
+    assert last == bytes([299 % 256]) * (64 << 10)
+
+
+async def test_a_disk_in_too_many_parts_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supplies, "FILES_MAX", 4)
+    async with parser_of(
+        Bytes(split(5)), program=WORKER, kind="vmdk", siblings=part_beside
+    ) as parser:
+        (one,) = (await parser.opened()).disks
+
+    assert one.problem == "it is made of more than 4 files"
 
 
 async def test_who_goes_away_leaves_the_worker_to_others() -> None:
