@@ -24,6 +24,7 @@ LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Laye
     "bitlocker": "backgate.fs.volumes.bitlocker:BitLocker",
     "gpt": "backgate.fs.volumes.gpt:Gpt",
     "mbr": "backgate.fs.volumes.mbr:Mbr",
+    "luks-second": "backgate.fs.volumes.luks:LuksSecond",
 }
 
 

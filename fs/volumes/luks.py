@@ -1,4 +1,8 @@
-"""LUKS: an encrypted volume, opened with one of the configured passphrases."""
+"""LUKS: an encrypted volume, opened with one of the configured passphrases.
+
+A second header without a first may be all that is left of a volume that others have been laid over
+since: it counts only where nothing else is known.
+"""
 
 import struct
 from collections.abc import Sequence
@@ -28,7 +32,7 @@ class Luks(Layer):
         self._patience: Patience | None = None
 
     def claims(self, device: Device) -> bool:
-        return _version(device) in (1, 2) or luks2.is_second(device)
+        return _version(device) in (1, 2)
 
     def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
         device = members[0].device
@@ -67,6 +71,15 @@ class Luks(Layer):
         if order[number] not in self._worked:
             self._worked.append(order[number])
         return key
+
+
+class LuksSecond(Luks):
+    """Version 2 without its first header."""
+
+    certain: ClassVar[bool] = False
+
+    def claims(self, device: Device) -> bool:
+        return luks2.is_second(device)
 
 
 def _version(device: Device) -> int:

@@ -67,7 +67,7 @@ class _Segment(Struct, frozen=True):
     iv_tweak: str = "0"
     encryption: str = ""
     sector_size: int = 512
-    integrity: msgspec.Raw | None = None
+    integrity: dict[str, object] | None = None
 
 
 class _Digest(Struct, frozen=True):

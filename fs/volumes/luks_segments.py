@@ -9,6 +9,8 @@ from backgate.fs.volumes.luks_keys import Digest, Slot
 from backgate.fs.volumes.sector_cipher import Decrypted, decryption
 from backgate.gateway.errors import Damaged
 
+DETACHED = "this is only its header: what it encrypts lies on another disk, which nothing tells"
+
 
 class Segment(NamedTuple):
     """A stretch of the device that is one way encrypted, or not at all."""
@@ -30,9 +32,15 @@ class Header(NamedTuple):
 
 
 def clear(device: Device, header: Header, key: bytes) -> Device:
-    """Return the clear bytes of `device`; `Damaged` when its cipher is not supported."""
+    """Return the clear bytes of `device`.
+
+    Raises `Damaged` when its cipher is not supported, or there are none: a detached header.
+    """
+    keys_end = max((slot.offset + slot.key * slot.stripes for slot in header.slots), default=0)
     parts: list[Device] = []
     for segment in header.segments:
+        if segment.offset < keys_end:
+            raise Damaged("LUKS", segment.offset, DETACHED)
         size = device.size - segment.offset if segment.size is None else segment.size
         if size < 0 or segment.offset + size > device.size:
             raise Damaged("LUKS", segment.offset, f"it is {size} bytes long there: the disk is cut")

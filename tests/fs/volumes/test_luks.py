@@ -112,6 +112,7 @@ def with_text(image: Path, *, old: str, new: str) -> BytesDevice:
         ('"hash":"sha256"', '"hash":"md5"', "md5"),
         ('"config":{', '"config":{"requirements":{"mandatory":["online-reencrypt"]},', "anew"),
         ('"type":"crypt"', '"type":"hw-opal-crypt"', "hw-opal"),
+        ('"sector_size":4096', '"sector_size":4096,"integrity":{"type":"x"}', "authentication"),
         ("{", "[" * 3000, "LUKS header"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else None,
@@ -190,6 +191,39 @@ async def test_a_key_is_derived_in_the_worker_whatever_cryptsetup_lets_it_cost(
     assert volume.kind == "luks"
     assert volume.size == 1 << 20
     assert "encrypted with" not in volume.problem
+
+
+@pytest.mark.parametrize("kind", ["luks1", "luks2"])
+def test_a_header_without_what_it_encrypts_says_so(tmp_path: Path, kind: str) -> None:
+    header, data = tmp_path / "header", tmp_path / "data"
+    for path in (header, data):
+        with path.open("wb") as file:
+            file.truncate(17 << 20)
+    cost = "--pbkdf-force-iterations 1000 --pbkdf pbkdf2 --use-urandom --key-file -"
+    subprocess.run(
+        ["cryptsetup", "-q", "luksFormat", "--type", kind, *cost.split(), "--header", header, data],
+        input=b"one pass",
+        check=True,
+        capture_output=True,
+    )
+
+    assert "only its header" in only(FileDevice(header), b"one pass").problem
+
+
+def test_a_file_system_that_was_laid_over_a_volume_counts(
+    images: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "file").write_bytes(Random(3).randbytes(9000))
+    options = ["-quiet", "-no-progress"]
+    subprocess.run(["mksquashfs", tmp_path / "from", tmp_path / "over", *options], check=True)
+    over = (tmp_path / "over").read_bytes()
+    before = images["large-sectors"].read_bytes()
+
+    found = only(BytesDevice(over + before[len(over) :]), b"one pass")
+
+    assert len(over) < COPY  # and so its second header is still there
+    assert found.file_system == "squashfs"
 
 
 def test_limits_are_as_before_once_a_key_is_derived(images: dict[str, Path]) -> None:
