@@ -54,6 +54,11 @@ class _Member(NamedTuple):
             raise Damaged("RAID", None, f"member {self.told.number} is cut short")
         return data
 
+    def is_short(self, array: Superblock) -> bool:
+        """True when it ends before what a level that can do without it wants of each member."""
+        wants = 0 if array.level in (LINEAR, STRIPES) else array.used
+        return self.told.start + wants > self.device.size
+
 
 class _Array(NamedTuple):
     told: Superblock  # by the newest member
@@ -107,6 +112,8 @@ def _array(newest: Superblock, found: list[_Member]) -> tuple[_Array, list[str]]
             why = why or "the array does not count it in"
         elif slots[slot] is not None:
             why = why or "another is its copy"
+        elif member.is_short(newest):
+            why = why or "it is cut short"
         if why:
             left_out.append(f"member {told.number}: {why}")
         else:

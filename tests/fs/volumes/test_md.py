@@ -153,6 +153,33 @@ def test_a_member_with_blocks_known_to_be_bad_is_left_out(images: dict[str, list
     assert found.disks == (0, 1, 3)
 
 
+@pytest.mark.parametrize("name", ["r5-left-symmetric", "r10-n2", "r1-stale"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_member_that_is_cut_short_is_left_out(
+    images: dict[str, list[Path]], name: str, which: int
+) -> None:
+    data = [path.read_bytes() for path in images[name]]
+    if name == "r1-stale":  # of which one alone is not stale: the other one becomes like it
+        data = [as_member(data[0], number) for number in range(2)]
+    devices = [BytesDevice(one, number) for number, one in enumerate(data)]
+    whole = array(*devices).volume.device
+
+    devices[which] = BytesDevice(data[which][: len(data[which]) // 2], which)
+
+    found = array(*devices)
+    assert "cut short" in found.volume.notes["left out"]
+    assert found.volume.device.read_at(0, whole.size) == whole.read_at(0, whole.size)
+
+
+def as_member(image: bytes, number: int) -> bytes:
+    """Return a member of a mirror as its member `number`, both of which are in their slots."""
+    data = bytearray(image)
+    struct.pack_into("<I", data, 4096 + 160, number)
+    struct.pack_into("<2H", data, 4096 + 256, 0, 1)
+    seal(data, 4096, is_old=False)
+    return bytes(data)
+
+
 def test_parity_that_may_be_out_of_date_does_not_stand_in_for_a_member(
     images: dict[str, list[Path]],
 ) -> None:
