@@ -1,4 +1,8 @@
-"""Which members of a device-mapper RAID have every write, by the superblock of each."""
+"""What the members of a device-mapper RAID say of themselves: a superblock, and a bitmap behind it.
+
+The superblock tells which of them have every write; the bitmap where a write was under way, so that
+parity may not be that of its data.
+"""
 
 import struct
 from collections.abc import Sequence
@@ -7,9 +11,15 @@ from typing import NamedTuple
 from backgate.fs.volume import Device
 from backgate.gateway.errors import Damaged
 
-SUPERBLOCK = struct.Struct("<4sIIIQQQ")
+SUPERBLOCK = struct.Struct("<4sIIIQQQQ")
 MAGIC = b"DmRd"
+SECTOR = 512  # bytes
 WHOLE = (1 << 64) - 1  # as where a recovery has come: there is none
+BITMAP = struct.Struct("<4s36xQII")  # magic, sectors it is for, state, bytes that a bit is for
+BITMAP_MAGIC = b"bitm"
+BITMAP_AT, BITS_AT = 4096, 4096 + 256  # bytes
+STALE = 1  # the bit of a bitmap's state that says that it is out of date
+BITS_MAX = 8 << 20  # bytes of bits that are looked at
 LAG_MAX = 1  # events; a machine may die after writing the first of two superblocks
 
 
@@ -18,6 +28,7 @@ class _State(NamedTuple):
     events: int
     failed: int  # a bit for each member
     recovered: int  # how far, in sectors; `WHOLE` when it never was away
+    synchronized: int  # how far parity is that of the data, in sectors; `WHOLE`: everywhere
 
 
 def trusted(headers: Sequence[Device | None]) -> list[bool]:
@@ -34,6 +45,28 @@ def trusted(headers: Sequence[Device | None]) -> list[bool]:
     return [_is_fit(state, at, newest) for at, state in enumerate(states)]
 
 
+def is_synchronized(headers: Sequence[Device | None]) -> bool:
+    """True when parity is known to be that of the data: no member says otherwise of any stretch."""
+    present = [header for header in headers if header is not None]
+    states = [state for state in map(_state, present) if state is not None]
+    if any(state.synchronized != WHOLE for state in states):
+        return False
+    return not any(_is_being_written(header) for header in present)
+
+
+def _is_being_written(header: Device) -> bool:
+    """True when the bitmap of `header` has a bit, or cannot be told."""
+    raw = header.read_at(BITMAP_AT, BITMAP.size)
+    if len(raw) < BITMAP.size or not raw.startswith(BITMAP_MAGIC):
+        return False  # there is none
+    _, sectors, state, chunk = BITMAP.unpack(raw)
+    bits = -(-sectors * SECTOR // chunk) if chunk else 0
+    if state & STALE or not 0 < bits <= 8 * BITS_MAX:
+        return True
+    found = int.from_bytes(header.read_at(BITS_AT, -(-bits // 8)), "little")
+    return found & (1 << bits) - 1 != 0  # behind the last one that is used they are all set
+
+
 def _state(header: Device) -> _State | None:
     try:
         raw = header.read_at(0, SUPERBLOCK.size)
@@ -41,8 +74,8 @@ def _state(header: Device) -> _State | None:
         return None
     if len(raw) < SUPERBLOCK.size or not raw.startswith(MAGIC):
         return None
-    _, _, _, position, events, failed, recovered = SUPERBLOCK.unpack(raw)
-    return _State(position, events, failed, recovered)
+    _, _, _, *told = SUPERBLOCK.unpack(raw)
+    return _State(*told)
 
 
 def _is_fit(state: _State | None, at: int, newest: _State) -> bool:

@@ -16,6 +16,7 @@ VISIBLE = "VISIBLE"  # the status of a volume that is there for its users, not f
 POOLS = ("thin-pool", "cache-pool", "vdo-pool")  # what holds volumes and is none
 UNREADABLE = "the metadata of this physical volume cannot be read: {}"
 COPY = "it is a copy of another physical volume, which is used instead"
+DOUBT = "a physical volume of it is there more than once, equally new: the first disk's is shown"
 
 
 class Lvm(Layer):
@@ -24,52 +25,82 @@ class Lvm(Layer):
     name: ClassVar[str] = "lvm"
     gathers: ClassVar[bool] = True
     certain: ClassVar[bool] = True
+    before_tables: ClassVar[bool] = True  # pvcreate(8) takes no disk with a table, and clears it
 
     def claims(self, device: Device) -> bool:
         return is_physical(device)
 
     def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
         lost: dict[int, str] = {}
-        found = _physical(members, lost)
+        copied: set[str] = set()
+        found = _physical(members, lost, copied)
         groups = _groups(found, lost)
         names = Counter(one.name for one in groups)
+        present = {uuid: at.member for uuid, at in found.items()}
+        twice = {present[uuid].number for uuid in copied}
         volumes = []
         for one in groups:
             name = one.name if names[one.name] == 1 else f"{one.name}.{one.uuid[:6]}"
-            volumes += list(_volumes(one, name, {uuid: at.member for uuid, at in found.items()}))
+            volumes += list(_volumes(one, name, present, twice))
         return volumes + [_lost(number, members[number], why) for number, why in lost.items()]
 
 
 class _Found(NamedTuple):
+    """A physical volume that was found, and the newest that it tells of its group."""
+
     member: Member
-    physical: Physical
+    group: Group | None
+    problem: str  # why it tells nothing
+
+    @property
+    def sequence(self) -> int:
+        """How new its metadata is, -1 when it has none."""
+        return -1 if self.group is None else self.group.sequence
 
 
-def _physical(members: Sequence[Volume], lost: dict[int, str]) -> dict[str, _Found]:
-    """Return the physical volumes by UUID, of copies the newest; why others are `lost`."""
+def _physical(
+    members: Sequence[Volume], lost: dict[int, str], copied: set[str]
+) -> dict[str, _Found]:
+    """Return the physical volumes by UUID, of copies the newest; why others are `lost`.
+
+    `copied` gets the UUIDs of those that are there more than once, equally new.
+    """
     found: dict[str, _Found] = {}
+    told: dict[str, Group | Damaged] = {}
     for number, member in enumerate(members):
         try:
             one = physical(member.device)
         except Damaged as error:
             lost[number] = UNREADABLE.format(error)
             continue
-        new = _Found(Member(number, member.device), one)
+        new = _newest(Member(number, member.device), one, told)
         known = found.get(one.uuid)
         if known is not None:
-            if _sequence(new) > _sequence(known):
+            if new.sequence == known.sequence:
+                copied.add(one.uuid)
+            elif new.sequence > known.sequence:
+                copied.discard(one.uuid)
                 new, known = known, new
             lost[new.member.number] = COPY
         found[one.uuid] = known or new
     return found
 
 
-def _sequence(found: _Found) -> int:
-    """Return how new the metadata of a physical volume is, -1 when it has none."""
-    try:
-        return group(found.physical.text).sequence if found.physical.text else -1
-    except Damaged:
-        return -1
+def _newest(member: Member, one: Physical, told: dict[str, Group | Damaged]) -> _Found:
+    """Return what a physical volume tells; `told` keeps what each text says, for the others."""
+    groups, problem = [], one.problem
+    for text in one.texts:
+        if text not in told:
+            try:
+                told[text] = group(text)
+            except Damaged as error:
+                told[text] = error
+        said = told[text]
+        if isinstance(said, Damaged):
+            problem = str(said)
+        else:
+            groups.append(said)
+    return _Found(member, max(groups, key=lambda group: group.sequence, default=None), problem)
 
 
 def _groups(found: Mapping[str, _Found], lost: dict[int, str]) -> list[Group]:
@@ -78,21 +109,15 @@ def _groups(found: Mapping[str, _Found], lost: dict[int, str]) -> list[Group]:
     A member whose metadata cannot be read is `lost` only when no other one tells of it.
     """
     newest: dict[str, Group] = {}
-    wrong: dict[str, str] = {uuid: one.physical.problem for uuid, one in found.items()}
+    for one in found.values():
+        if one.group is not None:
+            other = newest.get(one.group.uuid)
+            if other is None or one.group.sequence > other.sequence:
+                newest[one.group.uuid] = one.group
+    known = {member.uuid for told in newest.values() for member in told.physical.values()}
     for uuid, one in found.items():
-        if one.physical.text:
-            try:
-                told = group(one.physical.text)
-            except Damaged as error:
-                wrong[uuid] = str(error)
-                continue
-            other = newest.get(told.uuid)
-            if other is None or told.sequence > other.sequence:
-                newest[told.uuid] = told
-    known = {member.uuid for one in newest.values() for member in one.physical.values()}
-    for uuid, why in wrong.items():
-        if why and uuid not in known:
-            lost[found[uuid].member.number] = UNREADABLE.format(why)
+        if one.group is None and one.problem and uuid not in known:
+            lost[one.member.number] = UNREADABLE.format(one.problem)
     return list(newest.values())
 
 
@@ -107,7 +132,10 @@ def _lost(number: int, member: Volume, why: str) -> Volume:
     )
 
 
-def _volumes(found: Group, name: str, members: Mapping[str, Member]) -> Iterator[Volume]:
+def _volumes(
+    found: Group, name: str, members: Mapping[str, Member], twice: set[int]
+) -> Iterator[Volume]:
+    """Yield the volumes of a group; `twice` are the members of which there is another copy."""
     logical = LogicalVolumes(found, members)
     uuids = {one.uuid for one in found.physical.values()}
     whole: Sequence[int] = [one.number for uuid, one in members.items() if uuid in uuids]
@@ -118,12 +146,12 @@ def _volumes(found: Group, name: str, members: Mapping[str, Member]) -> Iterator
         if not is_visible or kind.partition("+")[0] in POOLS:
             continue
         device: Device = Empty(0)
-        problem, on = "", whole
+        problem, shown, on = "", own, whole
         try:
             shown = _shown(own, volume, kind)
             device, on = logical.device(own)
         except Damaged as error:
-            problem, shown = str(error), own
+            problem = str(error)
         yield Volume(
             name=f"{name}-{shown}",
             device=device,
@@ -133,6 +161,7 @@ def _volumes(found: Group, name: str, members: Mapping[str, Member]) -> Iterator
                 "volume group": found.name,
                 "type": kind,
                 "uuid": str(volume.get("id", "")),
+                **({"doubt": DOUBT} if twice.intersection(on) else {}),
             },
             problem=problem,
             members=on,

@@ -26,10 +26,10 @@ IGNORED = 1  # the flag of an area that pvchange(8) has set aside
 
 
 class Physical(NamedTuple):
-    """One physical volume; `text` is "" when another one of its group has to tell the metadata."""
+    """One physical volume; without `texts` another one of its group has to tell the metadata."""
 
     uuid: str
-    text: str
+    texts: tuple[str, ...]  # of each of its areas that has one; they may be of different age
     problem: str  # why its metadata cannot be read
 
 
@@ -46,16 +46,15 @@ def physical(device: Device) -> Physical:
     """Return what `device` says of itself; `Damaged` when its label is not whole."""
     at, sector = _label(device)
     uuid, areas = _header(sector, LABEL.unpack_from(sector)[3], at)
-    wrong = []
+    texts, wrong = [], []
     for offset, size in areas:
         try:
             text = _text(device, offset, size)
         except Damaged as error:
             wrong.append(str(error))
         else:
-            if text:
-                return Physical(uuid, text, "")
-    return Physical(uuid, "", "; ".join(wrong))
+            texts += [text] if text else []
+    return Physical(uuid, tuple(texts), "" if texts else "; ".join(wrong))
 
 
 def checksum(data: bytes) -> int:

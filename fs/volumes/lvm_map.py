@@ -1,13 +1,13 @@
 """The logical volumes of one group as devices: each segment over members, or over other volumes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from backgate.fs.volume import Device
 from backgate.fs.volumes import raid_layouts as layouts
 from backgate.fs.volumes.cow import Snapshot
 from backgate.fs.volumes.devices import Chain, Empty, Stretch
-from backgate.fs.volumes.dm_raid import trusted
+from backgate.fs.volumes.dm_raid import is_synchronized, trusted
 from backgate.fs.volumes.lvm_group import (
     SECTOR,
     Group,
@@ -52,6 +52,14 @@ class Member(NamedTuple):
     device: Device
 
 
+class _Images(NamedTuple):
+    """The members of a RAID; None is missing, or does not have every write."""
+
+    devices: Sequence[Device | None]
+    headers: Sequence[Device | None]  # with their superblocks
+    why: str  # one of them is missing, to be added to what that means
+
+
 class LogicalVolumes:
     """Devices of one group's volumes by name, made when they are asked for."""
 
@@ -59,6 +67,7 @@ class LogicalVolumes:
         """Let `members` be what was found, by UUID."""
         self._group, self._members = group, members
         self._pools: dict[str, tuple[Pool, set[int]]] = {}  # with the members it lies on
+        self._merged = set(_merged(group.logical.values()))
         self._depth = 0
         self._used: set[int] = set()
         self._types: dict[str, Callable[[str, Section], Device]] = {
@@ -89,6 +98,8 @@ class LogicalVolumes:
         volume = self._group.logical.get(name)
         if volume is None:
             raise Damaged("LVM metadata", None, f"there is no volume {name}")
+        if name in self._merged:
+            raise Damaged("LVM", None, f"a snapshot is being merged into {name}: not supported")
         if self._depth >= DEPTH_MAX:
             raise Damaged("LVM metadata", None, f"{name} lies over more than {DEPTH_MAX} others")
         self._depth += 1
@@ -167,40 +178,50 @@ class LogicalVolumes:
         return Striped(parts, chunk, Stripes(len(parts)), self._size(name, segment))
 
     def _raid1(self, name: str, segment: Section) -> Device:
-        for image in self._images(name, segment):
+        images = self._images(name, segment)
+        for image in images.devices:
             if image is not None:
                 return _exactly(image, self._size(name, segment), name)
-        raise Damaged("RAID", None, "all members are missing")
+        raise Damaged("RAID", None, f"all members are missing{images.why}")
 
     def _raid10(self, name: str, segment: Section) -> Device:
         images = self._images(name, segment)
         near = number(segment, "data_copies", name, 2)
-        return self._raid(name, segment, images, Copies(len(images), near, 1, 0))
+        return self._raid(name, segment, images, Copies(len(images.devices), near, 1, 0))
 
     def _parity(self, name: str, segment: Section) -> Device:
         images = self._images(name, segment)
         kind = word(segment, "type", name).partition("+")[0]
-        return self._raid(name, segment, images, Parity(len(images), *RAIDS[kind]))
+        if None in images.devices and not is_synchronized(images.headers):
+            reason = "a member is missing, and the parity of the others is not complete"
+            raise Damaged("RAID", None, f"{reason}{images.why}")
+        return self._raid(name, segment, images, Parity(len(images.devices), *RAIDS[kind]))
 
-    def _raid(
-        self, name: str, segment: Section, images: Sequence[Device | None], layout: Layout
-    ) -> Device:
+    def _raid(self, name: str, segment: Section, images: _Images, layout: Layout) -> Device:
         chunk = number(segment, "stripe_size", name) * SECTOR
-        return Striped(images, chunk, layout, self._size(name, segment))
+        try:
+            return Striped(images.devices, chunk, layout, self._size(name, segment))
+        except Damaged as error:
+            raise Damaged("RAID", None, f"{error.reason}{images.why}") from error
 
-    def _images(self, name: str, segment: Section) -> list[Device | None]:
-        """Return the members of a RAID; None is missing, or does not have every write."""
+    def _images(self, name: str, segment: Section) -> _Images:
         images: list[Device | None] = []
         headers: list[Device | None] = []
+        why = ""
         for header, image in _raids(segment, name):
             try:
                 headers.append(self._device(header))
                 images.append(self._device(image))
-            except Damaged:
+            except Damaged as error:
                 headers[len(images) :] = [None]
                 images.append(None)
+                why = why or f": {error}"
         known = trusted(headers)
-        return [image if fit else None for image, fit in zip(images, known, strict=True)]
+        return _Images(
+            [image if fit else None for image, fit in zip(images, known, strict=True)],
+            [header if fit else None for header, fit in zip(headers, known, strict=True)],
+            why,
+        )
 
     def _thin(self, name: str, segment: Section) -> Device:
         pool = self._pool(word(segment, "thin_pool", name))
@@ -243,6 +264,14 @@ class LogicalVolumes:
         origin = self._device(word(segment, "origin", name))
         store = self._device(word(segment, "cow_store", name))
         return Snapshot(origin, store, self._size(name, segment))
+
+
+def _merged(volumes: Iterable[Section]) -> Iterator[str]:
+    """Yield the volumes that a snapshot is being merged into: parts of them are as it was."""
+    for volume in volumes:
+        segment = volume.get("segment1")
+        if isinstance(segment, dict) and "merging_store" in segment:
+            yield str(segment.get("origin"))
 
 
 def _pairs(found: Sequence[int | str], name: str) -> list[tuple[str, int | str]]:

@@ -201,6 +201,115 @@ def test_of_two_copies_of_a_disk_the_newer_one_counts(disks: list[FileDevice]) -
         assert "copy" in found["lvm-unknown"].problem
 
 
+def test_a_disk_that_is_there_twice_leaves_a_doubt(disks: list[FileDevice]) -> None:
+    clone = BytesDevice(disks[0].read_at(0, disks[0].size), 5)
+
+    found = found_in(*disks, clone)
+
+    assert content(found["vg-one-linear"]) == sectors("linear", 0, 4096)
+    assert "more than once" in found["vg-one-linear"].volume.notes["doubt"]
+    assert found["lvm-unknown"].disks == (5,)
+    assert not any("doubt" in one.volume.notes for one in found_in(*disks).values())
+
+
+@pytest.mark.parametrize("newer", [0, 1])
+def test_of_two_areas_on_one_disk_the_newer_one_counts(disks: list[FileDevice], newer: int) -> None:
+    data = BytesDevice(bytearray(disks[0].read_at(0, disks[0].size)))
+    assert isinstance(data.data, bytearray)
+    places = (PHYSICAL_METADATA, len(data.data) - (250 << 10))
+    list_an_area(data.data, places[1], 250 << 10)
+    text = physical(data).texts[0]
+    for at, place in enumerate(places):
+        number = "seqno = 1" if at == newer else "seqno = 1 #"
+        names = f"raid10_of_{at} {{" if at == newer else "raid10 {"
+        put_area(data.data, place, text.replace("seqno = ", number).replace("raid10 {", names))
+
+    found = found_in(data, *disks[1:])
+
+    assert f"vg-one-raid10_of_{newer}" in found
+
+
+def list_an_area(data: bytearray, at: int, size: int) -> None:
+    """Add an area of metadata to those that the label of a disk tells."""
+    label = data.index(b"LABELONE")
+    (start,) = struct.unpack_from("<I", data, label + 20)
+    place, lists = label + start + 40, 0
+    while True:
+        is_end = struct.unpack_from("<QQ", data, place) == (0, 0)
+        if is_end and lists == 1:
+            break
+        lists += is_end
+        place += 16
+    rest = bytes(data[place : label + 512 - 16])
+    struct.pack_into("<QQ", data, place, at, size)
+    data[place + 16 : label + 512] = rest
+    struct.pack_into("<I", data, label + 16, checksum(bytes(data[label + 20 : label + 512])))
+
+
+def put_area(data: bytearray, at: int, text: str) -> None:
+    """Write an area of metadata that holds `text`."""
+    size = 250 << 10 if at != PHYSICAL_METADATA else struct.unpack_from("<Q", data, at + 32)[0]
+    new = text.encode()
+    header = bytearray(512)
+    struct.pack_into("<16sIQQ", header, 4, b" LVM2 x[5A%r0N*>", 1, at, size)
+    struct.pack_into("<QQII", header, 40, 512, len(new), checksum(new), 0)
+    struct.pack_into("<I", header, 0, checksum(bytes(header[4:])))
+    data[at : at + 512] = header
+    data[at + 512 : at + 512 + len(new)] = new
+
+
+def test_what_a_snapshot_is_being_merged_into_is_not_shown(disks: list[FileDevice]) -> None:
+    data = BytesDevice(bytearray(disks[0].read_at(0, disks[0].size)))
+    rewrite(
+        data,
+        lambda text: text.replace("seqno = ", "seqno = 1").replace("cow_store", "merging_store"),
+    )
+
+    found = found_in(data, *disks[1:])
+
+    assert "merged into raid0" in found["vg-one-raid0"].problem
+    assert "merged" in found["vg-one-before"].problem
+    assert content(found["vg-one-raid5"])
+
+
+def test_a_raid_that_misses_too_much_names_what_it_misses(disks: list[FileDevice]) -> None:
+    uuids = [physical(disk).uuid for disk in disks]
+
+    alone = found_in(disks[3])
+
+    for name in ("raid1", "raid5", "raid6", "raid10"):
+        problem = alone[f"vg-one-{name}"].problem
+        assert any(uuid in problem for uuid in uuids), problem
+
+
+@pytest.mark.parametrize("doubt", ["bit", "stale", "resync"])
+def test_parity_that_may_be_out_of_date_does_not_stand_in_for_a_disk(
+    disks: list[FileDevice], doubt: str
+) -> None:
+    bent = [BytesDevice(bytearray(disk.read_at(0, disk.size)), at) for at, disk in enumerate(disks)]
+    for one in bent:
+        assert isinstance(one.data, bytearray)
+        at = one.data.find(b"DmRd")
+        while at >= 0:
+            if doubt == "resync":
+                struct.pack_into("<Q", one.data, at + 40, 4096)
+            elif one.data[at + 4096 : at + 4100] == b"bitm":
+                place = at + 4096 + (256 if doubt == "bit" else 48)
+                one.data[place] |= 1
+            at = one.data.find(b"DmRd", at + 1)
+
+    whole = found_in(*bent)
+
+    refused = 0
+    for name in ("raid4", "raid5", "raid5_n", "raid6", "raid6_nr"):
+        assert content(whole[f"vg-one-{name}"]) == content(found_in(*disks)[f"vg-one-{name}"])
+    for missing in range(5):
+        left = found_in(*bent[:missing], *bent[missing + 1 :])
+        assert content(left["vg-one-raid1"]) == content(whole["vg-one-raid1"])
+        refused += "parity of the others is not complete" in left["vg-one-raid5"].problem
+    assert refused == 3  # those that it lies on
+
+
 def test_a_disk_that_was_away_counts_as_missing(disks: list[FileDevice]) -> None:
     data = BytesDevice(bytearray(disks[0].read_at(0, disks[0].size)))
     uuid = physical(data).uuid
@@ -222,7 +331,7 @@ def test_a_disk_that_was_away_counts_as_missing(disks: list[FileDevice]) -> None
 def rewrite(disk: BytesDevice, change: Callable[[str], str]) -> None:
     """Let the metadata of a physical volume be what `change` makes of it, with its checksums."""
     assert isinstance(disk.data, bytearray)
-    new = change(physical(disk).text).encode()
+    new = change(physical(disk).texts[0]).encode()
     where = PHYSICAL_METADATA + 512
     disk.data[where : where + len(new)] = new
     header = disk.data[PHYSICAL_METADATA : PHYSICAL_METADATA + 512]
@@ -275,7 +384,8 @@ def test_a_volume_that_lies_over_itself_is_damaged(disks: list[FileDevice]) -> N
 
 def header(position: int, events: int, failed: int = 0, recovered: int = dm_raid.WHOLE) -> Device:
     """Return the superblock of a member of a RAID."""
-    return BytesDevice(struct.pack("<4sIIIQQQ", b"DmRd", 0, 3, position, events, failed, recovered))
+    told = (position, events, failed, recovered, dm_raid.WHOLE)
+    return BytesDevice(struct.pack("<4sIIIQQQQ", b"DmRd", 0, 3, *told))
 
 
 @pytest.mark.parametrize(
@@ -363,7 +473,7 @@ def test_bent_text_with_right_checksums_is_damaged_and_no_more(paths: list[Path]
     whole = [path.read_bytes() for path in paths[:5]]
     disks = [BytesDevice(one, number) for number, one in enumerate(whole)]
     random = Random(8)
-    text = physical(disks[0]).text.replace("seqno = ", "seqno = 1")
+    text = physical(disks[0]).texts[0].replace("seqno = ", "seqno = 1")
     words = ["0", "1", str(1 << 60), '"pv0"', '"thin"', '"raid5"', "[]", "{", "}", "[", '"', "="]
     marks = [at for at, char in enumerate(text) if char in '="[{0123456789']
 
