@@ -58,6 +58,7 @@ class Layer(ABC):
     name: ClassVar[str]
     gathers: ClassVar[bool] = False  # True: it wants all of its members on all disks at once
     certain: ClassVar[bool] = False  # True: its mark outweighs that of a file system beside it
+    before_tables: ClassVar[bool] = False  # True: a table beside its mark was written later
     divides: ClassVar[bool] = False  # True: a partition table, not looked for inside a partition
     replaces: ClassVar[bool] = False  # True: its one volume stands for its member: an opened LUKS
 

@@ -1,7 +1,8 @@
 """From disks to what lies on them: partitions in disks, volumes over them, file systems in those.
 
 Each device is looked at once. A layer that gathers (LVM, RAID) waits until nothing else yields a
-new volume, because its members may lie on any disk, and inside any other layer.
+new volume, because its members may lie on any disk, and inside any other layer. Where a partition
+table lies beside the mark of something else, one of both is left over from earlier: both are shown.
 """
 
 from collections import deque
@@ -9,15 +10,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from backgate.fs.volume import Device, Layer, Volume
 from backgate.fs.volumes import FILE_SYSTEMS, LAYERS, load
 from backgate.fs.volumes.marks import TYPES, is_blank, meaning
+from backgate.fs.volumes.mbr import SECTOR, entries
 from backgate.fs.volumes.names import file_name, unique_names
 from backgate.gateway.errors import Damaged
 
 DEPTH_MAX = 12  # layers over a disk: partition, RAID, LUKS, LVM and a machine's disk in it are 6
-FOUND_MAX = 4096  # volumes of one backup; a volume group of a thousand is large
+FOUND_MAX = 4096  # disks and volumes of one backup; a volume group of a thousand is large
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -48,11 +51,12 @@ class _Place(Struct, frozen=True, kw_only=True):
     disk: int | None
     disks: tuple[int, ...]
     order: tuple[int, ...]  # its number among its siblings, after that of what it lies on
+    is_divided: bool = False  # partitions are shown beside what is found
 
     def found(self, what: str, **more: Any) -> Found:
         """Return it as found; `what` names it where no table does."""
         path = self.path
-        if self.disk is not None and len(path) == 1:
+        if self.is_divided or (self.disk is not None and len(path) == 1):
             path = (*path, f"0-{what}")
         return Found(path=path, volume=self.volume, disk=self.disk, disks=self.disks, **more)
 
@@ -67,7 +71,7 @@ class _Search:
         self._found: list[tuple[tuple[int, ...], Found]] = []  # with the place's order
         self._members: dict[str, list[_Place]] = {}  # by the gathering layer that waits for them
         self._gathered: list[str] = []  # names given to what was gathered, which is all siblings
-        self._room = FOUND_MAX
+        self._room = FOUND_MAX - len(disks)
         names = unique_names(file_name(disk.name, "disk") for disk in disks)
         self._due = deque(
             _Place(path=(name,), volume=disk, disk=number, disks=(number,), order=(number,))
@@ -100,6 +104,8 @@ class _Search:
     def _look_at(self, place: _Place) -> None:
         layer = self._layer(place, certain=True)
         file_system = "" if layer else self._file_system(place.volume.device)
+        if file_system or (layer is not None and layer.before_tables):
+            place = self._divided_beside(place)
         if file_system:
             self._tell(place, file_system, file_system=file_system)
             return
@@ -124,12 +130,32 @@ class _Search:
                 return name
         return ""
 
+    def _divided_beside(self, place: _Place) -> _Place:
+        """Return `place`, as divided when a partition table lies there too: its parts are due then.
+
+        Only one in the first sector counts: whatever takes a whole disk clears that, but a table
+        that is written later leaves most marks as they are.
+        """
+        is_table = bool(entries(place.volume.device.read_at(0, SECTOR)))
+        layer = self._layer(place, certain=False) if is_table else None
+        if layer is None or not layer.divides:
+            return place
+        try:
+            volumes = self._volumes(layer, [place])
+        except Damaged:
+            return place
+        self._put(layer, place, volumes)
+        return replace(place, is_divided=bool(volumes))
+
     def _divide(self, layer: Layer, place: _Place) -> None:
         """Put what `layer` makes of `place` on the list of what is due."""
         volumes = self._volumes(layer, [place])
-        names = unique_names(file_name(volume.name) for volume in volumes)
         if not volumes:
             self._tell(place, layer.name, problem="no partition is in its table")
+        self._put(layer, place, volumes)
+
+    def _put(self, layer: Layer, place: _Place, volumes: Sequence[Volume]) -> None:
+        names = unique_names(file_name(volume.name) for volume in volumes)
         for number, (name, volume) in enumerate(zip(names, volumes, strict=True)):
             self._due.append(
                 _Place(
@@ -177,9 +203,9 @@ class _Search:
 
     def _volumes(self, layer: Layer, places: Sequence[_Place]) -> list[Volume]:
         volumes = layer.volumes([place.volume for place in places], self._secrets)
-        self._room -= len(volumes)
-        if self._room < 0:
+        if len(volumes) > self._room:
             raise Damaged(layer.name, None, f"more than {FOUND_MAX} volumes in one backup")
+        self._room -= len(volumes)
         return volumes
 
 

@@ -1,12 +1,15 @@
 """From disks to what lies on them: one layer in another, and what is not to be mistaken."""
 
 import struct
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from support.disks import BytesDevice, disk, found_in, sectors, unpacked_disks
+from support.disks import BytesDevice, FileDevice, disk, found_in, sectors, unpacked_disks
 
+from backgate.fs.parser.messages import VOLUMES_MAX
 from backgate.fs.volume import Device, Layer, Volume
 from backgate.fs.volumes import LAYERS, discovery
 from backgate.fs.volumes.devices import Empty, Stretch
@@ -115,6 +118,37 @@ def test_too_many_volumes_are_a_problem_of_what_holds_them(
     assert len({one.path for one in found}) == len(found)
 
 
+class Parts(Layer):
+    """As many volumes as a disk has MiB, none of which holds anything."""
+
+    name: ClassVar[str] = "parts"
+
+    def claims(self, device: Device) -> bool:
+        return device.size >= MIB
+
+    def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
+        count = members[0].device.size // MIB
+        return [Volume(name=f"{at}", device=Empty(1), kind="part") for at in range(count)]
+
+
+def test_nothing_is_left_out_without_a_word_and_what_fits_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LAYERS, "parts", f"{__name__}:Parts")
+    monkeypatch.setattr(discovery, "load", lambda place: Parts if "Parts" in place else Never)
+    monkeypatch.setattr(discovery, "FOUND_MAX", 6)
+
+    found = discover([disk(Empty(5 * MIB), "large"), disk(Empty(4 * MIB), "small")])
+
+    assert found[0].path[0] == "large"
+    assert "more than 6 volumes" in found[0].problem
+    assert [one.path for one in found[1:]] == [("small", str(at)) for at in range(4)]
+
+
+def test_all_that_may_be_found_fits_in_one_answer() -> None:
+    assert discovery.FOUND_MAX <= VOLUMES_MAX
+
+
 class Never(Layer):
     name: ClassVar[str] = "never"
 
@@ -201,3 +235,84 @@ def test_a_partition_of_which_only_the_type_is_known_tells_it(kind: int, words: 
     (one,) = found.values()
     assert words in one.problem
     assert ("cannot be read" in one.problem) is (kind == 0x42)
+
+
+def table_over(image: Path, label: str, script: str) -> None:
+    """Divide a disk as tools do that leave what was there before."""
+    options = ["--wipe", "never", "--wipe-partitions", "never"]
+    subprocess.run(
+        ["sfdisk", "-q", *options, image], input=f"label: {label}\n{script}".encode(), check=True
+    )
+
+
+def formatted(image: Path, mkfs: str, size: int) -> None:
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run([*mkfs.split(), image], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("mkfs", "label", "name"),
+    [("mkfs.ext4 -q", "dos", "ext4"), ("mkfs.btrfs -q", "gpt", "btrfs")],
+)
+def test_partitions_are_shown_beside_a_file_system_that_was_there_before(
+    tmp_path: Path, mkfs: str, label: str, name: str
+) -> None:
+    image = tmp_path / "disk"
+    formatted(image, mkfs, 128 * MIB)
+    table_over(image, label, "start=1MiB, size=16MiB\n")
+    formatted(tmp_path / "part", "mkfs.ext4 -q", 16 * MIB)
+    with image.open("r+b") as file:
+        file.seek(MIB)
+        file.write((tmp_path / "part").read_bytes())
+
+    found = found_in(FileDevice(image))
+
+    partition = {"dos": "xvda/1-Linux", "gpt": "xvda/1-Linux filesystem"}[label]
+    assert list(found) == [f"xvda/0-{name}", partition]
+    assert (found[f"xvda/0-{name}"].file_system, found[partition].file_system) == (name, "ext4")
+
+
+@pytest.mark.parametrize("mkfs", ["mkfs.ext4 -q -F", "mkfs.xfs -q -f", "mkfs.btrfs -q -f"])
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_a_table_that_a_file_system_has_replaced_is_not_shown(
+    tmp_path: Path, mkfs: str, label: str
+) -> None:
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(512 * MIB)
+    table_over(image, label, "start=1MiB, size=16MiB\n")
+
+    subprocess.run([*mkfs.split(), image], check=True, capture_output=True)
+
+    (found,) = found_in(FileDevice(image)).values()
+    assert found.file_system in mkfs
+
+
+def test_partitions_are_shown_beside_a_physical_volume_that_was_there_before(
+    group: bytes,
+) -> None:
+    data = bytearray(group)
+    struct.pack_into("<B3xB3xII", data, 446, 0, LINUX, 2048, 1024)
+    data[510:512] = b"\x55\xaa"
+
+    found = found_in(BytesDevice(data))
+
+    assert found["xvda/0-lvm"].member_of == "lvm"
+    assert found["xvda/1-Linux"].volume.device.size == 512 << 10
+    assert not found["vg-one-linear"].volume.problem
+
+
+def test_a_volume_with_a_table_beside_its_file_system_has_both_below_it(
+    group: bytes, tmp_path: Path
+) -> None:
+    formatted(tmp_path / "inside", "mkfs.ext2 -q -b 1024", 512 << 10)
+    inside = bytearray((tmp_path / "inside").read_bytes())
+    struct.pack_into("<B3xB3xII", inside, 446, 0, LINUX, 512, 256)
+    inside[510:512] = b"\x55\xaa"
+    place = group.index(b"other 0000000000")
+
+    found = found_in(BytesDevice(group[:place] + inside + group[place + len(inside) :]))
+
+    assert found["vg-one-linear/0-ext4"].file_system == "ext4"
+    assert "vg-one-linear/1-Linux" in found
