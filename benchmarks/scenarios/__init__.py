@@ -2,6 +2,7 @@
 
 from benchmarks.bench import Scenario
 from benchmarks.scenarios.backup import Backup
+from benchmarks.scenarios.compact import Compact
 from benchmarks.scenarios.disk_restore import DiskRestore
 from benchmarks.scenarios.files import Files
 from benchmarks.scenarios.importing import Importing
@@ -25,6 +26,7 @@ SCENARIOS: list[Scenario] = [
     Files(),
     Backup(),
     Prune(),
+    Compact(),
     ResticRestore(),
     DiskRestore(),
 ]
