@@ -71,7 +71,7 @@ def error_of(
         text = "already there" if precondition is AlreadyThere else "another version now"
         return precondition(f"{what}: {text}", key=key)
     if code == "Md5Mismatch" or _DAMAGED in said:
-        return NotAsSent(f"{what}: {said}", key=key)
+        return NotAsSent(f"{what}: other bytes arrived than were sent: {said}", key=key)
     if status == 507:
         return StoreFull(f"{what}: {said}", key=key)
     is_passing = code in _PASSING or status in (408, 429) or (status >= 500 and status != 501)

@@ -45,7 +45,7 @@ def error_of(
     if status in (404, 408, 429) or (status >= 500 and status != 501) or _PASSING & reasons:
         return Unreachable(f"{what}: {said}", key=key, retry_after=answer.retry_after)
     if status == 400 and _DAMAGED in message:
-        return NotAsSent(f"{what}: {said}", key=key)
+        return NotAsSent(f"{what}: other bytes arrived than were sent: {said}", key=key)
     if is_anonymous and status in (401, 403):
         return Refused(f"{what}: no credentials: {_HOW_TO_GIVE_CREDENTIALS} ({said})", key=key)
     if "quotaExceeded" in reasons:

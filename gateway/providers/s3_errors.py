@@ -168,7 +168,7 @@ def _from_answer(
     if status == 412 or code == "PreconditionFailed":
         return precondition(f"{what}: {_condition_text(precondition)}", key=key)
     if code in _DAMAGED:
-        return NotAsSent(f"{what}: {said}", key=key)
+        return NotAsSent(f"{what}: other bytes arrived than were sent: {said}", key=key)
     if code in _FULL or status == 507:
         return StoreFull(f"{what}: {said}", key=key)
     if code in _PASSING or status in (408, 429) or (status >= 500 and status != 501):
