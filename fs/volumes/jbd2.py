@@ -131,7 +131,7 @@ class _Scan:
                 self._describe(block, current)
             elif kind == REVOKE:
                 current.is_doubtful |= not self._layout.tail_is_right(block)
-                current.revoked += self._layout.revoked(block)
+                current.revoked += [] if current.is_doubtful else self._layout.revoked(block)
             elif kind == COMMIT:
                 if not self._commits(block, current):
                     return

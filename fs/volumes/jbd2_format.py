@@ -23,7 +23,8 @@ _FAST_COMMIT_BLOCKS = 256  # unless the superblock says otherwise
 _FAST_COMMIT_HEAD = (9, 8)  # tag and length, little-endian
 
 _HEADER_SIZE, _REVOKES_AT, _UUID_SIZE = 12, 16, 16  # bytes
-_SUPER_CHECKSUM_AT, _COMMIT_CHECKSUM_AT, _SUPER_SIZE = 252, 16, 1024
+_SUPER_CHECKSUM_AT, _COMMIT_CHECKSUM_AT = 252, 16
+_SUPER_SIZE, _COMMIT_SIZE = 1024, 64  # bytes
 _ESCAPED, _SAME_UUID, _LAST = 1, 2, 8  # flags of a tag
 _TAG, _TAG_3, _WORD = Struct(">IHH"), Struct(">IIII"), Struct(">I")
 
@@ -66,7 +67,9 @@ class JournalFormat:
         (found,) = _WORD.unpack_from(block, _COMMIT_CHECKSUM_AT)
         if self.tag_checksum_mask:
             zeroed = block[:_COMMIT_CHECKSUM_AT] + bytes(CRC32C_BYTES) + block[stop:]
-            return bool(found == plain_crc32c(zeroed, self.seed))
+            # Behind the header are zeros, or what was there before: a machine may stop in between.
+            torn = zeroed[:_COMMIT_SIZE].ljust(len(block), b"\0")
+            return found in (plain_crc32c(zeroed, self.seed), plain_crc32c(torn, self.seed))
         kind, size = block[12], block[13]
         is_unused = (kind, size, found) == (0, 0, 0)
         is_right = (kind, size, found) == (_CRC32, CRC32C_BYTES, transaction_crc)

@@ -1,6 +1,7 @@
 """A crashed ext3 or ext4 file system reads as its recovery would leave it."""
 
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ CRASHED = [
 BLOCK = 1024  # bytes, the smallest there is
 JOURNAL_MARK = b"\xc0\x3b\x39\x98"
 DESCRIPTOR_BLOCK, COMMIT_BLOCK = JOURNAL_MARK + b"\0\0\0\1", JOURNAL_MARK + b"\0\0\0\2"
+REVOKE_BLOCK = JOURNAL_MARK + b"\0\0\0\5"
 
 
 def image(name: str, directory: Path) -> bytearray:
@@ -110,6 +112,27 @@ def test_the_replay_ends_before_a_transaction_that_is_damaged(mark: bytes, tmp_p
     assert whole.startswith("replayed: 7 transactions")
     assert shorter.startswith("replayed: 1 transaction,")
     assert "which is damaged" in shorter
+
+
+def test_a_revoke_block_that_is_damaged_costs_no_transaction_before_it(tmp_path: Path) -> None:
+    data = image("ext4-crashed", tmp_path)
+    places = journal(data)
+    last = data.rindex(REVOKE_BLOCK, places.start, places.stop)
+    data[last + 12] ^= 0x40  # the length of its list
+
+    shorter = replay_journal(BytesDevice(data)).notes[replay.JOURNAL]
+
+    assert re.match("replayed: [1-6] transaction.*which is damaged", shorter)
+
+
+def test_a_commit_block_of_which_only_the_first_sector_was_written_is_one(tmp_path: Path) -> None:
+    data = image("ext4-crashed", tmp_path)
+    whole = replay_journal(BytesDevice(data)).notes
+    places = journal(data)
+    last = data.rindex(COMMIT_BLOCK, places.start, places.stop)
+    data[last + 512 : last + 1024] = b"x" * 512
+
+    assert replay_journal(BytesDevice(data)).notes == whole
 
 
 def test_a_copy_that_is_damaged_is_not_given_out(tmp_path: Path) -> None:
