@@ -8,6 +8,7 @@ from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volume import Device, Node
 from backgate.fs.volumes.explorer import Explored
+from backgate.fs.volumes.ext_changed import ChangedExt
 from backgate.fs.volumes.ext_checked import HAS_CHECKSUMS, CheckedExt
 from backgate.fs.volumes.jbd2 import replay_journal
 from backgate.gateway.errors import Damaged
@@ -27,15 +28,17 @@ class ExtFileSystem(Explored):
     sure = 90
 
     def __init__(self, device: Device) -> None:
-        replay = replay_journal(device)
-        super().__init__(replay.device)
-        self.notes = {**self.notes, "format": self._tree.format, **replay.notes}
+        self._replay = replay_journal(device)
+        super().__init__(self._replay.device)
+        self.notes = {**self.notes, "format": self._tree.format, **self._replay.notes}
 
     def _opened(self) -> Any:
         tree = super()._opened()
-        if tree.ro_compat & HAS_CHECKSUMS:
-            return CheckedExt(self._access, tree.ctx)
-        return tree
+        if not tree.ro_compat & HAS_CHECKSUMS:
+            return tree
+        if self._replay.changes is not None:
+            return ChangedExt(self._access, tree.ctx, self._replay.changes)
+        return CheckedExt(self._access, tree.ctx)
 
     def ref_fields(self, ref: Any) -> tuple[Any, ...]:
         return (ref,)

@@ -46,22 +46,25 @@ class CheckedExt(ExtFS):
         self._wrong: set[int] = set()  # inodes
         self._check_block: Callable[[int, bytes], None] | None = None
 
-    def _parse_inode(self, number: int, raw: bytes) -> Any:
-        inode = super()._parse_inode(number, raw)
+    def is_right(self, number: int, raw: bytes) -> bool:
+        """Check the checksum of an inode."""
         expected = checksum(self._of_inode(number, raw), *_without_checksum(raw))
         (stored,) = struct.unpack_from("<H", raw, LOW_AT)
         if len(raw) > HIGH_AT + 2 and struct.unpack_from("<H", raw, 0x80)[0] >= HIGH_AT + 2 - 128:
             stored |= struct.unpack_from("<H", raw, HIGH_AT)[0] << 16
         else:
             expected &= 0xFFFF
+        return bool(stored == expected)
+
+    def _parse_inode(self, number: int, raw: bytes) -> Any:
         self._wrong.discard(number)
-        if stored != expected:
+        if not self.is_right(number, raw):
             self._wrong.add(number)
-        return inode
+        return super()._parse_inode(number, raw)
 
     def _fill(self, node: Parsed, inode: Any) -> Parsed:
         if inode.ino in self._wrong:
-            node.statted, node.error = True, f"inode {inode.ino} has a wrong checksum"
+            node.statted, node.error = True, self._fault(inode.ino)
             return node
         return super()._fill(node, inode)
 
@@ -130,7 +133,10 @@ class CheckedExt(ExtFS):
 
     def _require(self, inode: Any) -> None:
         if inode.ino in self._wrong:
-            raise ChecksumError(f"inode {inode.ino} has a wrong checksum")
+            raise ChecksumError(self._fault(inode.ino))
+
+    def _fault(self, number: int) -> str:
+        return f"inode {number} has a wrong checksum"
 
 
 def _without_checksum(raw: bytes) -> tuple[bytes, ...]:

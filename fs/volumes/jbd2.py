@@ -2,7 +2,8 @@
 
 The journal holds copies of whole blocks, by transaction. What a committed transaction copied, and
 none that followed revoked, is read from its copy: nothing but the blocks between the copies has to
-be read beforehand, and a copy is checked when it is asked for.
+be read beforehand, and a copy is checked when it is asked for. Fast commits have no copies of
+blocks: what they change is told beside the device.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from backgate.fs.volume import Device
 from backgate.fs.volumes import replay
 from backgate.fs.volumes.checksums import big_endian_crc32
 from backgate.fs.volumes.devices import Overlay
+from backgate.fs.volumes.ext_changes import Changes
+from backgate.fs.volumes.fast_commits import FastCommits
 from backgate.fs.volumes.jbd2_format import (
     COMMIT,
     DESCRIPTOR,
@@ -28,6 +31,7 @@ from backgate.fs.volumes.jbd2_place import (
     has_journal,
     journal_place,
     needs_recovery,
+    proves_inodes,
     superblock,
     was_unmounted,
 )
@@ -36,6 +40,8 @@ from backgate.fs.volumes.replay import Replay, counted
 from backgate.gateway.errors import Damaged
 
 _HEADER = Struct(">III")
+_UNSURE = "which prove nothing without checksums of metadata, or with inline data"
+_MISSING = ": what was written last may be missing"
 
 
 class Copy(NamedTuple):
@@ -70,7 +76,9 @@ def replay_journal(device: Device) -> Replay:
     try:
         place = journal_place(device, start)
         layout = journal_format(_block(device, place, 0), place)
-        return _replay(device, place, layout) if layout.start else replay.clean(device)
+        if not layout.start:
+            return replay.clean(device)
+        return _replay(device, place, layout, proves_inodes(start))
     except Damaged as error:
         return replay.unreplayed(device, str(error))
 
@@ -79,7 +87,7 @@ def _without(device: Device) -> Replay:
     return Replay(device, {replay.STATE: replay.DIRTY, replay.JOURNAL: "there is none"})
 
 
-def _replay(device: Device, place: JournalPlace, layout: JournalFormat) -> Replay:
+def _replay(device: Device, place: JournalPlace, layout: JournalFormat, is_proof: bool) -> Replay:
     scan = _Scan(device, place, layout)
     transactions = list(scan.transactions())
     last_revoked: dict[int, int] = {}
@@ -94,14 +102,10 @@ def _replay(device: Device, place: JournalPlace, layout: JournalFormat) -> Repla
     words = [counted(len(transactions), "transaction"), counted(len(copies), "block")]
     words += [counted(len(last_revoked), "block") + " revoked"] if last_revoked else []
     words += [scan.problem] if scan.problem else []
-    words += [_FAST_COMMITS] if scan.has_fast_commits() else []
-    if not copies:
-        return replay.replayed(device, *words)
+    changes, more_words = (None, []) if scan.problem else scan.fast_commits(is_proof)
     blocks = _Copies(device, layout, copies)
-    return replay.replayed(Overlay(device, layout.block_size, blocks), *words)
-
-
-_FAST_COMMITS = "but not the fast commits after them, so what was written last may be missing"
+    above = Overlay(device, layout.block_size, blocks) if copies else device
+    return replay.replayed(above, *words, *more_words)._replace(changes=changes)
 
 
 class _Scan:
@@ -141,13 +145,18 @@ class _Scan:
             else:
                 return
 
-    def has_fast_commits(self) -> bool:
-        """Tell whether changes were appended to the last transaction in another notation."""
-        layout = self._layout
-        if layout.fast_commits is None:
-            return False
-        block = _block(self._device, self._place, layout.fast_commits)
-        return layout.begins_fast_commits(block, self._sequence)
+    def fast_commits(self, is_proof: bool) -> tuple[Changes | None, list[str]]:
+        """Return what was committed on top of the last transaction, and what to say of it."""
+        blocks = (_block(self._device, self._place, at) for at in self._layout.fast_commits)
+        fast, changes = FastCommits(blocks, self._sequence), Changes()
+        for commit in fast.commits():
+            changes.add(commit)
+        words = [counted(changes.commits, "fast commit")] if changes.commits else []
+        if words and not is_proof:
+            return None, [f"but not {words[0]}, {_UNSURE}{_MISSING}"]
+        if fast.problem:
+            words += [f"but not the fast commits after that, of which {fast.problem}{_MISSING}"]
+        return (changes if changes.commits else None), words
 
     def _next(self) -> bytes:
         return _block(self._device, self._place, self._skip())

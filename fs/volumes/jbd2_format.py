@@ -20,7 +20,6 @@ _WITH_64BIT, _COMMITS_EARLY, _CHECKSUMS_2, _CHECKSUMS_3, _FAST_COMMITS = 0x2, 0x
 _KNOWN = 0x3F  # incompatible features; 1 is that there are revoke blocks
 _CRC32, _CRC32C = 1, 4  # kinds of checksums
 _FAST_COMMIT_BLOCKS = 256  # unless the superblock says otherwise
-_FAST_COMMIT_HEAD = (9, 8)  # tag and length, little-endian
 
 _HEADER_SIZE, _REVOKES_AT, _UUID_SIZE = 12, 16, 16  # bytes
 _SUPER_CHECKSUM_AT, _COMMIT_CHECKSUM_AT = 252, 16
@@ -44,7 +43,7 @@ class JournalFormat:
     block_size: int  # bytes
     first: int  # block of the journal with which each round begins
     stop: int  # the block before which it ends
-    fast_commits: int | None  # the block from which on they lie
+    fast_commits: range  # the blocks in which they lie
     start: int  # where the oldest transaction begins; 0: there is none
     sequence: int  # number of that transaction
     seed: int  # of all checksums
@@ -110,11 +109,6 @@ class JournalFormat:
         count = (stop - _REVOKES_AT) // width
         return list(unpack_from(f">{count}{'Q' if self.is_wide else 'I'}", block, _REVOKES_AT))
 
-    def begins_fast_commits(self, block: bytes, sequence: int) -> bool:
-        """Tell whether `block` begins fast commits on top of the transaction before `sequence`."""
-        tag, length, _, transaction = unpack_from("<HHII", block)
-        return bool((tag, length) == _FAST_COMMIT_HEAD and transaction == sequence)
-
 
 def journal_format(block: bytes, place: JournalPlace) -> JournalFormat:
     """Read the journal's superblock, its first block; `Damaged` where it cannot be."""
@@ -140,7 +134,7 @@ def journal_format(block: bytes, place: JournalPlace) -> JournalFormat:
         block_size=block_size,
         first=first,
         stop=stop,
-        fast_commits=stop + 1 if has_fast_commits and stop + 1 < count else None,
+        fast_commits=range(stop + 1, count if has_fast_commits else 0),
         start=start,
         sequence=sequence,
         seed=plain_crc32c(block[48:64]),

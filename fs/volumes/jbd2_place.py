@@ -12,6 +12,8 @@ SUPER_AT, SUPER_SIZE = 1024, 1024  # bytes
 EXT_MAGIC = 0xEF53
 HAS_JOURNAL = 0x4  # compatible feature
 NEEDS_RECOVERY, WITH_64BIT = 0x4, 0x80  # incompatible features
+WITH_INLINE_DATA = 0x8000
+WITH_CHECKSUMS = 0x400  # read-only compatible feature
 LARGEST_LOG_BLOCK = 6  # 1024 << 6 is 64 KiB, the largest block there is
 RUNS_MAX = 1 << 16  # a journal of a fresh file system lies in one to some dozens
 NODES_MAX = 1 << 14  # blocks of the extent tree, or of indirect blocks
@@ -69,6 +71,16 @@ def has_journal(superblock: bytes) -> bool:
 def needs_recovery(superblock: bytes) -> bool:
     """Tell whether the file system was in use, so that its journal has to be looked at."""
     return bool(_WORD.unpack_from(superblock, 0x60)[0] & NEEDS_RECOVERY)
+
+
+def proves_inodes(superblock: bytes) -> bool:
+    """Tell whether an inode is enough to prove what became of its file.
+
+    It is when it has a checksum. With inline data it is not: what grows out of an inode goes into
+    a block by way of the journal, and is not there yet when the inode is committed fast.
+    """
+    incompatible, read_only = unpack_from("<II", superblock, 0x60)
+    return bool(read_only & WITH_CHECKSUMS and not incompatible & WITH_INLINE_DATA)
 
 
 def was_unmounted(superblock: bytes) -> bool:

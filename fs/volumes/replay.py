@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from backgate.fs.volume import Device
+from backgate.fs.volumes.ext_changes import Changes
 
 PACE = 8 << 20  # bytes of a long log that are gone through in a second of CPU, or it is given up
 
@@ -21,6 +22,7 @@ class Replay(NamedTuple):
 
     device: Device
     notes: Mapping[str, str]
+    changes: Changes | None = None  # of single inodes and names, on top of the device's blocks
 
 
 def clean(device: Device) -> Replay:

@@ -80,13 +80,6 @@ def test_a_file_system_that_was_unmounted_is_left_as_it_is(tmp_path: Path) -> No
     assert replayed.notes == {replay.STATE: replay.CLEAN}
 
 
-def test_fast_commits_are_told_of(tmp_path: Path) -> None:
-    replayed = replay_journal(BytesDevice(image("ext4-crashed-fast-commits", tmp_path)))
-
-    assert replayed.notes[replay.JOURNAL].startswith("replayed: ")
-    assert "fast commits" in replayed.notes[replay.JOURNAL]
-
-
 def test_a_journal_on_another_device_is_told_of(tmp_path: Path) -> None:
     data = image("ext4-crashed", tmp_path)
     data[SUPER_AT + 0xE0 : SUPER_AT + 0xE4] = bytes(4)  # the number of its inode
