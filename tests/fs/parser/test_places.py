@@ -2,11 +2,9 @@
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from backgate.fs.parser.places import REST, TURN, Places
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 class Owner:
@@ -45,7 +43,7 @@ def alive(owners: list[Owner]) -> list[int]:
     return [number for number, owner in enumerate(owners) if owner.is_alive]
 
 
-async def test_the_longest_idle_gives_way(owners: list[Owner]) -> None:
+async def test_the_longest_idle_gives_way(owners: list[Owner], autojump_clock: MockClock) -> None:
     owners[1].rest()
     await trio.sleep(REST)
     owners[0].rest()
@@ -57,7 +55,9 @@ async def test_the_longest_idle_gives_way(owners: list[Owner]) -> None:
     assert alive(owners) == [2, 3]
 
 
-async def test_one_that_is_asked_again_does_not_give_way(owners: list[Owner]) -> None:
+async def test_one_that_is_asked_again_does_not_give_way(
+    owners: list[Owner], autojump_clock: MockClock
+) -> None:
     for owner in owners[:2]:
         owner.rest()
     await trio.sleep(REST)
@@ -68,7 +68,7 @@ async def test_one_that_is_asked_again_does_not_give_way(owners: list[Owner]) ->
     assert alive(owners) == [0, 2]
 
 
-async def test_a_short_pause_is_no_idleness(owners: list[Owner]) -> None:
+async def test_a_short_pause_is_no_idleness(owners: list[Owner], autojump_clock: MockClock) -> None:
     owners[0].rest()
     began = trio.current_time()
 
@@ -78,7 +78,9 @@ async def test_a_short_pause_is_no_idleness(owners: list[Owner]) -> None:
     assert REST <= trio.current_time() - began < 2 * REST
 
 
-async def test_where_all_are_in_use_one_makes_room_after_its_turn(owners: list[Owner]) -> None:
+async def test_where_all_are_in_use_one_makes_room_after_its_turn(
+    owners: list[Owner], autojump_clock: MockClock
+) -> None:
     began = trio.current_time()
 
     async def use(owner: Owner) -> None:
@@ -99,7 +101,9 @@ async def test_where_all_are_in_use_one_makes_room_after_its_turn(owners: list[O
     assert TURN <= waited < TURN + 2 * REST
 
 
-async def test_who_came_first_is_let_in_first(owners: list[Owner]) -> None:
+async def test_who_came_first_is_let_in_first(
+    owners: list[Owner], autojump_clock: MockClock
+) -> None:
     let_in = []
 
     async def enter(number: int) -> None:
@@ -120,7 +124,9 @@ async def test_who_came_first_is_let_in_first(owners: list[Owner]) -> None:
     assert let_in == [3, 2]
 
 
-async def test_who_goes_away_while_he_waits_takes_no_place(owners: list[Owner]) -> None:
+async def test_who_goes_away_while_he_waits_takes_no_place(
+    owners: list[Owner], autojump_clock: MockClock
+) -> None:
     with trio.move_on_after(0.5):
         await owners[2].start()
     owners[0].end()
