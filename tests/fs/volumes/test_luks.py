@@ -13,6 +13,7 @@ from support.disks import BytesDevice, FileDevice, found_in, sectors, unpacked_d
 
 from backgate.fs.parser.messages import Disk
 from backgate.fs.parser.parser import Parser
+from backgate.fs.parser.places import Places
 from backgate.fs.volume import Volume
 from backgate.fs.volumes import key_costs
 from backgate.fs.volumes.discovery import Found
@@ -181,6 +182,7 @@ async def test_a_key_is_derived_in_the_worker_whatever_cryptsetup_lets_it_cost(
         [Bytes(image)],
         passphrases=[b"one pass"],
         siblings=no_siblings,
+        places=Places(),
         memory=8 << 20,
     )
     async with trio.open_nursery() as nursery:
