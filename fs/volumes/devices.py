@@ -3,6 +3,7 @@
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from backgate.fs.volume import ENCODED, HOLE, Device, Extent
 
@@ -77,7 +78,9 @@ class Overlay:
 
     def __init__(self, device: Device, block_size: int, blocks: Mapping[int, bytes]) -> None:
         self._device, self._block_size, self._blocks = device, block_size, blocks
-        self._numbers = array("Q", sorted(blocks))
+        self._numbers = array("Q", blocks)  # there may be millions
+        if any(one > following for one, following in pairwise(self._numbers)):
+            self._numbers = array("Q", sorted(blocks))
         self.size = device.size
 
     def read_at(self, offset: int, length: int) -> bytes:

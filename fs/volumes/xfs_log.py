@@ -233,13 +233,17 @@ class Changes:
         self.sectors.put(start // SECTOR, new_inodes(first, count, generation, layout))
 
     def _read(self, start: int, length: int) -> bytes:
-        have = self.sectors.found(start // SECTOR, length // SECTOR)
-        if None in have:
-            self._seek(start // STRETCH)
-            read = read_exactly(self._device, start, length, "log")
-            parts = [read[at : at + SECTOR] for at in range(0, length, SECTOR)]
-            have = [new or old for new, old in zip(have, parts, strict=True)]
-        return b"".join(sector for sector in have if sector)
+        data, present = self.sectors.found(start // SECTOR, length // SECTOR)
+        if present == (1 << length // SECTOR) - 1:
+            return data
+        self._seek(start // STRETCH)
+        read = read_exactly(self._device, start, length, "log")
+        if not present:
+            return read
+        return b"".join(
+            (data if present >> at & 1 else read)[at * SECTOR : (at + 1) * SECTOR]
+            for at in range(length // SECTOR)
+        )
 
     def _seek(self, stretch: int) -> None:
         """Count what must be asked of the store: a stretch that was not read lately."""

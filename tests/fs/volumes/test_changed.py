@@ -1,6 +1,8 @@
 """However many sectors a log changes, they are what was put last, and memory is bounded."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -14,7 +16,7 @@ SIZE = 512  # bytes
 def test_a_sector_is_what_was_put_there_last_compressed_or_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(changed, "OPEN_MAX", 3 * PAGE)
+    monkeypatch.setattr(changed, "OPEN_MAX", 3)
     chance, sectors, expected = random.Random(2), ChangedSectors(SIZE), dict[int, bytes]()
 
     for _ in range(2000):
@@ -24,7 +26,11 @@ def test_a_sector_is_what_was_put_there_last_compressed_or_not(
         pieces = [data[at : at + SIZE] for at in range(0, len(data), SIZE)]
         expected |= dict(zip(range(first, first + count), pieces, strict=True))
         start = chance.randrange(20 * PAGE)
-        assert sectors.found(start, 200) == [expected.get(at) for at in range(start, start + 200)]
+        found, present = sectors.found(start, 200)
+        for at in range(200):
+            is_there = bool(present >> at & 1)
+            assert is_there == (start + at in expected)
+            assert not is_there or found[at * SIZE : (at + 1) * SIZE] == expected[start + at]
         assert (start in sectors) == (start in expected)
 
     assert len(sectors._packed) > 10
@@ -35,11 +41,32 @@ def test_a_sector_is_what_was_put_there_last_compressed_or_not(
         sectors[10**6]
 
 
+@pytest.mark.slow
+def test_many_changes_are_kept_in_little_memory() -> None:
+    script = (
+        "import resource\n"
+        "from backgate.fs.volumes.changed import PAGE, ChangedSectors\n"
+        "sectors = ChangedSectors(512)\n"
+        "for page in range(10_000):\n"
+        "    alike = b'IN' + bytes(300) + page.to_bytes(8, 'big') + bytes(202)\n"
+        "    sectors.put(page * PAGE, alike * PAGE)\n"
+        "print(len(sectors), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)\n"
+    )
+
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    count, mebibytes = map(int, told.stdout.split())
+    assert count * SIZE > 300 << 20
+    assert mebibytes < 150
+
+
 def test_changes_that_do_not_fit_are_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changed, "OPEN_MAX", PAGE)
+    monkeypatch.setattr(changed, "OPEN_MAX", 1)
     monkeypatch.setattr(changed, "PACKED_MAX", 100 * SIZE)
     sectors = ChangedSectors(SIZE)
 
     with pytest.raises(Damaged, match="too much to be kept"):
-        for number in range(300):
+        for number in range(900):
             sectors.put(number, random.Random(number).randbytes(SIZE))
