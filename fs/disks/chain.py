@@ -6,6 +6,7 @@ the read made again.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
@@ -18,6 +19,7 @@ from backgate.gateway.source import Data
 Resolve = Callable[[str], Awaitable[Sequence[Member]]]  # with the key of what is missing
 
 MISSES_MAX = 32  # objects that one read may miss, one after another
+CHANGES_MAX = 8  # times that one of them may be another; a file is merged into in place
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +48,18 @@ class Chain:
         if offset >= stop:
             await trio.lowlevel.checkpoint()
             return b""
-        missed: set[str] = set()
+        missed = Counter[str]()
         while True:
             members = self._members
             try:
                 data = await _read(members, 0, offset, stop)
             except (NotFound, Replaced) as error:
                 key = error.key or self.where
-                if key in missed or len(missed) == MISSES_MAX:
-                    text = f"a part of the disk is gone: {error}"
+                most = CHANGES_MAX if isinstance(error, Replaced) else 1
+                if missed[key] >= most or missed.total() == MISSES_MAX:
+                    text = f"a part of the disk is gone, or changes all the time: {error}"
                     raise Damaged(key, None, text) from error
-                missed.add(key)
+                missed[key] += 1
                 log.info("%s: looking for its images again: %s", self.where, error)
                 await self._anew(members, key)
             else:

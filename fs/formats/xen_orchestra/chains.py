@@ -112,9 +112,7 @@ class _Opening:
         kept = sum(_table(link) for link in links)
         if not self._share.hold(self._key, kept):
             self._share.hold(self._key, 0)
-            raise Damaged(
-                links[-1].key, None, f"no room for its table: {kept} bytes so far for this disk"
-            )
+            raise Damaged(links[-1].key, None, f"tables of {kept} bytes for one disk are refused")
 
     async def _found(self, states: StatesByDirectory, *, is_listing: bool = False) -> Links[Image]:
         finder = Finder(self._remote, self.image, self.weigh)

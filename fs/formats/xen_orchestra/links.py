@@ -25,6 +25,7 @@ from backgate.gateway.units import KIB
 
 CHAIN_MAX = 1000  # images of one disk
 MISSES_MAX = 32  # objects that may turn out missing, or others, while the images are found
+CHANGES_MAX = 8  # times that one of them may be another; a file is merged into in place
 UNFIT_MAX = 3  # times that two images may be found not to fit; a merge takes longer than a look
 ALIAS_MAX = 4 * KIB  # bytes of an alias, encrypted; Xen Orchestra takes 1024
 PARTS = ("footer", "header", "bat", FILTERS)  # of a VHD directory, that say what it is
@@ -124,20 +125,20 @@ class Finder(Generic[T]):
         merges = Merges(self.remote, directory, states.get(directory, ()))
         if is_listing:
             await merges.list_all()
-        missed, unfit = set[str](), Counter[tuple[str, str]]()
+        missed, unfit = Counter[str](), Counter[tuple[str, str]]()
         while True:
             try:
                 found = await self._walk(key, merges, anew=bool(missed or unfit))
                 break
             except (NotFound, Replaced) as error:
                 missing = error.key or key
-                is_known = missing in missed or len(missed) == MISSES_MAX
-                missed.add(missing)
+                most = CHANGES_MAX if isinstance(error, Replaced) else 1
+                is_known = missed[missing] >= most or missed.total() >= MISSES_MAX
+                missed[missing] += 1
                 if not is_known:  # it may be another, or somewhere else, since we were told of it
                     await self.remote.look_again(missing)
                 if not await merges.list_all() and is_known:
-                    text = f"it is missing, and without it the disk is not whole: {error}"
-                    raise Damaged(missing, None, text) from None
+                    raise Damaged(missing, None, _reason(error)) from None
             except Unfit as error:
                 unfit[error.pair] += 1
                 if unfit[error.pair] == UNFIT_MAX or len(unfit) == MISSES_MAX:
@@ -190,6 +191,12 @@ class Finder(Generic[T]):
                 await self.remote.info(one)
                 return True
         return False
+
+
+def _reason(error: NotFound | Replaced) -> str:
+    if isinstance(error, Replaced):
+        return f"it changes all the time: {error}"
+    return f"it is missing, and without it the disk is not whole: {error}"
 
 
 async def target_of(remote: Remote, alias: ObjectInfo) -> str:

@@ -6,6 +6,7 @@ Each table is kept whole for as long as its disk is open: 64 KiB for each image 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backgate.gateway.errors import StoreError
 from backgate.gateway.units import GIB, MIB
 
 TABLES_MAX = 256 * MIB  # bytes for one backup
@@ -27,12 +28,14 @@ class Tables:
         finally:
             share.empty()
 
-    def grow(self, more: int) -> bool:
-        """Take so many more bytes, or fewer; False, and nothing is taken, if there is no room."""
+    def grow(self, more: int) -> None:
+        """Take so many more bytes, or fewer; `StoreError`, and nothing taken, without room."""
         if more > 0 and self._held + more > ALL_MAX:
-            return False
+            raise StoreError(
+                f"no room for the tables of more images: backups that are open have {self._held} "
+                "bytes of them"
+            )
         self._held += more
-        return True
 
 
 class Share:
@@ -43,11 +46,14 @@ class Share:
         self._held: dict[str, int] = {}
 
     def hold(self, key: str, size: int) -> bool:
-        """Note that the tables of a disk take `size` bytes now; False if there is no room."""
+        """Note that the tables of a disk take `size` bytes now; False if that is too much.
+
+        Raises `StoreError` when other backups leave no room; it may pass.
+        """
         more = size - self._held.get(key, 0)
-        is_much = more > 0 and sum(self._held.values()) + more > TABLES_MAX
-        if is_much or not self._tables.grow(more):
+        if more > 0 and sum(self._held.values()) + more > TABLES_MAX:
             return False
+        self._tables.grow(more)
         self._held[key] = size
         return True
 

@@ -16,7 +16,7 @@ from support.xen_orchestra import BLOCK, KEY, T1, T2, T3, Writer, changed, disk
 from support.xen_orchestra_merge import merge
 
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
-from backgate.gateway.errors import Damaged, FileError, NotFound, Unreachable
+from backgate.gateway.errors import Damaged, Denied, FileError, NotFound, Unreachable
 from backgate.gateway.provider import ObjectInfo
 
 T4 = "20260804T010000Z"
@@ -286,3 +286,66 @@ async def test_only_blocks_stored_after_the_backup_was_made_are_doubted(tmp_path
                     await source.read_at(BLOCK, 4096)
                 objects.is_away = False
                 assert await source.read_at(BLOCK, 4096) == one[BLOCK : BLOCK + 4096]
+
+
+class Changing(FolderObjects):
+    """Objects of which one is stored anew a few times, each time just after it was asked for."""
+
+    changing = ""
+    left = 0
+
+    async def info(self, key: str) -> ObjectInfo:
+        found = await super().info(key)
+        if key == self.changing and self.left:
+            self.left -= 1
+            path = self.root / key
+            path.write_bytes(path.read_bytes())
+        return found
+
+
+@pytest.mark.parametrize("while_open", [True, False])
+async def test_an_image_that_is_merged_into_in_place_is_read_between_two_writes(
+    while_open: bool, tmp_path: Path
+) -> None:
+    writer, one = two_backups(tmp_path / "store", {"directories": False})
+    objects = Changing(tmp_path / "store")
+    objects.changing = f"{writer.top}/{writer.images['root', T1].path}"
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(replace(lent, objects=objects))
+        backup = max(await found(format_), key=lambda one: one.time_ns)
+        objects.left = 0 if while_open else 5
+        async with format_.open(backup) as tree:
+            objects.left = 5 if while_open else objects.left
+            (tmp_path / "store" / objects.changing).touch()
+            assert await content(tree, DISK) == changed(one, 1, "two")
+        assert not objects.left
+
+
+class LaggingUnlisted(LaggingObjects):
+    """The same where nobody may list."""
+
+    async def confirm(self, prefix: str) -> None:
+        raise Denied("403")
+
+    async def below(self, prefix: str, after: str = "") -> Sequence[ObjectInfo]:
+        return sorted(
+            (info for key, info in self.old.items() if key.startswith(prefix)),
+            key=lambda info: info.key,
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS[:2], ids=str)
+async def test_an_open_disk_stays_readable_while_it_is_merged_where_nobody_may_list(
+    variant: dict[str, object], tmp_path: Path
+) -> None:
+    writer, *expected = repository(tmp_path / "store", variant)
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        assert isinstance(lent.objects, FolderObjects)
+        lagging = LaggingUnlisted(tmp_path / "store", await lent.objects.all())
+        format_ = XenOrchestraFormat(replace(lent, objects=lagging))
+        backups = [one for one in await found(format_) if one.is_complete]
+        async with format_.open(backups[0]) as three, format_.open(backups[1]) as four:
+            for step in merge(writer, "root", [T1, T2, T3]):
+                assert await content(three, DISK) == expected[0], step
+                assert await content(four, DISK) == expected[1], step
