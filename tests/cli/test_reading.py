@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.compare import differences
 from support.trees import make_odd_tree, run
-from support.xen_orchestra import T1, Writer
+from support.xen_orchestra import T1, T2, Writer
 
 from backgate.cli.main import main
 
@@ -118,6 +118,22 @@ def test_completed_backups_are_listed(made: Commands) -> None:
     cut = next(record for record in records if record["object"] == "cut.tar")
     assert cut["complete"] is False
     assert cut["reason"]
+
+
+def test_images_that_are_missing_are_told_with_all(made: Commands, store: Path) -> None:
+    writer = Writer(store)
+    for time, content in ((T1, bytes([1]) * 4096), (T2, bytes([2]) * 4096)):
+        writer.back_up(time, {"root": content})
+    image = writer.images["root", T1]
+    shutil.rmtree(store / writer.top / image.data)
+    (store / writer.top / f"{T1}.json").unlink()
+
+    shown = made.run("backups", "store", "--all").stdout
+    (line,) = [line for line in shown.splitlines() if "web/2026-08-02T01-00-00Z" in line]
+
+    assert f"{T2}.json: the disk 'xvda-root': " in line
+    assert image.data in line
+    assert line.endswith("it is missing, and without it the disk is not whole")
 
 
 def test_backups_below_a_path_are_listed(made: Commands) -> None:

@@ -19,7 +19,7 @@ from backgate.fs.disks.vhd_format import DIFFERENCING, Footer, Header
 from backgate.fs.formats.xen_orchestra.layout import ALIAS
 from backgate.fs.formats.xen_orchestra.merges import Merge, Merges, StatesByDirectory
 from backgate.fs.formats.xen_orchestra.remote import Remote
-from backgate.gateway.errors import Damaged, NotFound, Replaced
+from backgate.gateway.errors import Damaged, Denied, NotFound, Replaced
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.units import KIB
 
@@ -196,7 +196,8 @@ class Finder(Generic[T]):
 def _reason(error: NotFound | Replaced) -> str:
     if isinstance(error, Replaced):
         return f"it changes all the time: {error}"
-    return f"it is missing, and without it the disk is not whole: {error}"
+    said = f": {error}" if isinstance(error.__cause__, Denied) else ""  # else nothing more
+    return f"it is missing, and without it the disk is not whole{said}"
 
 
 async def target_of(remote: Remote, alias: ObjectInfo) -> str:

@@ -17,6 +17,7 @@ from backgate.fs.formats.xen_orchestra.configurations import (
     configuration_backup,
     configuration_tree,
 )
+from backgate.fs.formats.xen_orchestra.crypto import OVERHEAD
 from backgate.fs.formats.xen_orchestra.disks import open_all
 from backgate.fs.formats.xen_orchestra.documents import (
     METADATA_MAX,
@@ -24,7 +25,7 @@ from backgate.fs.formats.xen_orchestra.documents import (
     MetadataBackup,
     parse,
 )
-from backgate.fs.formats.xen_orchestra.examination import examined
+from backgate.fs.formats.xen_orchestra.examination import Verdict, examined
 from backgate.fs.formats.xen_orchestra.facts import Facts
 from backgate.fs.formats.xen_orchestra.layout import (
     METADATA,
@@ -159,22 +160,36 @@ class Repository:
 
         Raises `Unreachable`.
         """
-        disks: dict[str, list[Disk]] = {}  # by the key of the backup's metadata
-        states: dict[str, Sequence[str]] = {}
+        parsed = {backup.key: self._read.get(backup.version) for backup in backups}
+        whole = [one for backup in backups if backup.is_complete and (one := parsed[backup.key])]
+        disks = {one.info.key: self._disks(one) for one in whole}
+        verdicts: Mapping[str, Verdict] = {}
+        if keys := {disk.key for found in disks.values() for disk in found}:
+            facts = Facts(self._lent.cache_directory, self.remote.where)
+            states = {at: names for vm in self._vms for at, names in vm.states.items()}
+            verdicts = await examined(self.remote, self._chunks, facts, keys, states)
         vms = {vm.directory: vm for vm in self._vms}
-        for backup in backups:
-            vm = vms.get(f"{backup.key.rpartition('/')[0]}/")
-            one = self._read.get(backup.version)
-            if vm and one and one.metadata and one.metadata.mode == DELTA and backup.is_complete:
-                disks[backup.key] = disks_of(vm.directory, one.metadata)
-                states |= vm.states
-        if not disks:
-            await trio.lowlevel.checkpoint()
-            return list(backups)
-        keys = {disk.key for found in disks.values() for disk in found}
-        facts = Facts(self._lent.cache_directory, self.remote.where)
-        verdicts = await examined(self.remote, self._chunks, facts, keys, states)
-        return [judged(backup, disks.get(backup.key, ()), verdicts) for backup in backups]
+        found: dict[str, list[tuple[str, Verdict]]] = {}
+        for one in whole:
+            parts = [(f"the disk {disk.name!r}: ", disk.key) for disk in disks[one.info.key]]
+            found[one.info.key] = [(name, verdicts[key]) for name, key in parts]
+            found[one.info.key].append(("", self._archive_verdict(one, vms.get(_directory(one)))))
+        return [judged(backup, found.get(backup.key, ())) for backup in backups]
+
+    def _disks(self, one: VmBackup) -> list[Disk]:
+        if one.metadata is None or one.metadata.mode != DELTA:
+            return []
+        return disks_of(_directory(one), one.metadata)
+
+    def _archive_verdict(self, one: VmBackup, vm: VmLayout | None) -> Verdict:
+        """Return what the length of a full backup's archive says."""
+        info = vm.archives.get(one.stamp) if vm else None
+        if info is None or not one.metadata or one.metadata.mode != FULL:
+            return Verdict()
+        size = (one.metadata.size or 0) + (OVERHEAD if self.remote.opener else 0)
+        if info.size >= size:
+            return Verdict()
+        return Verdict(f"{info.key} is cut off: {info.size} of {size} bytes")
 
     @asynccontextmanager
     async def open(self, backup: Backup) -> AsyncIterator[Tree]:
@@ -305,6 +320,11 @@ class Repository:
         except NotFound:
             return False
         return True
+
+
+def _directory(one: VmBackup) -> str:
+    """Return the directory of the VM of a backup, with the final slash."""
+    return one.info.key.rpartition("/")[0] + "/"
 
 
 def _samples(vms: Sequence[VmLayout], configurations: Sequence[MetadataLayout]) -> list[ObjectInfo]:

@@ -131,10 +131,10 @@ def shown(layout: VmLayout, directory: str, one: VmBackup, reason: str) -> Backu
     )
 
 
-def judged(backup: Backup, disks: Iterable[Disk], verdicts: Mapping[str, Verdict]) -> Backup:
-    """Return a backup with what was found of its disks."""
-    found = [(disk.name, verdicts[disk.key]) for disk in disks if disk.key in verdicts]
-    problems = [f"the disk {name!r}: {one.problem}" for name, one in found if one.problem]
+def judged(backup: Backup, verdicts: Iterable[tuple[str, Verdict]]) -> Backup:
+    """Return a backup with what was found of its parts, each with its name."""
+    found = list(verdicts)
+    problems = [f"{name}{one.problem}" for name, one in found if one.problem]
     warnings = dict.fromkeys(one.warning for _, one in found if one.warning)
     if problems:
         backup = replace(backup, is_complete=False, reason="; ".join(problems)[:NOTE_MAX])

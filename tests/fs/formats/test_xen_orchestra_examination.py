@@ -1,5 +1,6 @@
 """Which backups are not whole is found from footers and headers, each read once."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -123,3 +124,22 @@ async def test_a_backup_in_an_interrupted_merge_is_complete_with_a_warning(
 
         assert backup.is_complete, (step, backup.reason)
         assert ("a merge" in backup.notes.get("warning", "")) == (step != "ended"), step
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_an_archive_that_is_cut_off_is_told_without_reading_it(
+    is_encrypted: bool, tmp_path: Path
+) -> None:
+    algorithm = "chacha20-poly1305" if is_encrypted else None
+    writer = Writer(tmp_path / "store", algorithm=algorithm)
+    for time in (T1, T2):
+        document = {"mode": "full", "xva": f"./{time}.xva", "size": 5000}
+        writer.put(f"{writer.top}/{time}.json", json.dumps(document).encode())
+    writer.put(f"{writer.top}/{T1}.xva", bytes(5000))
+    writer.put(f"{writer.top}/{T2}.xva", bytes(4999))
+
+    (one, two), read = await examined(tmp_path / "store", tmp_path / "cache")
+
+    assert one.is_complete
+    assert "is cut off" in two.reason
+    assert not read
