@@ -86,6 +86,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     # How requests are made: providers/s3*.py
     upload_checksum: Literal["crc32c", "sha256", "md5"] = "md5"  # what the store checks of a body:
     # a CRC-32C that it also tells, the SHA-256 of the signature, or a Content-MD5, which all check
+    payload_hash: Literal["checked", "ignored", "unknown"] = "unknown"  # the SHA-256 of a body in
+    # the signature: over http one is worked out for each body, unless the store looks at none
     etag_md5: bool = False  # the etag of what was sent by one request is its MD5, and is compared
     trailing_checksums: Literal["accepted", "rejected", "unknown"] = "unknown"  # we send none
     delete_integrity: Literal["crc", "md5", "single"] = "md5"  # of DeleteObjects; single: no batch

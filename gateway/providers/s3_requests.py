@@ -68,10 +68,10 @@ class Requests:
         self.url = connection.bucket_url
         self._keys, self._signer = keys, Signer(self.url, connection.region)
         self._passing = frozenset(connection.profile.retry_codes)
-        self._is_encrypted = connection.is_encrypted
-        checks_signatures = connection.profile.upload_checksum == "sha256"
-        self.signs_bodies = checks_signatures or not connection.is_encrypted
-        self._expects = connection.profile.expect_100
+        profile = connection.profile
+        is_of_use = not connection.is_encrypted and profile.payload_hash != "ignored"
+        self.signs_bodies = is_of_use or profile.upload_checksum == "sha256"
+        self._expects = profile.expect_100
         self._parser: Any = create_parser("rest-xml")
         proxies = get_environ_proxies(connection.endpoint_url)
         is_direct = urlsplit(self.url).scheme not in proxies
@@ -163,7 +163,7 @@ class Requests:
 
     def _payload(self, question: Question) -> str:
         """What the signature says of the body: its hash, or nothing, which others vouch for."""
-        if question.digest or not self._is_encrypted:
+        if question.digest or self.signs_bodies:
             return question.digest or hashlib.sha256(question.body).hexdigest()
         return "UNSIGNED-PAYLOAD"
 

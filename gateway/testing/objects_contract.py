@@ -8,6 +8,7 @@ import pytest
 
 from backgate.gateway.errors import (
     AlreadyThere,
+    NotAsSent,
     NotFound,
     Replaced,
     StoreError,
@@ -120,6 +121,16 @@ class ObjectsContract:
         provider.put("a", kind(data))
 
         assert provider.get("a", 0, len(data)) == data
+
+    def test_a_body_that_is_not_its_checksum_is_refused(self, provider: Provider) -> None:
+        if not provider.checksums:
+            with pytest.raises(Unsupported):
+                provider.put_damaged("a", "md5")
+            return
+
+        with pytest.raises(NotAsSent):
+            provider.put_damaged("a", provider.checksums[0])
+        assert keys_of(provider) == []
 
     @pytest.mark.parametrize(
         "text",

@@ -60,6 +60,10 @@ class TestFakeGcs(ProviderContract):
         gcs_tls_server.empty("contract")
         return bucket
 
+    def test_a_body_that_is_not_its_checksum_is_refused(self, provider: Provider) -> None:
+        """This emulator looks at none."""
+        provider.put_damaged("a", "crc32c")
+
 
 @pytest.fixture(scope="module")
 def server(gcs_server: FakeGcs) -> FakeGcs:

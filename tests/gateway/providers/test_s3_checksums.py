@@ -33,7 +33,7 @@ ASKS_FOR_MD5 = (
 
 @contextmanager
 def summing(
-    url: str, kind: str, ca_bundle: str | None = None, bucket: str = BUCKET
+    url: str, kind: str, ca_bundle: str | None = None, bucket: str = BUCKET, **dialect: str
 ) -> Iterator[S3]:
     """The bucket of a store that is said to check checksums of `kind`."""
     provider = S3(
@@ -41,7 +41,7 @@ def summing(
             bucket=bucket,
             endpoint_url=url,
             region="us-east-1",
-            profile=replace(profile("seaweedfs"), upload_checksum=kind, etag_md5=True),
+            profile=replace(profile("seaweedfs"), upload_checksum=kind, **dialect),
             credentials=Credentials("testkey", "testsecret"),
             ca_bundle=ca_bundle,
         )
@@ -111,7 +111,20 @@ async def test_one_checksum_goes_with_each_body(
         assert (CRC32C in headers) == (kind == "crc32c")
         assert (MD5 in headers) == (kind == "md5")
         is_signed = headers["x-amz-content-sha256"] != "UNSIGNED-PAYLOAD"
-        assert is_signed == (kind == "sha256" or bundle is None)
+        assert is_signed == (kind == "sha256")
+
+
+@pytest.mark.parametrize("payload_hash", ["checked", "unknown"])
+def test_over_http_the_signature_vouches_too_unless_the_store_looks_at_none(
+    payload_hash: str, line: tuple[FaultProxy, str | None]
+) -> None:
+    proxy, bundle = line
+    with summing(proxy.url, "md5", bundle, payload_hash=payload_hash) as provider:
+        provider.put("a", DATA)
+
+    (headers,) = bodies(proxy)
+    sent = "UNSIGNED-PAYLOAD" if bundle else hashlib.sha256(DATA).hexdigest()
+    assert headers["x-amz-content-sha256"] == sent
 
 
 @pytest.mark.parametrize("kind", CHECKED)

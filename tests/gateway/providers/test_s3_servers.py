@@ -59,6 +59,11 @@ class TestMoto(ProviderContract):
         moto_server.empty("contract.test")
         return moto_bucket
 
+    def test_a_body_that_is_not_its_checksum_is_refused(self, provider: Provider) -> None:
+        """moto looks at none."""
+        for checksum in provider.checksums:
+            provider.put_damaged("a", checksum)
+
     @pytest.fixture(autouse=True)
     def _uploads_of_today(self, moto_bucket: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
         """moto says of each upload that it was begun in 2010."""
