@@ -23,7 +23,7 @@ from backgate.fs.volumes.devices import Overlay
 from backgate.fs.volumes.limits import raised
 from backgate.fs.volumes.reading import read_exactly
 from backgate.fs.volumes.replay import PACE, Replay, counted
-from backgate.fs.volumes.xfs_geometry import Geometry
+from backgate.fs.volumes.xfs_geometry import Geometry, geometry
 from backgate.fs.volumes.xfs_log_inode import NO_LSNS, LoggedInode, new_inodes, replayed_inode
 from backgate.fs.volumes.xfs_log_items import (
     BUFFER,
@@ -200,6 +200,9 @@ class Changes:
             return
         self._buffers += 1
         self.sectors.put(place, bytes(data))
+        if place == 0:  # the superblock: the file system may have been enlarged
+            changed = Overlay(self._device, SECTOR, {0: self.sectors[0]})
+            self._layout = geometry(changed, unsealed=True)
 
     def _inode(self, item: Item, lsn: int) -> None:
         layout = _INODE_32 if len(item[0]) == _INODE_32.size else _INODE

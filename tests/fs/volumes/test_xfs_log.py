@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 from support.disks import BytesDevice, FileDevice
-from support.file_systems import seen_before, seen_by_us, unpacked
+from support.file_systems import (
+    loop_mounted,
+    run,
+    seen_before,
+    seen_by_the_kernel,
+    seen_by_us,
+    unpacked,
+)
 
 from backgate.fs.volumes import changed, replay, xfs_log
 from backgate.fs.volumes.devices import Overlay
@@ -131,6 +138,38 @@ def test_each_field_of_each_name_is_as_the_kernel_has_it_after_recovery(
     assert {path: seen[path] for path in seen if seen[path] != expected[path]} == {}
     assert system.notes[replay.STATE] == replay.DIRTY
     assert system.notes[replay.JOURNAL].startswith("replayed: ")
+
+
+@pytest.mark.mounted
+@pytest.mark.slow
+def test_a_file_system_that_had_just_been_enlarged_is_read_to_its_new_end(tmp_path: Path) -> None:
+    image, copy = tmp_path / "image", tmp_path / "copy"
+    run("truncate", "-s", "320M", image)
+    run("mkfs.xfs", "-q", image)
+    with loop_mounted(image, "rw") as root:
+        (loop,) = (line.split()[0] for line in mounts() if line.split()[1] == str(root))
+        run("truncate", "-s", "900M", image)
+        run("losetup", "--set-capacity", loop)
+        run("xfs_growfs", root)
+        for number in range(40):
+            (root / f"{number}").mkdir()
+            (root / f"{number}/file").write_text("x" * number)
+        run("xfs_io", "-x", "-c", "shutdown -f", root)
+    run("cp", "--sparse=always", image, copy)
+    with loop_mounted(copy, "rw"):
+        pass
+    with loop_mounted(copy) as root:
+        expected = seen_by_the_kernel(root)
+    system = XfsFileSystem(FileDevice(image))
+
+    seen = seen_by_us(system)
+
+    assert max(one.inode for one in expected.values()) > 320 << 20 >> 9  # inodes of 512 bytes
+    assert seen == expected, system.notes
+
+
+def mounts() -> list[str]:
+    return Path("/proc/mounts").read_text().splitlines()
 
 
 def test_the_last_record_does_not_count_when_it_was_torn(tmp_path: Path) -> None:
