@@ -45,13 +45,15 @@ def trusted(headers: Sequence[Device | None]) -> list[bool]:
     return [_is_fit(state, at, newest) for at, state in enumerate(states)]
 
 
-def is_synchronized(headers: Sequence[Device | None]) -> bool:
-    """True when parity is known to be that of the data: no member says otherwise of any stretch."""
-    present = [header for header in headers if header is not None]
-    states = [state for state in map(_state, present) if state is not None]
-    if any(state.synchronized != WHOLE for state in states):
-        return False
-    return not any(_is_being_written(header) for header in present)
+def was_synchronized(headers: Sequence[Device | None]) -> bool:
+    """True when members that say so have once been made equal, or parity that of the data."""
+    states = [_state(header) for header in headers if header is not None]
+    return all(state is None or state.synchronized == WHOLE for state in states)
+
+
+def is_being_written(headers: Sequence[Device | None]) -> bool:
+    """True when a write was under way, so that parity may not be that of the data."""
+    return any(_is_being_written(header) for header in headers if header is not None)
 
 
 def _is_being_written(header: Device) -> bool:

@@ -7,7 +7,7 @@ from backgate.fs.volume import Device
 from backgate.fs.volumes import raid_layouts as layouts
 from backgate.fs.volumes.cow import Snapshot
 from backgate.fs.volumes.devices import Chain, Empty, Stretch
-from backgate.fs.volumes.dm_raid import is_synchronized, trusted
+from backgate.fs.volumes.dm_raid import is_being_written, trusted, was_synchronized
 from backgate.fs.volumes.lvm_group import (
     SECTOR,
     Group,
@@ -192,7 +192,7 @@ class LogicalVolumes:
     def _parity(self, name: str, segment: Section) -> Device:
         images = self._images(name, segment)
         kind = word(segment, "type", name).partition("+")[0]
-        if None in images.devices and not is_synchronized(images.headers):
+        if None in images.devices and is_being_written(images.headers):
             reason = "a member is missing, and the parity of the others is not complete"
             raise Damaged("RAID", None, f"{reason}{images.why}")
         return self._raid(name, segment, images, Parity(len(images.devices), *RAIDS[kind]))
@@ -217,11 +217,12 @@ class LogicalVolumes:
                 images.append(None)
                 why = why or f": {error}"
         known = trusted(headers)
-        return _Images(
-            [image if fit else None for image, fit in zip(images, known, strict=True)],
-            [header if fit else None for header, fit in zip(headers, known, strict=True)],
-            why,
-        )
+        headers = [header if fit else None for header, fit in zip(headers, known, strict=True)]
+        if not all(known) and not was_synchronized(headers):
+            reason = "a member is missing, and the others were not yet synchronized"
+            raise Damaged("RAID", None, f"{reason}{why}")
+        images = [image if fit else None for image, fit in zip(images, known, strict=True)]
+        return _Images(images, headers, why)
 
     def _thin(self, name: str, segment: Section) -> Device:
         pool = self._pool(word(segment, "thin_pool", name))
