@@ -8,11 +8,13 @@ that has grown long.
 Anybody may read it with `read_journal` while no gateway runs.
 """
 
+import errno
 import logging
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -61,7 +63,7 @@ class Journal:
         self._path = directory / JOURNAL
         self.state, self.torn = read_journal(directory)
         if self.torn:
-            self._path.replace(directory / f"{JOURNAL}.torn")
+            self._keep_aside(directory / f"{JOURNAL}.torn")
             log.warning("%s: the last %d bytes are torn and were left out", self._path, self.torn)
         self._descriptor = -1
         self._length = self._written = self._synced = self._reserved = 0  # bytes
@@ -98,6 +100,12 @@ class Journal:
         """Close the file; nothing is appended afterwards."""
         os.close(self._descriptor)
 
+    def _keep_aside(self, path: Path) -> None:
+        """Keep the log as it is under `path` too: it is needed until it was written anew."""
+        with suppress(OSError):  # a file system without links, or without room for one
+            path.unlink(missing_ok=True)
+            path.hardlink_to(self._path)
+
     async def _synchronize_once(self) -> None:
         self._syncing, reached = trio.Event(), self._written
         descriptor = os.dup(self._descriptor)  # a rewrite may close ours meanwhile
@@ -132,7 +140,9 @@ class Journal:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
             for start in range(0, len(data), MIB):
-                os.write(descriptor, data[start : start + MIB])
+                piece = data[start : start + MIB]
+                if os.write(descriptor, piece) != len(piece):  # the disk is full
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary))
             os.fsync(descriptor)
             temporary.replace(self._path)
             synchronize_directory(self._path.parent)

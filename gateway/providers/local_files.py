@@ -29,6 +29,7 @@ from backgate.gateway.providers.local_paths import (
     opened_file,
     removed,
     synchronize,
+    write_all,
 )
 from backgate.gateway.units import MIB
 
@@ -245,7 +246,7 @@ class Files:
             name = _identity(os.fstat(descriptor))
             sidecar = os.open(name, NEW, 0o666, dir_fd=folder)
             try:
-                os.write(sidecar, text)
+                write_all(sidecar, text)
                 os.fsync(sidecar)
             finally:
                 os.close(sidecar)

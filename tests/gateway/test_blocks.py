@@ -1,15 +1,12 @@
 """`gateway/blocks.py`: blocks in memory and on disk, and a cache that fails is only slow."""
 
 import os
-import resource
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from support.full_disk import full_disk
 
 from backgate.gateway import blocks as module
 from backgate.gateway.blocks import BLOCK, QUEUE, WINDOW, BlockCache, Version, open_blocks
@@ -147,19 +144,6 @@ async def test_a_directory_that_cannot_be_made_costs_only_the_cache(
 async def test_the_directory_is_private(tmp_path: Path) -> None:
     with open_blocks(tmp_path / "blocks", LIMIT):
         assert (tmp_path / "blocks").stat().st_mode & 0o777 == 0o700
-
-
-@contextmanager
-def full_disk(size: int) -> Iterator[None]:
-    """Let every write behind `size` bytes of a file fail."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 async def test_a_full_disk_pauses_caching_with_one_warning(

@@ -7,6 +7,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.full_disk import full_disk
 
 from backgate.gateway import journal as journal_module
 from backgate.gateway.attributes import Attributes
@@ -199,6 +200,36 @@ def test_a_journal_that_has_grown_long_is_written_anew(
 
     assert (tmp_path / JOURNAL).stat().st_size < 4000
     assert set(read_journal(tmp_path)[0].files) == {1}
+
+
+def test_a_journal_that_a_full_disk_takes_in_part_stays_as_it_was(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for number in range(1, 20):
+        journal.append(spooled(number))
+    journal.close()
+    size = (tmp_path / JOURNAL).stat().st_size
+
+    with full_disk(size - 1), pytest.raises(OSError):
+        Journal(tmp_path)
+
+    state, torn = read_journal(tmp_path)
+    assert (len(state.files), torn) == (19, 0)
+
+
+def test_a_torn_journal_is_not_lost_to_a_full_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path)
+    for number in range(1, 20):
+        journal.append(spooled(number))
+    journal.close()
+    os.truncate(tmp_path / JOURNAL, (tmp_path / JOURNAL).stat().st_size - 1)
+
+    with full_disk(100), pytest.raises(OSError):
+        Journal(tmp_path)
+
+    assert len(read_journal(tmp_path)[0].files) == 18
+    assert "torn" in caplog.text
 
 
 def test_files_are_remembered_in_the_order_they_became_durable() -> None:
