@@ -113,6 +113,13 @@ class FormatContract:
     async def test_what_is_found_twice_is_the_same(self, format_: BackupFormat) -> None:
         assert await found(format_) == await found(format_)
 
+    async def test_a_closer_look_finds_nothing_wrong_with_what_is_whole(
+        self, format_: BackupFormat
+    ) -> None:
+        backups = await found(format_)
+
+        assert await format_.examined(backups) == backups
+
     @pytest.mark.slow
     async def test_the_tree_equals_what_was_backed_up(
         self, tree: Tree, tree_path: Path, tmp_path: Path

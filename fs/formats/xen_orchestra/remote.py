@@ -83,7 +83,15 @@ class Remote:
         return NotFound(text, key=key)
 
     def source(self, info: ObjectInfo) -> Source:
-        return self._lent.objects.source(info)
+        return _Asked(self, info, self._lent.objects.source(info))
+
+    async def meant_by_refusal(self, denied: Denied, info: ObjectInfo) -> StoreError:
+        """Return `NotFound` if what was denied when it was read is not there, else the same."""
+        try:
+            await self.renewed(info.key)
+        except NotFound as error:
+            return error
+        return denied
 
     def opened(self, key: str, stored: Data) -> Data:
         if self._opener is None:
@@ -188,6 +196,21 @@ class Remote:
                     return opener
             await trio.lowlevel.checkpoint()
         raise PasswordNeeded("the configured key does not open it")
+
+
+class _Asked:
+    """The bytes of an object of `remote`; denied is told from gone, as far as the store does."""
+
+    def __init__(self, remote: Remote, info: ObjectInfo, source: Source) -> None:
+        self.size = source.size
+        self._remote, self._info, self._source = remote, info, source
+
+    async def read_at(self, offset: int, length: int) -> Data:
+        """See `Source`; raises `NotFound`, `StoreError`."""
+        try:
+            return await self._source.read_at(offset, length)
+        except Denied as error:
+            raise await self._remote.meant_by_refusal(error, self._info) from error
 
 
 def _is_text(head: Data) -> bool:

@@ -18,6 +18,7 @@ from support.xen_orchestra_merge import merge
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
 from backgate.gateway.errors import Damaged, Denied, FileError, NotFound, Unreachable
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.source import Data, Source
 
 T4 = "20260804T010000Z"
 DISK = b"disks/xvda-root/disk.raw"
@@ -321,8 +322,30 @@ async def test_an_image_that_is_merged_into_in_place_is_read_between_two_writes(
         assert not objects.left
 
 
+class Denying:
+    """Bytes that are denied when they are gone."""
+
+    def __init__(self, source: Source) -> None:
+        self.size, self._source = source.size, source
+
+    async def read_at(self, offset: int, length: int) -> Data:
+        try:
+            return await self._source.read_at(offset, length)
+        except NotFound as error:
+            raise Denied("403", key=error.key) from error
+
+
 class LaggingUnlisted(LaggingObjects):
-    """The same where nobody may list."""
+    """The same where nobody may list, and what is gone is therefore denied."""
+
+    async def renewed(self, key: str) -> ObjectInfo:
+        try:
+            return await super().renewed(key)
+        except NotFound as error:
+            raise Denied("403", key=key) from error
+
+    def source(self, info: ObjectInfo) -> Source:
+        return Denying(super().source(info))
 
     async def confirm(self, prefix: str) -> None:
         raise Denied("403")
