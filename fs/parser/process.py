@@ -31,8 +31,9 @@ from backgate.fs.volumes.replay import PACE
 
 WORKER = ("-m", "backgate.fs.parser.worker")  # what Python is to run
 CPU = 10  # seconds of CPU that one request may use
-PATIENCE = 3 * CPU  # seconds that it may take, not counting what it waits for us
-GIVEN_MAX = 4 << 30  # bytes that it may take longer for, each `PACE` a second: a log, read twice
+WALL = 3  # seconds that one of CPU may take, on a busy machine
+PATIENCE = WALL * CPU  # seconds that it may take, not counting what it waits for us
+GIVEN_MAX = 2 << 30  # bytes for which it may take longer, at `PACE`: a log
 ASKED_MAX = 20_000  # questions of the worker in one request; a log of 2 GiB takes 4096
 PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")  # to find modules
 ENDS_WITHIN = 1.0  # seconds after it has closed its socket
@@ -87,7 +88,7 @@ class Worker:
             message = await supply(said)
             if isinstance(message, Given) and given < GIVEN_MAX:
                 given += len(message.data)
-                left += len(message.data) / PACE
+                left += WALL * len(message.data) / PACE
         raise Ended(f"more than {ASKED_MAX:,} questions for one answer")
 
     async def _exchange(self, message: Message) -> Said:

@@ -433,6 +433,7 @@ async def test_who_reads_much_may_take_longer(
     async with parser_of(Bytes(data)) as parser:
         await parser.volumes()
         monkeypatch.setattr(parser_module, "PATIENCE", 1.0)
+        monkeypatch.setattr(process, "PACE", 1 << 40)
         with pytest.raises(Damaged, match="no answer within"):
             await parser.children(VOLUME, b"root", None)
         monkeypatch.setattr(process, "PACE", 1 << 20)
