@@ -68,7 +68,10 @@ class Keeping:
                     continue  # what was synchronized is not what the record says
                 if file.key is None or not file.is_dirty:
                     break  # it was stored or removed meanwhile
-                self._journal.append(replace(record, key=file.key, attributes=file.attributes))
+                now = file.record(is_durable=True, size=record.size)  # it may have been renamed
+                self._journal.append(
+                    replace(record, key=now.key, attributes=now.attributes, held=now.held)
+                )
                 file.is_durable = file.is_recorded = True
                 break
         await self._journal.synchronize()

@@ -337,3 +337,31 @@ async def test_a_crash_amid_a_rename_leaves_one_of_the_two_files(
 
         assert known
         assert all("file" in keys for keys in known)
+
+
+async def test_a_file_synchronized_while_its_directory_is_renamed_is_whole_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory()
+    async with opened(tmp_path, provider) as repository:
+        tree = repository.tree
+        await make_directory(tree, "old")
+        await write(tree, "old/file", content("old", 20 * PART))
+        file = await tree.open_for_writing(await entry_at(tree, "old/file"), truncate=False)
+        await file.write_at(0, b"new")
+        spooled = repository.spool.writing("old/file")
+        assert spooled is not None
+        synchronize = spooled.synchronize
+
+        async def synchronize_late() -> None:
+            await rename(tree, "old", "new")
+            await synchronize()
+
+        monkeypatch.setattr(spooled, "synchronize", synchronize_late)
+        await file.synchronize()
+
+    async with opened(tmp_path, provider) as repository:
+        await repository.spool.drained()
+
+        assert repository.stored_keys() == ["new/file"]
+        assert repository.content("new/file") == b"new" + content("old", 20 * PART)[3:]
