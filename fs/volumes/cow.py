@@ -12,13 +12,15 @@ HEADER = struct.Struct("<4sIII")  # magic, whether it is valid, version, sectors
 MAGIC = b"SnAp"
 PAIR = struct.Struct("<QQ")  # a chunk of the origin, and the chunk of the store that has it
 CHUNK_MAX = 1 << 20  # bytes; the tools take no more than 512 KiB
-CHANGED_MAX = 1 << 20  # chunks; 4 GiB in the usual ones
+CHANGED_MAX = 1 << 20  # chunks of one; 4 GiB in the usual ones
+CHANGED_ALL = 4 << 20  # chunks of all snapshots of a group; each takes 100 bytes of memory
 
 
 class Snapshot:
     """`size` bytes of `origin` as they were, by what `store` has of them."""
 
-    def __init__(self, origin: Device, store: Device, size: int) -> None:
+    def __init__(self, origin: Device, store: Device, size: int, most: int = CHANGED_MAX) -> None:
+        """Raises `Damaged` where more than `most` chunks have changed."""
         magic, valid, version, sectors = HEADER.unpack(
             read_exactly(store, 0, HEADER.size, "snapshot")
         )
@@ -27,7 +29,7 @@ class Snapshot:
         if not valid:
             raise Damaged("snapshot", 0, "its store was full, and it is lost")
         self._origin, self._store, self._chunk = origin, store, sectors * SECTOR
-        self._changed = dict(self._pairs())
+        self._changed = dict(self._pairs(min(most, CHANGED_MAX)))
         self.size = size
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -42,7 +44,12 @@ class Snapshot:
                 raise Damaged("snapshot", at, "a chunk lies beyond the end of its device")
             yield from device.extents(at, wanted)
 
-    def _pairs(self) -> Iterator[tuple[int, int]]:
+    @property
+    def changed(self) -> int:
+        """How many chunks have changed."""
+        return len(self._changed)
+
+    def _pairs(self, most: int) -> Iterator[tuple[int, int]]:
         """Yield (chunk of the origin, chunk of the store); a table of them stands before theirs."""
         per_table = self._chunk // PAIR.size
         last = self._store.size // self._chunk
@@ -53,8 +60,8 @@ class Snapshot:
                 if new == 0:  # the header's own chunk: the end
                     return
                 count += 1
-                if count > CHANGED_MAX:
-                    raise Damaged("snapshot", None, f"more than {CHANGED_MAX} chunks have changed")
+                if count > most:
+                    raise Damaged("snapshot", None, f"more than {most} chunks have changed")
                 yield old, new
 
     def _pieces(self, offset: int, length: int) -> Iterator[tuple[Device, int, int]]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from backgate.fs.volume import Device
 from backgate.fs.volumes import raid_layouts as layouts
-from backgate.fs.volumes.cow import Snapshot
+from backgate.fs.volumes.cow import CHANGED_ALL, Snapshot
 from backgate.fs.volumes.devices import Chain, Empty, Stretch
 from backgate.fs.volumes.dm_raid import is_being_written, trusted, was_synchronized
 from backgate.fs.volumes.lvm_group import (
@@ -67,6 +67,7 @@ class LogicalVolumes:
         """Let `members` be what was found, by UUID."""
         self._group, self._members = group, members
         self._pools: dict[str, tuple[Pool, set[int]]] = {}  # with the members it lies on
+        self._room = CHANGED_ALL  # chunks that snapshots may have changed
         self._merged = set(_merged(group.logical.values()))
         self._depth = 0
         self._used: set[int] = set()
@@ -264,7 +265,9 @@ class LogicalVolumes:
             raise Damaged("LVM", None, "a snapshot that is being merged is not supported")
         origin = self._device(word(segment, "origin", name))
         store = self._device(word(segment, "cow_store", name))
-        return Snapshot(origin, store, self._size(name, segment))
+        snapshot = Snapshot(origin, store, self._size(name, segment), self._room)
+        self._room -= snapshot.changed
+        return snapshot
 
 
 def _merged(volumes: Iterable[Section]) -> Iterator[str]:

@@ -80,6 +80,8 @@ def _volume(uuid: str, found: list[_Member]) -> Volume:
         array, left_out = _array(newest, found)
         if left_out:
             notes["left out"] = "; ".join(left_out)
+        if not any(array.slots):
+            raise Damaged("RAID", None, "none of its members can be used: " + "; ".join(left_out))
         device = _device(array)
         on = [member.number for member in array.slots if member is not None]
     except Damaged as error:

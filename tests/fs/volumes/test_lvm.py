@@ -17,7 +17,7 @@ from support.disks import (
 )
 
 from backgate.fs.volume import Device
-from backgate.fs.volumes import dm_raid
+from backgate.fs.volumes import dm_raid, lvm_map
 from backgate.fs.volumes.checksums import plain_crc32c
 from backgate.fs.volumes.discovery import Found
 from backgate.fs.volumes.dm_raid import trusted
@@ -270,6 +270,17 @@ def test_what_a_snapshot_is_being_merged_into_is_not_shown(disks: list[FileDevic
     assert "merged into raid0" in found["vg-one-raid0"].problem
     assert "merged" in found["vg-one-before"].problem
     assert content(found["vg-one-raid5"])
+
+
+def test_snapshots_that_have_changed_too_much_together_are_refused_alone(
+    disks: list[FileDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lvm_map, "CHANGED_ALL", 4)
+
+    found = found_in(*disks)
+
+    assert "more than 4 chunks have changed" in found["vg-one-before"].problem
+    assert content(found["vg-one-raid0"])
 
 
 def test_a_raid_that_misses_too_much_names_what_it_misses(disks: list[FileDevice]) -> None:

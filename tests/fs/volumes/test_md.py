@@ -140,6 +140,18 @@ def test_a_member_that_does_not_have_every_byte_is_left_out(
     assert device.read_at(0, device.size) == sectors("r5-left-symmetric", 0, device.size // 512)
 
 
+@pytest.mark.parametrize(("features", "reason"), [(4, "reshaped"), (512, "journal")])
+def test_an_array_of_which_no_member_can_be_used_says_why(
+    images: dict[str, list[Path]], features: int, reason: str
+) -> None:
+    data = [bytearray(path.read_bytes()) for path in images["r5-left-symmetric"]]
+    for one in data:
+        struct.pack_into("<I", one, 4096 + FEATURES, features)
+        seal(one, 4096, is_old=False)
+
+    assert reason in array(*[BytesDevice(one) for one in data]).problem
+
+
 def test_a_member_with_blocks_known_to_be_bad_is_left_out(images: dict[str, list[Path]]) -> None:
     data = [bytearray(path.read_bytes()) for path in images["r5-left-symmetric"]]
     log = 4096 + struct.unpack_from("<i", data[2], 4096 + 188)[0] * 512
