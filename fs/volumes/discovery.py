@@ -2,7 +2,7 @@
 
 Each device is looked at once. A layer that gathers (LVM, RAID) waits until nothing else yields a
 new volume, because its members may lie on any disk, and inside any other layer. Where a partition
-table lies beside the mark of something else, one of both is left over from earlier: both are shown.
+table lies beside the mark of something else, one of both may be left over: both are shown.
 """
 
 from collections import deque
@@ -21,6 +21,7 @@ from backgate.gateway.errors import Damaged
 
 DEPTH_MAX = 12  # layers over a disk: partition, RAID, LUKS, LVM and a machine's disk in it are 6
 FOUND_MAX = 4096  # disks and volumes of one backup; a volume group of a thousand is large
+BESIDE = "partitions lie there too: one of both may be left over from earlier"
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -144,8 +145,11 @@ class _Search:
             volumes = self._volumes(layer, [place])
         except Damaged:
             return place
+        if not volumes:
+            return place
         self._put(layer, place, volumes)
-        return replace(place, is_divided=bool(volumes))
+        volume = replace(place.volume, notes={**place.volume.notes, "doubt": BESIDE})
+        return replace(place, volume=volume, is_divided=True)
 
     def _divide(self, layer: Layer, place: _Place) -> None:
         """Put what `layer` makes of `place` on the list of what is due."""

@@ -271,6 +271,7 @@ def test_partitions_are_shown_beside_a_file_system_that_was_there_before(
     partition = {"dos": "xvda/1-Linux", "gpt": "xvda/1-Linux filesystem"}[label]
     assert list(found) == [f"xvda/0-{name}", partition]
     assert (found[f"xvda/0-{name}"].file_system, found[partition].file_system) == (name, "ext4")
+    assert "left over" in found[f"xvda/0-{name}"].volume.notes["doubt"]
 
 
 @pytest.mark.parametrize("mkfs", ["mkfs.ext4 -q -F", "mkfs.xfs -q -f", "mkfs.btrfs -q -f"])
