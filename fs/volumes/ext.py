@@ -7,9 +7,9 @@ from fs_explorer.entry import EntryType
 from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volume import Device, Node
-from backgate.fs.volumes.explorer import Explored
+from backgate.fs.volumes.explorer import Explored, context
 from backgate.fs.volumes.ext_changed import ChangedExt
-from backgate.fs.volumes.ext_checked import HAS_CHECKSUMS, CheckedExt
+from backgate.fs.volumes.ext_checked import HAS_CHECKSUMS, CheckedExt, Ext
 from backgate.fs.volumes.jbd2 import replay_journal
 from backgate.gateway.errors import Damaged
 
@@ -33,7 +33,7 @@ class ExtFileSystem(Explored):
         self.notes = {**self.notes, "format": self._tree.format, **self._replay.notes}
 
     def _opened(self) -> Any:
-        tree = super()._opened()
+        tree = Ext(self._access, context())
         if not tree.ro_compat & HAS_CHECKSUMS:
             return tree
         if self._replay.changes is not None:

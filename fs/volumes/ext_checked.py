@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import google_crc32c
-from fs_explorer.errors import ChecksumError
+from fs_explorer.errors import ChecksumError, CorruptDataError
 from fs_explorer.filesystems.ext import ExtFS
 from fs_explorer.io.source import RandomAccess
 from fs_explorer.tree import Context
 from fs_explorer.tree import Node as Parsed
 
 HAS_CHECKSUMS, HAS_SEED = 0x400, 0x2000  # of the read-only, and of the incompatible features
+HAS_CLUSTERS, HAS_KINDS, HAS_META_GROUPS = 0x200, 0x2, 0x10  # the same
+READ_ONLY_FEATURES_AT, BLOCKS_PER_GROUP_AT = 0x64, 0x20  # in the superblock; clusters follow
+SUPERBLOCK = 1024  # bytes
+LARGEST_CLUSTER = 1 << 29  # bytes
 INDEXED, INLINE = 0x1000, 0x10000000  # flags of an inode
 SEED_AT = 0x270  # in the superblock
 LOW_AT, HIGH_AT = 0x7C, 0x82  # where an inode has its checksum
@@ -34,7 +38,41 @@ def checksum(start: int, *pieces: bytes) -> int:
     return start
 
 
-class CheckedExt(ExtFS):
+class Ext(ExtFS):
+    """The library's reader, with two things read as Linux does.
+
+    With `bigalloc` a group may have more blocks than the library allows, for they are counted in
+    clusters. Without `filetype` what would be the kind of an entry is noise, and not a part of the
+    length of its name.
+    """
+
+    def _parse_super(self, superblock: bytes) -> None:
+        (features,) = struct.unpack_from("<I", superblock, READ_ONLY_FEATURES_AT)
+        if features & HAS_CLUSTERS:
+            self._parse_clusters(superblock)
+        else:
+            super()._parse_super(superblock)
+        self.tells_kinds = bool(self.incompat & HAS_KINDS)
+        self.incompat |= HAS_KINDS
+
+    def _parse_clusters(self, superblock: bytes) -> None:
+        blocks, clusters = struct.unpack_from("<II", superblock, BLOCKS_PER_GROUP_AT)
+        counted = bytearray(superblock)
+        struct.pack_into("<I", counted, BLOCKS_PER_GROUP_AT, clusters)
+        super()._parse_super(bytes(counted))
+        if not clusters or blocks % clusters or blocks // clusters > LARGEST_CLUSTER // self.bs:
+            raise CorruptDataError(f"groups of {blocks} blocks and {clusters} clusters")
+        self.blocks_per_group = blocks
+        self.groups = -(-(self.blocks_count - self.first_data_block) // blocks)
+
+    def _desc_block_no(self, index: int) -> int:
+        # Clusters begin with block 0, also where the superblock is in block 1.
+        is_behind = self.bs == SUPERBLOCK and self.first_data_block == 0
+        is_grouped = self.incompat & HAS_META_GROUPS and index >= max(1, self.first_meta_bg)
+        return int(super()._desc_block_no(index)) + (is_behind and not is_grouped)
+
+
+class CheckedExt(Ext):
     """The library's reader, with each checksum looked at where its bytes are read."""
 
     def __init__(self, access: RandomAccess, shared: Context) -> None:

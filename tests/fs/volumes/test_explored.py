@@ -1,6 +1,7 @@
 """What we read of the file systems of the library is what the kernel, or their own tool, shows."""
 
 import os
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -34,6 +35,7 @@ EXT = {
     "ext4 with small files in inodes": "mkfs.ext4 -q -O inline_data -I 512",
     "ext4 without extents and checksums": "mkfs.ext4 -q -O ^extent,^metadata_csum,^64bit",
     "ext2 of 128-byte inodes": "mkfs.ext2 -q -I 128",
+    "ext4 of clusters": "mkfs.ext4 -q -O bigalloc",
 }
 NAMES = [
     "a",
@@ -375,6 +377,22 @@ def test_a_file_beyond_the_end_of_its_disk_is_damage(tmp_path: Path) -> None:
 
     with pytest.raises(Damaged, match="beyond the end"):
         list(system.extents(node.handle, 0, node.size))
+
+
+def test_noise_where_the_kind_of_a_name_could_be_is_not_read(tmp_path: Path) -> None:
+    source = tmp_path / "from"
+    (source / "directory").mkdir(parents=True)
+    image = made(
+        tmp_path, f"mkfs.ext4 -q -O ^filetype,^has_journal,^metadata_csum -d {source}", "8M"
+    )
+    data = bytearray(image.read_bytes())
+    entry = struct.pack("<IHBB", 2, 12, 1, 0) + b"."
+    data[data.index(entry) + 7] = 254  # the kernel leaves there what was in its memory
+
+    system = ExtFileSystem(BytesDevice(data))
+
+    names = {node.name for node in all_children(system, system.root())}
+    assert names == {b"directory", b"lost+found"}
 
 
 @pytest.mark.parametrize("stored", [b"", b"\2\0\0\0", b"\1\0\0\0\1\0", b"\1\0\0\0\2\0\6\0\5\0"])
