@@ -54,7 +54,7 @@ class ChangedExt(CheckedExt):
             node.error = f"inode {inode.ino} is deleted, and still has a name"
         elif node.type is EntryType.DIR and inode.links > 1 and self._has_changed(inode.ino):
             node.nlink = self._links(inode)
-        elif not node.error and inode.flags & EXTENTS and inode.ino in self._changes.heads:
+        elif node.type is EntryType.FILE and not node.error and inode.ino in self._changes.heads:
             node.stored_size = max(inode.blocks * SECTOR, self._allocated(inode))
         return node
 
@@ -66,10 +66,18 @@ class ChangedExt(CheckedExt):
     # Blocks.
 
     def _extent_map(self, inode: Any) -> list[Extent]:
+        return self._changed(inode, super()._extent_map)
+
+    def _indirect_map(self, inode: Any) -> list[Extent]:
+        return self._changed(inode, super()._indirect_map)
+
+    def _changed(self, inode: Any, before: Callable[[Any], list[Extent]]) -> list[Extent]:
+        """Return where a file lies: as `before`, but for what its fast commits say."""
         number = inode.ino
         if number not in self._changes.heads and number not in self._changes.ranges:
-            return super()._extent_map(inode)  # type: ignore[no-any-return]
-        extents = self._extents_before(number)
+            return before(inode)
+        former = self._former(inode)
+        extents = [] if former is None else list(before(former))
         for change in self._changes.ranges.get(number, ()):
             start, stop = change.first * self.bs, (change.first + change.length) * self.bs
             new = Extent(start, stop - start, None)
@@ -79,27 +87,23 @@ class ChangedExt(CheckedExt):
             place(extents, start, stop, [] if change.block == HOLE else [new])
         return extents
 
-    def _indirect_map(self, inode: Any) -> Any:
-        if self._changes.ranges.get(inode.ino):
-            raise self._unsure(inode.ino, "has blocks without extents")
-        return super()._indirect_map(inode)
-
-    def _symlink(self, inode: Any) -> Any:
-        if inode.flags & EXTENTS and self._changes.ranges.get(inode.ino):
-            raise CorruptDataError(f"the target of inode {inode.ino} had not been written yet")
-        return super()._symlink(inode)
-
-    def _extents_before(self, number: int) -> list[Extent]:
-        """Return the extents of an inode as it was before the fast commits."""
+    def _former(self, inode: Any) -> Any:
+        """Return an inode as it was before the fast commits; None where it was another file's."""
+        number = inode.ino
         raw = self.ra.read_exact(self._inode_off(number), self.inode_size)
         if self._is_new(number, raw):
-            return []
+            return None
         if not self.is_right(number, raw):
             raise ChecksumError(f"inode {number} had a wrong checksum before its fast commit")
-        inode = super(CheckedExt, self)._parse_inode(number, raw)
-        if not inode.flags & EXTENTS:
-            raise self._unsure(number, "had no extents before")
-        return list(super()._extent_map(inode))
+        former = super(CheckedExt, self)._parse_inode(number, raw)
+        if (former.flags ^ inode.flags) & EXTENTS:
+            raise self._unsure(number, "lay in another way before")
+        return former
+
+    def _symlink(self, inode: Any) -> Any:
+        if self._changes.ranges.get(inode.ino):
+            raise CorruptDataError(f"the target of inode {inode.ino} had not been written yet")
+        return super()._symlink(inode)
 
     def _allocated(self, inode: Any) -> int:
         """Count what a file takes: an inode may be committed before it is told of its blocks."""
@@ -145,12 +149,14 @@ class ChangedExt(CheckedExt):
     def _links(self, directory: Any) -> int:
         """Count the links of a directory: of it nothing is committed when others come or go."""
         try:
-            return 2 + sum(
-                kind == DIRECTORY or (not kind and self.inode(number).type is EntryType.DIR)
-                for _, number, kind in self._dirents(directory)
-            )
+            return 2 + sum(self._is_directory(*entry) for entry in self._dirents(directory))
         except FsExplorerError:
             return int(directory.links)
+
+    def _is_directory(self, name: bytes, number: int, kind: int) -> bool:
+        if kind and self.tells_kinds:
+            return kind == DIRECTORY
+        return self.inode(number).type is EntryType.DIR
 
     def _unsure(self, number: int, what: str) -> CorruptDataError:
         return CorruptDataError(f"inode {number} {what}, and was changed by a fast commit")

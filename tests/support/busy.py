@@ -34,7 +34,7 @@ class Busy:
         self._chance = random.Random(seed)
         self._directories: list[str] = [root]
         self._files: list[str] = []
-        self._number = 0
+        self.number = 0  # of steps
         self._steps = {
             self.directory: 5,
             self.file: 38,
@@ -61,7 +61,7 @@ class Busy:
             }
 
     def step(self) -> None:
-        self._number += 1
+        self.number += 1
         (what,) = self._chance.choices(list(self._steps), self._steps.values())
         try:
             what()
@@ -74,7 +74,7 @@ class Busy:
 
     def _new(self, kind: str) -> str:
         directory = self._chance.choice(self._directories[-40:])
-        return f"{directory}/{kind}{self._number}" + "x" * self._chance.randrange(0, 120, 20)
+        return f"{directory}/{kind}{self.number}" + "x" * self._chance.randrange(0, 120, 20)
 
     def _old(self) -> str:
         if not self._files:
