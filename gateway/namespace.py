@@ -11,13 +11,13 @@ not vanish with its last.
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from backgate.gateway.attributes import Attributes, default_attributes, metadata_from_attributes
 from backgate.gateway.claims import Claims
-from backgate.gateway.errors import AlreadyThere, FileError, NotFound, Replaced
+from backgate.gateway.errors import AlreadyThere, FileError, NotFound, Replaced, StoreError
 from backgate.gateway.keys import parent_of
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.provider import ObjectInfo
@@ -25,6 +25,8 @@ from backgate.gateway.records import HIDDEN
 from backgate.gateway.source import Data
 from backgate.gateway.spool import Spool
 from backgate.gateway.spooled import Sources, SpooledFile
+
+Learn = Callable[[str], Awaitable[None]]  # have the index know what is under a key now
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,15 @@ class Name:
 class OpenObject:
     """A `Source` over an object that somebody has open, wherever it is renamed to."""
 
-    def __init__(self, info: ObjectInfo, sources: Sources, claims: Claims) -> None:
+    def __init__(self, info: ObjectInfo, sources: Sources, claims: Claims, learn: Learn) -> None:
         self.info, self.size = info, info.size
         self._sources, self._source, self._claims = sources, sources(info), claims
+        self._learn = learn
 
     async def read_at(self, offset: int, length: int) -> Data:
+        """As a `Source`; `Replaced` when another object took its place: who opens it anew finds
+        that.
+        """
         while True:
             source = self._source
             try:
@@ -52,6 +58,8 @@ class OpenObject:
                 async with self._claims.claim(self.info.key):
                     pass  # who was copying it onto itself has told where it is now
                 if source is self._source:
+                    with suppress(StoreError):
+                        await self._learn(self.info.key)  # or the index would have the old one
                     raise
 
     def moved(self, info: ObjectInfo) -> None:
@@ -70,7 +78,7 @@ class Namespace:
     @contextmanager
     def opened(self, info: ObjectInfo) -> Iterator[OpenObject]:
         """Provide the object's bytes; they stay readable when it is renamed or unlinked."""
-        one = OpenObject(info, self._spool.sources, self._spool.claims)
+        one = OpenObject(info, self._spool.sources, self._spool.claims, self._taking.learn)
         self._open.setdefault(info.key, set()).add(one)
         try:
             yield one

@@ -19,6 +19,7 @@ from support.writing import (
     memory,
     names,
     opened,
+    read,
     write,
 )
 from support.writing import rename as renamed
@@ -26,7 +27,7 @@ from support.writing import rename as renamed
 from backgate.fs.tree import Changes
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.config import RepositoryConfig
-from backgate.gateway.errors import FileError, Unreachable
+from backgate.gateway.errors import FileError, Replaced, Unreachable
 from backgate.gateway.namespace import Name, Namespace
 from backgate.gateway.provider import NO_METADATA, ObjectInfo, Provider
 from backgate.gateway.providers.memory import Fault
@@ -350,3 +351,22 @@ async def test_attributes_that_are_accepted_are_stored(tmp_path: Path) -> None:
 
         assert repository.content("file")[:7] == b"changed"
         assert (await entry_at(tree, "file")).has_xattrs
+
+
+async def test_a_large_file_whose_change_had_no_answer_is_read_once_it_is_opened_anew(
+    tmp_path: Path,
+) -> None:
+    provider = memory(limits=replace(SMALL, copy_max=8 * PART))
+    async with opened(tmp_path, provider, MIRROR) as repository:
+        tree = repository.tree
+        await write(tree, "file", b"content" * 3 * PART)
+        provider.faults = [Fault(verb="commit_upload", is_lost=True)]
+        with pytest.raises(Unreachable):
+            await tree.change(await entry_at(tree, "file"), Changes(mtime_ns=77))
+        provider.faults = []
+
+        with pytest.raises(Replaced):
+            await read(tree, "file")
+
+        assert await read(tree, "file") == b"content" * 3 * PART
+        assert (await entry_at(tree, "file")).mtime_ns == 77

@@ -145,6 +145,8 @@ def test_an_object_that_is_replaced_while_it_is_read_is_an_error_and_no_mixture(
                 found.add(os.strerror(error.errno or 0).encode())
 
     assert found == {b"old", os.strerror(errno.ESTALE).encode()}
+    with held(plain / "file", os.O_RDONLY | os.O_DIRECT) as file:
+        assert os.pread(file, 3, 0) == b"new"
 
 
 def test_fallocate_is_refused_and_posix_fallocate_writes_zeros(plain: Path) -> None:
