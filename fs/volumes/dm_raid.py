@@ -31,6 +31,18 @@ class _State(NamedTuple):
     synchronized: int  # how far parity is that of the data, in sectors; `WHOLE`: everywhere
 
 
+class Doubt(NamedTuple):
+    """Where a write was under way, so that parity may not be that of the data beside it."""
+
+    bits: bytes  # the lowest first
+    region: int  # bytes of each member that a bit is for
+
+    def covers(self, start: int, stop: int) -> bool:
+        """True when some of the bytes from `start` to `stop` of the members are in doubt."""
+        numbers = range(start // self.region, min(-(-stop // self.region), 8 * len(self.bits)))
+        return any(self.bits[number >> 3] >> (number & 7) & 1 for number in numbers)
+
+
 def trusted(headers: Sequence[Device | None]) -> list[bool]:
     """Return for each member whether it has all that was written.
 
@@ -51,22 +63,23 @@ def was_synchronized(headers: Sequence[Device | None]) -> bool:
     return all(state is None or state.synchronized == WHOLE for state in states)
 
 
-def is_being_written(headers: Sequence[Device | None]) -> bool:
-    """True when a write was under way, so that parity may not be that of the data."""
-    return any(_is_being_written(header) for header in headers if header is not None)
+def doubts(headers: Sequence[Device | None]) -> list[Doubt]:
+    """Return where a write was under way; `Damaged` when a bitmap cannot tell."""
+    found = (None if header is None else _doubt(header) for header in headers)
+    return [doubt for doubt in found if doubt is not None]
 
 
-def _is_being_written(header: Device) -> bool:
-    """True when the bitmap of `header` has a bit, or cannot be told."""
+def _doubt(header: Device) -> Doubt | None:
     raw = header.read_at(BITMAP_AT, BITMAP.size)
     if len(raw) < BITMAP.size or not raw.startswith(BITMAP_MAGIC):
-        return False  # there is none
-    _, sectors, state, chunk = BITMAP.unpack(raw)
-    bits = -(-sectors * SECTOR // chunk) if chunk else 0
-    if state & STALE or not 0 < bits <= 8 * BITS_MAX:
-        return True
-    found = int.from_bytes(header.read_at(BITS_AT, -(-bits // 8)), "little")
-    return found & (1 << bits) - 1 != 0  # behind the last one that is used they are all set
+        return None
+    _, sectors, state, region = BITMAP.unpack(raw)
+    count = -(-sectors * SECTOR // region) if region else 0
+    if state & STALE or not 0 < count <= 8 * BITS_MAX:
+        raise Damaged("RAID", None, "nothing tells where parity may be out of date")
+    bits = header.read_at(BITS_AT, -(-count // 8))
+    used = int.from_bytes(bits, "little") & (1 << count) - 1  # all bits behind these are set
+    return Doubt(used.to_bytes(len(bits), "little"), region) if used else None
 
 
 def _state(header: Device) -> _State | None:

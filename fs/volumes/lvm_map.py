@@ -7,7 +7,7 @@ from backgate.fs.volume import Device
 from backgate.fs.volumes import raid_layouts as layouts
 from backgate.fs.volumes.cow import CHANGED_ALL, Snapshot
 from backgate.fs.volumes.devices import Chain, Empty, Stretch
-from backgate.fs.volumes.dm_raid import is_being_written, trusted, was_synchronized
+from backgate.fs.volumes.dm_raid import doubts, trusted, was_synchronized
 from backgate.fs.volumes.lvm_group import (
     SECTOR,
     Group,
@@ -193,15 +193,14 @@ class LogicalVolumes:
     def _parity(self, name: str, segment: Section) -> Device:
         images = self._images(name, segment)
         kind = word(segment, "type", name).partition("+")[0]
-        if None in images.devices and is_being_written(images.headers):
-            reason = "a member is missing, and the parity of the others is not complete"
-            raise Damaged("RAID", None, f"{reason}{images.why}")
         return self._raid(name, segment, images, Parity(len(images.devices), *RAIDS[kind]))
 
     def _raid(self, name: str, segment: Section, images: _Images, layout: Layout) -> Device:
         chunk = number(segment, "stripe_size", name) * SECTOR
+        size = self._size(name, segment)
         try:
-            return Striped(images.devices, chunk, layout, self._size(name, segment))
+            unsure = doubts(images.headers) if None in images.devices and layout.others(0) else []
+            return Striped(images.devices, chunk, layout, size, unsure)
         except Damaged as error:
             raise Damaged("RAID", None, f"{error.reason}{images.why}") from error
 

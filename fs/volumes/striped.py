@@ -1,7 +1,7 @@
 """One device out of the members of a RAID, read by its layout; a missing member by its parity."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from backgate.fs.volume import ENCODED, Device, Extent
 from backgate.fs.volumes.raid_layouts import Layout, Place
@@ -16,18 +16,33 @@ class _Piece(NamedTuple):
     length: int
 
 
+class Doubt(Protocol):
+    """Where parity may be out of date."""
+
+    def covers(self, start: int, stop: int) -> bool:
+        """True when some of the bytes from `start` to `stop` of the members are in doubt."""
+
+
 class Striped:
-    """`size` bytes in chunks of `chunk` bytes over `members`, of which None are missing."""
+    """`size` bytes in chunks of `chunk` bytes over `members`, of which None are missing.
+
+    Where there are `doubts` of the parity nothing is computed from it.
+    """
 
     def __init__(
-        self, members: Sequence[Device | None], chunk: int, layout: Layout, size: int
+        self,
+        members: Sequence[Device | None],
+        chunk: int,
+        layout: Layout,
+        size: int,
+        doubts: Sequence[Doubt] = (),
     ) -> None:
         """Raises `Damaged` when a missing member leaves chunks that nothing tells."""
         if not 0 < chunk <= CHUNK_MAX:
             raise Damaged("RAID", None, f"chunks of {chunk} bytes")
         if len(members) != layout.members:
             raise Damaged("RAID", None, f"{len(members)} members where {layout.members} are due")
-        self._members, self._chunk, self._layout = members, chunk, layout
+        self._members, self._chunk, self._layout, self._doubts = members, chunk, layout, doubts
         self.size = size
         self._check_missing()
 
@@ -93,6 +108,10 @@ class Striped:
             raise Damaged(
                 "RAID", piece.number * self._chunk, "all members that have it are missing"
             )
+        start = others[0].chunk * self._chunk + piece.within
+        if any(doubt.covers(start, start + piece.length) for doubt in self._doubts):
+            reason = "a member is missing, and the parity of the others may be out of date there"
+            raise Damaged("RAID", piece.number * self._chunk + piece.within, reason)
         value = 0
         for place in others:
             value ^= int.from_bytes(self._read(place, piece))

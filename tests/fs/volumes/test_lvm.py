@@ -296,8 +296,7 @@ def test_a_raid_that_misses_too_much_names_what_it_misses(disks: list[FileDevice
 @pytest.mark.parametrize(
     ("doubt", "reason"),
     [
-        ("bit", "parity of the others is not complete"),
-        ("stale", "parity of the others is not complete"),
+        ("stale", "nothing tells where parity may be out of date"),
         ("resync", "not yet synchronized"),
     ],
 )
@@ -312,8 +311,7 @@ def test_parity_that_may_be_out_of_date_does_not_stand_in_for_a_disk(
             if doubt == "resync":
                 struct.pack_into("<Q", one.data, at + 40, 4096)
             elif one.data[at + 4096 : at + 4100] == b"bitm":
-                place = at + 4096 + (256 if doubt == "bit" else 48)
-                one.data[place] |= 1
+                one.data[at + 4096 + 48] |= 1
             at = one.data.find(b"DmRd", at + 1)
 
     whole = found_in(*bent)
@@ -329,6 +327,40 @@ def test_parity_that_may_be_out_of_date_does_not_stand_in_for_a_disk(
         elif missing < 2:
             assert reason in left["vg-one-raid1"].problem
     assert refused == 3  # those that it lies on
+
+
+def test_parity_is_not_used_where_a_write_was_under_way(disks: list[FileDevice]) -> None:
+    bent = [BytesDevice(bytearray(disk.read_at(0, disk.size)), at) for at, disk in enumerate(disks)]
+    for one in bent:
+        assert isinstance(one.data, bytearray)
+        at = one.data.find(b"DmRd")
+        while at >= 0:
+            if one.data[at + 4096 : at + 4100] == b"bitm":
+                struct.pack_into("<QII", one.data, at + 4096 + 40, 512, 0, 32 << 10)
+                one.data[at + 4096 + 256] = 1  # eight regions, and a write under way in the first
+            at = one.data.find(b"DmRd", at + 1)
+
+    left = found_in(*bent[1:])["vg-one-raid5"].volume.device
+
+    whole = sectors("raid5", 0, left.size // 512)
+    assert left.read_at(64 << 10, left.size) == whole[64 << 10 :]
+    with pytest.raises(Damaged, match="may be out of date there"):
+        left.read_at(0, 64 << 10)
+    assert found_in(*bent)["vg-one-raid5"].volume.device.read_at(0, left.size) == whole
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "is_covered"),
+    [
+        (0, 1, False),
+        (4095, 4097, True),
+        (8191, 8192, True),
+        (8192, 9000, False),
+        (99, 1 << 60, True),
+    ],
+)
+def test_a_doubt_covers_its_regions_and_no_more(start: int, stop: int, is_covered: bool) -> None:
+    assert dm_raid.Doubt(b"\x02\0", 4096).covers(start, stop) is is_covered
 
 
 def test_a_disk_that_was_away_counts_as_missing(disks: list[FileDevice]) -> None:
