@@ -25,6 +25,7 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(?=://)")
 REFERENCES = "env:NAME, file:/PATH or systemd:NAME"
 CREDENTIALS = "env, profile:NAME, file:/PATH or systemd:NAME"
 NOT_WRITTEN = {"name", "origin", "profile"}  # what we add to a repository's table
+COMMAND_LINE = "command line"  # the origin of a repository that is in no file
 FILE_MAX = 1024 * 1024  # bytes; a longer file is not a configuration
 
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, description='a size such as "10 GiB"')]
@@ -72,7 +73,7 @@ class RepositoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     name: str  # the table's name, or one made from the URL
     url: Url
-    origin: str = "command line"  # what messages call the place where this was written
+    origin: str = COMMAND_LINE  # what messages call the place where this was written
     provider: str | None = None  # a profile's name
     profile: Profile | None = None  # where that is one of the same file
     region: str | None = None

@@ -8,7 +8,7 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
-from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.config import COMMAND_LINE, RepositoryConfig
 
 FILE = "kind"  # in the folder of the cache, and gone with it
 
@@ -25,11 +25,12 @@ def compare_kinds(folder: Path, config: RepositoryConfig) -> None:
         with suppress(OSError):  # then nobody is warned
             (folder / FILE).write_text(config.kind)
         return
+    target = config.url if config.origin == COMMAND_LINE else config.name
     log.warning(
         "%s: it has become a mirror, and its cache does not know all that objects keep:"
         " run `backgate cache rebuild %s`",
         config.name,
-        config.name,
+        target,
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backgate.gateway.config import (
+    COMMAND_LINE,
     NAME,
     NOT_WRITTEN,
     SCHEME,
@@ -73,7 +74,7 @@ def resolve(
     if target.is_url:
         name = name_from_url(target.repository)
         table = {"url": target.repository, **options}
-        return configuration.with_profile(repository_config(name, table, "command line"))
+        return configuration.with_profile(repository_config(name, table, COMMAND_LINE))
     found = configuration.repositories.get(target.repository)
     if found is None:
         raise UsageError(_unknown(target.repository, configuration))
