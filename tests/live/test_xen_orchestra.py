@@ -4,21 +4,28 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from servers.faultproxy import FaultProxy, Rule, fault_proxy
 from servers.seaweedfs import SeaweedFS
-from support.gateway import Gateway, gateway
+from support.gateway import Gateway, anew, gateway
 from support.xen_orchestra import (
+    BLOCK,
     KEY,
     SAMPLES,
+    T1,
+    T2,
+    T3,
     Writer,
+    changed,
     disk,
     manifest,
     unpack_sample,
     unseal,
 )
+from support.xen_orchestra_merge import merge
 
 pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow]
 
@@ -143,3 +150,63 @@ def test_a_block_that_is_damaged_is_an_error_with_a_reason_and_harms_no_other(
         assert file.read(4096) == disk(5 << 20, "o")[4 << 20 : (4 << 20) + 4096]
     xo.umount()
     assert "blocks/0/1" in xo.log.read_text()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("refuses", [False, True])
+def test_no_byte_of_another_backup_is_read_while_images_are_merged_in_the_store(
+    refuses: bool, tmp_path: Path, seaweedfs_server: SeaweedFS, proxy: FaultProxy
+) -> None:
+    bucket = seaweedfs_server.bucket("xo-merging")
+    seaweedfs_server.empty(bucket)
+    writer = Writer(tmp_path / "store", filter="gzip")
+    contents = {T1: disk(3 * BLOCK, "one")}
+    contents[T2] = changed(contents[T1], 1, "two")
+    contents[T3] = changed(contents[T2], 2, "three")
+    for at, content in contents.items():
+        writer.back_up(at, {"root": content})
+    stored: dict[str, bytes] = {}
+    synchronize(seaweedfs_server, bucket, writer.store, stored)
+    table = {
+        "url": f"s3://{bucket}",
+        "provider": "seaweedfs",
+        "endpoint_url": proxy.url,
+        "writers": "shared",
+        "block_cache": "0",
+        "max_age": "1 h" if refuses else "0 s",
+    }
+    with gateway(tmp_path / "gateway", table, seaweedfs_server.environment()) as made:
+        made.mount("--view", "backups", "--read-only")
+        places = sorted((made.mountpoint / "xen-orchestra" / "web").glob("20*"))
+        raws = [place / "disks" / "xvda-root" / "disk.raw" for place in places]
+        with ExitStack() as stack:
+            files = [stack.enter_context(raw.open("rb")) for raw in raws]
+            assert [anew(file) for file in files] == list(contents.values())
+            if refuses:
+                proxy.rules.append(Rule(match=LISTING, status=403, code="AccessDenied"))
+            for at in (T1, T2):
+                (writer.store / writer.top / f"{at}.json").unlink()
+            for step in merge(writer, "root", [T1, T2, T3]):
+                synchronize(seaweedfs_server, bucket, writer.store, stored)
+                for file, content in zip(files, contents.values(), strict=True):
+                    try:
+                        assert anew(file) == content, step
+                    except OSError:
+                        assert content != contents[T3], step
+        made.umount()
+    assert "its backup was deleted" in made.log.read_text()
+
+
+def synchronize(server: SeaweedFS, bucket: str, store: Path, stored: dict[str, bytes]) -> None:
+    """Make the bucket what the folder `store` is; `stored` is what it was."""
+    client = server.client()
+    files = [path for path in store.rglob("*") if path.is_file()]
+    now = {str(path.relative_to(store)): path.read_bytes() for path in files}
+    for key, data in now.items():
+        if stored.get(key) != data:
+            client.put_object(Bucket=bucket, Key=key, Body=data)
+    for key in stored.keys() - now.keys():
+        client.delete_object(Bucket=bucket, Key=key)
+    client.close()
+    stored.clear()
+    stored.update(now)

@@ -5,10 +5,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
-from support.gateway import Gateway, gateway
+from support.gateway import Gateway, anew, gateway
 from support.trees import run
 from support.xen_orchestra import BLOCK, T1, T2, T3, Writer, changed, disk, unpack_sample
 from support.xen_orchestra_merge import merge
@@ -116,13 +115,6 @@ def test_no_byte_of_another_backup_is_read_while_images_are_merged_beside_the_ga
         made.umount()
     if directories:  # of a file all was in memory
         assert "its backup was deleted" in made.log.read_text()
-
-
-def anew(file: BinaryIO) -> bytes:
-    """Read an open file from its start, and nothing of it from the kernel's pages."""
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    file.seek(0)
-    return file.read()
 
 
 def read_anew(path: Path) -> bytes:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 COMMAND = Path(sys.executable).parent / "backgate"
 READY_WITHIN = 60.0  # seconds
@@ -173,3 +174,10 @@ def _toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     return json.dumps(value)
+
+
+def anew(file: BinaryIO) -> bytes:
+    """Read an open file from its start, and nothing of it from the kernel's pages."""
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    file.seek(0)
+    return file.read()
