@@ -41,7 +41,7 @@ from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import VOLUMES_MAX, Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser, Unparsed
 from backgate.fs.tree import Children, Entry
-from backgate.fs.volume import XATTR_MAX
+from backgate.fs.volume import XATTR_MAX, XATTR_NAME_MAX
 from backgate.fs.volumes.replay import JOURNAL, NOT_REPLAYED, STATE
 from backgate.gateway.errors import Damaged, FileError
 from backgate.gateway.source import Bytes, Source
@@ -164,8 +164,9 @@ class DiskTree:
             return {}
         number, _ = await self._volume(entry.node.place)
         found = await self._parser.xattrs(number, entry.node.node.handle)
-        for name in (name for name, value in found.items() if len(value) > XATTR_MAX):
-            self._say_too_long(entry.node, name)
+        for name, value in found.items():
+            if len(value) > XATTR_MAX or len(name) > XATTR_NAME_MAX:
+                self._say_too_long(entry.node, name)
         return found
 
     async def report(self) -> Report:
@@ -231,12 +232,12 @@ class DiskTree:
             )
 
     def _say_too_long(self, inside: Inside, name: bytes) -> None:
-        """Log, once, that an extended attribute is longer than the kernel gives to anybody."""
+        """Log, once, that an extended attribute, or its name, is too long to be asked for."""
         key = (inside.node.handle, name)
         if key not in self._told:
             self._told[key] = True
             log.warning(
-                "%s: %s: %r: the extended attribute %r is longer than 64 KiB, and cannot be read",
+                "%s: %s: %r: the extended attribute %r is longer than Linux gives to anybody",
                 self._parser.where,
                 _shown(inside.place),
                 inside.node.name,

@@ -97,6 +97,7 @@ class Node(Struct, frozen=True, kw_only=True, array_like=True):
 
 HANDLE_MAX = 4096  # bytes; a handle travels with every request
 XATTR_MAX = 64 << 10  # bytes of an extended attribute that the kernel gives to anybody
+XATTR_NAME_MAX = 255  # bytes of a name by which it may be asked for
 
 
 class Nodes(NamedTuple):

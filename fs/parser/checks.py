@@ -27,7 +27,6 @@ from backgate.gateway.errors import Damaged, FileError
 
 NAME_MAX = 1024  # bytes; the most that FUSE takes. NTFS needs 3 for each of 255 characters
 TARGET_MAX = 4096  # bytes; PATH_MAX
-XATTR_NAME_MAX = 1024  # bytes; a stream's name of NTFS may be longer than the kernel's 255
 UINT32, UINT64 = 2**32, 2**64
 SIZE_MAX = 2**63 - 1  # bytes; of a file
 
@@ -107,7 +106,7 @@ def _check_node(node: Node) -> None:
 def checked_values(values: Values) -> dict[bytes, bytes]:
     """Return extended attributes by name."""
     for name, value in values.values:
-        if not 0 < len(name) <= XATTR_NAME_MAX or b"\0" in name or len(value) > XATTR_MAX + 1:
+        if not 0 < len(name) <= NAME_MAX or b"\0" in name or len(value) > XATTR_MAX + 1:
             raise Garbage(f"an extended attribute that none can be: {name!r:.300}")
     return dict(values.values)
 
