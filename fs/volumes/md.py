@@ -81,7 +81,8 @@ def _volume(uuid: str, found: list[_Member]) -> Volume:
         if left_out:
             notes["left out"] = "; ".join(left_out)
         if not any(array.slots):
-            raise Damaged("RAID", None, "none of its members can be used: " + "; ".join(left_out))
+            reasons = dict.fromkeys(one.partition(": ")[2] for one in left_out)
+            raise Damaged("RAID", None, f"no member can be used: {'; '.join(reasons)}")
         device = _device(array)
         on = [member.number for member in array.slots if member is not None]
     except Damaged as error:
