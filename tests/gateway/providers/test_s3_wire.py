@@ -9,7 +9,9 @@ from http.client import HTTPException, RemoteDisconnected
 import pytest
 from botocore.exceptions import EndpointConnectionError, ParamValidationError
 
+from backgate.gateway.credentials import Credentials
 from backgate.gateway.profiles import profile
+from backgate.gateway.providers.s3 import S3
 from backgate.gateway.providers.s3_client import Connection
 from backgate.gateway.providers.s3_wire import BODY_MAX, LINE_MAX, LINES_MAX, Answer, Message, Wire
 
@@ -71,16 +73,18 @@ def serving(*answers: bytes, reads: bool = True) -> Iterator[tuple[Server, Wire]
         server.close()
 
 
-def wire_to(url: str) -> Wire:
-    endpoint = url.removesuffix("bucket/")
-    connection = Connection(
+def connection_to(endpoint: str) -> Connection:
+    return Connection(
         bucket="bucket",
         endpoint_url=endpoint,
         region="us-east-1",
         profile=profile("generic"),
-        credentials=None,
+        credentials=Credentials("key", "secret"),
     )
-    return Wire(connection, "host:1", PATIENCE)
+
+
+def wire_to(url: str) -> Wire:
+    return Wire(connection_to(url.removesuffix("bucket/")), "host:1", PATIENCE)
 
 
 def asked(wire: Wire, url: str, method: str = "PUT", body: bytes = b"body") -> Answer:
@@ -192,6 +196,17 @@ def test_what_a_server_says_before_it_closes_is_read() -> None:
         answer = asked(wire, server.url, body=b"")
 
     assert (answer.status_code, answer.body) == (403, b"why")
+
+
+def test_where_a_proxy_is_wanted_requests_go_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(FINE.replace(b"ETag: 1", b'ETag: "1"')) as (server, _):
+        monkeypatch.setenv("http_proxy", server.url.removesuffix("/bucket/"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        provider = S3(connection_to("http://store.example/"))
+        assert provider.put("key", b"").etag == "1"
+        provider.close()
+
+    assert server.requests[0].startswith(b"PUT http://store.example/bucket/key HTTP/1.1")
 
 
 def test_a_header_is_one_line() -> None:
