@@ -10,6 +10,7 @@ compressed: a log may have 2 GiB.
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from struct import Struct
 from time import process_time
 from typing import Any, NamedTuple
@@ -24,7 +25,8 @@ from backgate.fs.volumes.limits import raised
 from backgate.fs.volumes.reading import read_exactly
 from backgate.fs.volumes.replay import PACE, Replay, counted
 from backgate.fs.volumes.xfs_geometry import Geometry, geometry
-from backgate.fs.volumes.xfs_log_inode import NO_LSNS, LoggedInode, new_inodes, replayed_inode
+from backgate.fs.volumes.xfs_log_buffer import block_lsn, is_read, patch
+from backgate.fs.volumes.xfs_log_inode import LoggedInode, new_inodes, replayed_inode
 from backgate.fs.volumes.xfs_log_items import (
     BUFFER,
     BUFFER_OF_INODES,
@@ -47,6 +49,8 @@ from backgate.fs.volumes.xfs_log_records import SECTOR, Log, Record
 from backgate.gateway.errors import Damaged
 
 SECONDS = 7  # of CPU that any log may take; one more for each `PACE` bytes of it
+TOGETHER_MAX = 32 << 20  # bytes of transactions that are made together
+FETCHED_MAX = 192 << 20  # bytes that are read for them beforehand
 CANCELLED_MAX = 1 << 20  # buffers given up in one log
 STRETCH = 1 << 20  # bytes that are asked of the store at once
 STRETCHES_MAX = 14_000  # that a replay may ask for beside the log
@@ -55,25 +59,11 @@ _NEAR = 48  # stretches that are kept, surely
 _ITEMS_TIMED = 64  # between two looks at the clock
 _BUFFER = Struct("<4xHHqI")  # flags, length and place in sectors, words of the map
 _BUFFER_MAX = 65536 // SECTOR  # sectors
-_GRAIN = 128  # bytes that a bit of the map stands for
-_WORDS_MAX = 2 * 65536 // _GRAIN // 32  # twice what a buffer can need
+_WORDS_MAX = 32  # of the map; twice what a buffer can need
 _INODE, _INODE_32 = Struct("<4xIHH4xQ16sqii"), Struct("<4xIHHQ16sqii")
 _NEW_INODES = Struct(">4xIIIIII")  # group, block, count, size, length, generation
 _NEW_INODES_MAX = 64 * 2048  # bytes
 _IDENTITY = Struct("<8xQ")
-_LSN_PLACES = {  # of a kind of block by its magic: where its lsn and the file system's uuid are
-    b"XFSB": (240, 32),
-    b"XDB3": (16, 24),
-    b"XDD3": (16, 24),
-    b"XDF3": (16, 24),
-    b"BMA3": (32, 40),
-    b"XSLM": (48, 16),
-}
-_INDEX_MAGICS, _INDEX_PLACES = {b"\x3d\xf1", b"\x3d\xff", b"\x3e\xbe", b"\x3b\xee"}, (24, 32)
-_NOT_READ = {  # of trees of free space, of inodes and of owners, also of version 4
-    *(b"AB3B", b"AB3C", b"IAB3", b"FIB3", b"RMB3", b"R3FC"),
-    *(b"ABTB", b"ABTC", b"IABT", b"FIBT"),
-}
 
 
 class LogReplay(NamedTuple):
@@ -107,9 +97,23 @@ def _changes(log: Log, device: Device, layout: Geometry) -> "Changes":
     with raised(cpu=more):
         for transaction in transactions(changes.timely(log.records()), is_cancelled):
             changes.cancel(transaction)
-        for transaction in transactions(changes.timely(log.records()), is_needed):
-            changes.make(transaction)
+        for several in _together(transactions(changes.timely(log.records()), is_needed)):
+            changes.fetch(several)
+            for transaction in several:
+                changes.make(transaction)
     return changes
+
+
+def _together(found: Iterator[Transaction]) -> Iterator[list[Transaction]]:
+    """Give as many transactions at a time as may be kept."""
+    several, size = list[Transaction](), 0
+    for transaction in found:
+        several.append(transaction)
+        size += transaction.size
+        if size > TOGETHER_MAX:
+            yield several
+            several, size = [], 0
+    yield several
 
 
 class _Unsealed(Container[int]):
@@ -133,6 +137,7 @@ class Changes:
         self._stop = process_time() + seconds
         self._near: LRUCache[int, bool] = LRUCache(_NEAR)
         self._asked = 0
+        self._fetched: dict[int, bytes] = {}  # by the byte of the disk where it begins
         self.sectors = ChangedSectors(SECTOR)
 
     def words(self) -> Iterator[str]:
@@ -158,6 +163,42 @@ class Changes:
                 self._cancelled[place] += 1
         if len(self._cancelled) > CANCELLED_MAX:
             raise Damaged("log", None, f"more than {CANCELLED_MAX:,} buffers are given up")
+
+    def fetch(self, several: Sequence[Transaction]) -> None:
+        """Read what is about to be changed, in the order in which it lies on the disk.
+
+        What changed lately lies far apart, and in the order of the log each of it were a request.
+        """
+        wanted, made = dict[int, int](), set[int]()
+        for number, item in enumerate(item for one in several for item in one.items):
+            if number % _ITEMS_TIMED == 0:
+                self._check_time()
+            if kind(item) == NEW_INODES:
+                with suppress(Damaged):  # that is told when it is made
+                    made.update(self._blocks_made(item))
+            place = self._place(item)
+            if place is not None and place[0] - place[0] % self._layout.block_size not in made:
+                wanted.setdefault(*place)
+        self._fetched, left = {}, FETCHED_MAX
+        for start in sorted(wanted):
+            if (start // SECTOR) not in self.sectors and left > 0:
+                self._fetched[start] = self._from_disk(start, wanted[start])
+                left -= wanted[start] + SECTOR
+
+    def _place(self, item: Item) -> tuple[int, int] | None:
+        """Return where what an item changes begins, and how long it is; None: nothing is read."""
+        what = kind(item)
+        if what == INODE:
+            layout = _INODE_32 if len(item[0]) == _INODE_32.size else _INODE
+            *_, place, length, within = _unpacked(layout, item[0])
+            start = place * SECTOR + within - within % SECTOR
+            is_right, length = 0 <= within < length * SECTOR, max(self._layout.inode_size, SECTOR)
+        elif what == BUFFER and not buffer_flags(item) & (CANCELLED | BUFFER_OF_INODES):
+            _, length, place, _ = _unpacked(_BUFFER, item[0])
+            is_right, start, length = 0 < length <= _BUFFER_MAX, place * SECTOR, length * SECTOR
+        else:
+            return None
+        return (start, length) if is_right and not self._cancelled.get(place) else None
 
     def make(self, transaction: Transaction) -> None:
         """Make the changes of one transaction."""
@@ -192,11 +233,11 @@ class Changes:
         if not is_right or _BUFFER.size + 4 * words > len(item[0]):
             raise Damaged("log", None, f"a buffer of {length} sectors")
         data = bytearray(self._read(place * SECTOR, length * SECTOR))
-        if self._layout.is_v5 and _block_lsn(data, self._layout.meta_uuid) >= lsn:
+        if self._layout.is_v5 and block_lsn(data, self._layout.meta_uuid) >= lsn:
             return
         words_of_map = item[0][_BUFFER.size : _BUFFER.size + 4 * words]
-        _patch(data, int.from_bytes(words_of_map, "little"), item[1:])
-        if buffer_kind(flags) == TREE_BLOCK and bytes(data[:4]) in _NOT_READ:
+        patch(data, int.from_bytes(words_of_map, "little"), item[1:])
+        if buffer_kind(flags) == TREE_BLOCK and not is_read(data):
             return
         self._buffers += 1
         self.sectors.put(place, bytes(data))
@@ -223,24 +264,31 @@ class Changes:
             self.sectors.put(start // SECTOR, bytes(data))
 
     def _new_inodes(self, item: Item) -> None:
-        group, block, count, size, length, generation = _unpacked(_NEW_INODES, item[0])
-        layout = self._layout
-        number = group << layout.ag_block_bits | block
-        start, stop = layout.block_at(number), layout.block_at(number) + length * layout.block_size
-        if size != layout.inode_size or not 0 < count * size == stop - start <= _NEW_INODES_MAX:
-            raise Damaged("log", start, f"{count} new inodes in {length} blocks")
-        places = range(start // SECTOR, stop // SECTOR, layout.block_size // SECTOR)
+        group, block, count, _, _, generation = _unpacked(_NEW_INODES, item[0])
+        places = [start // SECTOR for start in self._blocks_made(item)]
         if any(self._cancelled.get(place) for place in places):
             return
-        first = number << layout.inode_bits
-        self.sectors.put(start // SECTOR, new_inodes(first, count, generation, layout))
+        layout = self._layout
+        first = (group << layout.ag_block_bits | block) << layout.inode_bits
+        self.sectors.put(places[0], new_inodes(first, count, generation, layout))
+
+    def _blocks_made(self, item: Item) -> range:
+        """Return where the blocks of new inodes begin, in bytes."""
+        group, block, count, size, length, _ = _unpacked(_NEW_INODES, item[0])
+        layout = self._layout
+        start = layout.block_at(group << layout.ag_block_bits | block)
+        stop = start + length * layout.block_size
+        if size != layout.inode_size or not 0 < count * size == stop - start <= _NEW_INODES_MAX:
+            raise Damaged("log", start, f"{count} new inodes in {length} blocks")
+        return range(start, stop, layout.block_size)
 
     def _read(self, start: int, length: int) -> bytes:
         data, present = self.sectors.found(start // SECTOR, length // SECTOR)
         if present == (1 << length // SECTOR) - 1:
             return data
-        self._seek(start // STRETCH)
-        read = read_exactly(self._device, start, length, "log")
+        read = self._fetched.get(start, b"")
+        if len(read) != length:
+            read = self._from_disk(start, length)
         if not present:
             return read
         return b"".join(
@@ -248,44 +296,17 @@ class Changes:
             for at in range(length // SECTOR)
         )
 
-    def _seek(self, stretch: int) -> None:
-        """Count what must be asked of the store: a stretch that was not read lately."""
-        if self._near.get(stretch) is None:
+    def _from_disk(self, start: int, length: int) -> bytes:
+        stretch = start // STRETCH
+        if self._near.get(stretch) is None:  # it must be asked of the store
             self._near[stretch] = True
             self._asked += 1
             if self._asked > STRETCHES_MAX:
                 raise Damaged("log", None, f"it changes more than {STRETCHES_MAX:,} places")
+        return read_exactly(self._device, start, length, "log")
 
 
 def _unpacked(layout: Struct, region: bytes) -> tuple[Any, ...]:
     if len(region) < layout.size:
         raise Damaged("log", None, "an item is cut off")
     return layout.unpack_from(region)
-
-
-def _patch(data: bytearray, bits: int, regions: Sequence[bytes]) -> None:
-    """Put the regions where `bits` says that the buffer changed, in runs of set bits."""
-    at = 0
-    for region in regions:
-        left = bits >> at
-        if not left:
-            return
-        at += (left & -left).bit_length() - 1
-        left = bits >> at
-        run = min((left ^ (left + 1)).bit_length() - 1, len(region) // _GRAIN)
-        start, stop = at * _GRAIN, (at + run) * _GRAIN
-        if not run or stop > len(data):
-            raise Damaged("log", None, "a buffer changed where it has no bytes")
-        data[start:stop] = region[: stop - start]
-        at += run
-
-
-def _block_lsn(data: bytes | bytearray, uuid: bytes) -> int:
-    """Return the lsn that a block says it is of; 0 where it says none that counts."""
-    places = _LSN_PLACES.get(bytes(data[:4]))
-    if places is None and bytes(data[8:10]) in _INDEX_MAGICS:
-        places = _INDEX_PLACES
-    if places is None or data[places[1] : places[1] + len(uuid)] != uuid:
-        return 0
-    lsn = int.from_bytes(data[places[0] : places[0] + 8], "big")
-    return 0 if lsn in NO_LSNS else lsn

@@ -213,6 +213,18 @@ def test_a_log_whose_changes_are_strewn_over_too_much_is_not_replayed(
     assert system.notes[replay.JOURNAL].endswith("more than 1 places")
 
 
+def test_what_lies_far_apart_is_read_in_the_order_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xfs_log, "STRETCH", 4096)
+    monkeypatch.setattr(xfs_log, "_NEAR", 1)
+    monkeypatch.setattr(xfs_log, "STRETCHES_MAX", 60)  # in the order of the log they are 118
+
+    system = XfsFileSystem(FileDevice(unpacked("xfs-crashed", tmp_path)))
+
+    assert system.notes[replay.JOURNAL].startswith("replayed: ")
+
+
 @pytest.mark.slow
 def test_what_is_kept_compressed_reads_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
