@@ -5,7 +5,6 @@ A delete whose answer was lost is asked for again. Where others write too, one o
 taken the name meanwhile, and what it made must stay: a lock that is deleted locks nobody out.
 """
 
-import time
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,7 +22,6 @@ SAME_WITHIN = 5 * SECOND_NS  # that what a put and a head tell of the time of on
 @dataclass(slots=True)
 class _Deletion:
     info: ObjectInfo | None  # of what is to be deleted, where another may come in its place
-    asked_ns: int = field(default_factory=time.time_ns)
     ended: trio.Event = field(default_factory=trio.Event)
     error: Exception | None = None
 
@@ -81,5 +79,4 @@ class Deletions:
             return False
         if key.endswith("/") and not self._store.abilities.markers_are_objects:
             return True  # its time is that of what is in it
-        same_until_ns = info.mtime_ns + (SAME_WITHIN if found.etag == info.etag else 0)
-        return found.mtime_ns <= max(same_until_ns, batch[key].asked_ns)
+        return found.mtime_ns <= info.mtime_ns + (SAME_WITHIN if found.etag == info.etag else 0)

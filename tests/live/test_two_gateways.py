@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.faultproxy import fault_proxy
+from servers.faultproxy import Rule, fault_proxy
 from servers.faults.rulesets import rule_set
 from support.gateway import Gateway, gateway
 
@@ -151,6 +151,44 @@ def test_a_lock_directory_is_renamed_onto_none_of_another_gateway(pair: Pair) ->
     mine = next(one for one in (other.repository / "locks").glob("0.*.tmp") if os.listdir(one))
     os.rename(mine, other.repository / lock)
     assert len(os.listdir(one.repository / lock)) == 1
+
+
+def test_a_delete_without_an_answer_leaves_the_lock_of_another_gateway(
+    seaweedfs_server: Any, tmp_path: Path
+) -> None:
+    bucket = seaweedfs_server.bucket(f"two-{uuid.uuid4().hex}")
+    table = {
+        "url": f"s3://{bucket}",
+        "provider": "seaweedfs",
+        "writers": "shared",
+        "max_age": "0 s",
+    }
+    direct, keys = seaweedfs_server.endpoint_url, seaweedfs_server.environment()
+    with (
+        fault_proxy(direct) as proxy,
+        gateway(tmp_path / "one", {**table, "endpoint_url": proxy.url}, keys) as one,
+        gateway(tmp_path / "other", {**table, "endpoint_url": direct}, keys) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        one.mount()
+        (one.repository / "lock").write_bytes(b"one")
+        other.mount()  # takes longer than the second to which a store tells the time
+        proxy.rules.append(Rule(match="DELETE .*lock", is_lost=True, times=1))
+
+        released = pool.submit(os.unlink, one.repository / "lock")
+        while True:
+            try:
+                with (other.repository / "lock").open("xb") as file:
+                    file.write(b"other")
+                break
+            except FileExistsError:
+                continue
+
+        released.result()
+        assert (other.repository / "lock").read_bytes() == b"other"
+        assert sum(line.startswith("DELETE") for line in proxy.requests) == 1
+        for made in (one, other):
+            made.umount()
 
 
 def test_where_conditions_are_ignored_locks_are_refused_aloud(
