@@ -22,9 +22,9 @@ LAYERS: dict[str, str] = {  # name -> "module:Class", a `backgate.fs.volume.Laye
     "lvm": "backgate.fs.volumes.lvm:Lvm",
     "luks": "backgate.fs.volumes.luks:Luks",
     "bitlocker": "backgate.fs.volumes.bitlocker:BitLocker",
+    "luks-second": "backgate.fs.volumes.luks:LuksSecond",
     "gpt": "backgate.fs.volumes.gpt:Gpt",
     "mbr": "backgate.fs.volumes.mbr:Mbr",
-    "luks-second": "backgate.fs.volumes.luks:LuksSecond",
 }
 
 

@@ -105,13 +105,13 @@ class _Search:
     def _look_at(self, place: _Place) -> None:
         layer = self._layer(place, certain=True)
         file_system = "" if layer else self._file_system(place.volume.device)
+        if not file_system:
+            layer = layer or self._layer(place, certain=False)
         if file_system or (layer is not None and layer.before_tables):
             place = self._divided_beside(place)
         if file_system:
             self._tell(place, file_system, file_system=file_system)
-            return
-        layer = layer or self._layer(place, certain=False)
-        if layer is None:
+        elif layer is None:
             self._tell(place, "unknown", problem=_what_else(place.volume))
         elif layer.gathers:
             self._members.setdefault(layer.name, []).append(place)
@@ -137,9 +137,12 @@ class _Search:
         Only one in the first sector counts: whatever takes a whole disk clears that, but a table
         that is written later leaves most marks as they are.
         """
-        is_table = bool(entries(place.volume.device.read_at(0, SECTOR)))
-        layer = self._layer(place, certain=False) if is_table else None
-        if layer is None or not layer.divides:
+        device = place.volume.device
+        if place.volume.kind == "partition" or not entries(device.read_at(0, SECTOR)):
+            return place
+        tables = (layer for layer in self._layers if layer.divides and layer.claims(device))
+        layer = next(tables, None)
+        if layer is None:
             return place
         try:
             volumes = self._volumes(layer, [place])
@@ -168,6 +171,7 @@ class _Search:
                     disk=place.disk,
                     disks=place.disks,
                     order=(*place.order, number),
+                    is_divided=layer.replaces and place.is_divided,
                 )
             )
 

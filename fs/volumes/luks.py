@@ -1,7 +1,7 @@
 """LUKS: an encrypted volume, opened with one of the configured passphrases.
 
 A second header without a first may be all that is left of a volume that others have been laid over
-since: it counts only where nothing else is known.
+since: it counts only where no file system is known.
 """
 
 import struct
@@ -77,6 +77,7 @@ class LuksSecond(Luks):
     """Version 2 without its first header."""
 
     certain: ClassVar[bool] = False
+    before_tables: ClassVar[bool] = True
 
     def claims(self, device: Device) -> bool:
         return luks2.is_second(device)

@@ -1,5 +1,6 @@
 """LUKS, against volumes that dm-crypt has written (`tests/data/images/make_volumes.sh`)."""
 
+import struct
 import subprocess
 import sys
 import time
@@ -226,6 +227,21 @@ def test_a_file_system_that_was_laid_over_a_volume_counts(
 
     assert len(over) < COPY  # and so its second header is still there
     assert found.file_system == "squashfs"
+
+
+def test_a_volume_that_was_divided_by_mistake_is_opened_beside_its_parts(
+    images: dict[str, Path],
+) -> None:
+    data = bytearray(images["large-sectors"].read_bytes())
+    data[:512] = bytes(512)
+    struct.pack_into("<B3xB3xII", data, 446, 0, 0x83, 2048, 2048)
+    data[510:512] = b"\x55\xaa"
+
+    found = found_in(BytesDevice(data), secrets=[b"one pass"])
+
+    assert set(found) == {"xvda/0-unknown", "xvda/1-Linux"}
+    clear = found["xvda/0-unknown"].volume
+    assert clear.device.read_at(0, 512) == sectors("large-sectors", 0, 1)
 
 
 def test_limits_are_as_before_once_a_key_is_derived(images: dict[str, Path]) -> None:
