@@ -59,6 +59,28 @@ def test_each_byte_is_what_another_recovery_leaves(name: str, tmp_path: Path) ->
     assert ours.notes[replay.JOURNAL].startswith("replayed: ")
 
 
+@pytest.mark.parametrize("before", range(1, 6))
+def test_transactions_are_numbered_from_0_again_after_the_last(before: int, tmp_path: Path) -> None:
+    data = image("ext4-crashed-checksums-of-transactions", tmp_path)
+    places = journal(data)
+    data[places.start + 36 : places.start + 40] = bytes(4)  # no checksums, which are of numbers too
+    expected, renumbered = replay_journal(BytesDevice(data)), bytearray(data)
+    oldest = int.from_bytes(data[places.start + 24 : places.start + 28], "big")
+    for at in range(places.start, places.stop, BLOCK):
+        if data.startswith(JOURNAL_MARK, at):
+            number = at + (24 if at == places.start else 8)
+            later = int.from_bytes(data[number : number + 4], "big") - oldest - before
+            renumbered[number : number + 4] = (later % 2**32).to_bytes(4, "big")
+
+    replayed = replay_journal(BytesDevice(renumbered))
+
+    assert "revoked" in expected.notes[replay.JOURNAL]
+    assert replayed.notes == expected.notes
+    for start, stop in ((0, places.start), (places.stop, len(data))):
+        length = stop - start
+        assert replayed.device.read_at(start, length) == expected.device.read_at(start, length)
+
+
 def test_what_comes_out_of_the_journal_has_no_place_on_the_disk(tmp_path: Path) -> None:
     device = replay_journal(BytesDevice(image("ext4-crashed", tmp_path))).device
 
