@@ -64,6 +64,8 @@ class Ext(ExtFS):
             raise CorruptDataError(f"groups of {blocks} blocks and {clusters} clusters")
         self.blocks_per_group = blocks
         self.groups = -(-(self.blocks_count - self.first_data_block) // blocks)
+        if self.inodes_count > self.groups * self.inodes_per_group:
+            raise CorruptDataError(f"{self.inodes_count} inodes in {self.groups} groups")
 
     def _desc_block_no(self, index: int) -> int:
         # Clusters begin with block 0, also where the superblock is in block 1.
