@@ -11,6 +11,7 @@ import errno
 import logging
 import re
 from collections.abc import Mapping
+from functools import partial
 
 import trio
 
@@ -123,16 +124,21 @@ class Taking:
                 return
 
     async def _give_back(self, key: str, purpose: object) -> None:
+        if not await self._is_ours(purpose, key):
+            await self.learn(key)
+            return
+        await self._forget(key)  # first: once it is deleted, somebody may make it anew
+        is_still = partial(self._is_ours, purpose)
+        for error in (await self._store.delete([key], is_still)).values():
+            raise error
+
+    async def _is_ours(self, purpose: object, key: str) -> bool:
+        """True while `key` is what was taken for `purpose`, and no more than that."""
         try:
             info = await self._store.head(key)
         except NotFound:
-            await self.learn(key)
-            return
-        if info.size or (info.metadata or {}).get(MARK) != self._mark(purpose):
-            return
-        await self._forget(key)  # first: once it is deleted, somebody may make it anew
-        for error in (await self._store.delete([key])).values():
-            raise error
+            return False
+        return not info.size and (info.metadata or {}).get(MARK) == self._mark(purpose)
 
     async def _forget(self, key: str) -> None:
         if key.endswith("/") and await self._metadata.is_empty_in_store(key):

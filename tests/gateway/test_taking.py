@@ -27,6 +27,7 @@ from support.writing import (
 from backgate.gateway import deletions, pending, recovery, taking
 from backgate.gateway.errors import AlreadyThere, FileError, Unreachable, Unsupported
 from backgate.gateway.providers.memory import Fault, Memory
+from backgate.gateway.store import IsStill
 
 SHARED = msgspec.structs.replace(CONFIG, writers="shared")
 GIVEN_BACK_WITHIN = 30.0  # seconds; it is tried again and again
@@ -411,11 +412,11 @@ async def test_what_is_written_while_a_name_is_given_back_stays(
     async with opened(tmp_path, provider, SHARED) as repository, trio.open_nursery() as nursery:
         delete, is_over = repository.store.delete, trio.Event()
 
-        async def delete_late(keys: Sequence[str]) -> Mapping[str, Exception]:
+        async def delete_late(keys: Sequence[str], is_still: IsStill) -> Mapping[str, Exception]:
             nursery.start_soon(write, repository.tree, "lock", b"mine")  # no O_EXCL
             await trio.testing.wait_all_tasks_blocked()
             try:
-                return await delete(keys)
+                return await delete(keys, is_still)
             finally:
                 is_over.set()
 
@@ -481,3 +482,21 @@ async def test_what_is_deleted_is_asked_for_until_it_is_gone(tmp_path: Path) -> 
 
         assert away.times == 0
         assert not provider.page().objects
+
+
+async def test_a_name_that_was_given_back_and_taken_by_another_is_not_given_back_again(
+    tmp_path: Path,
+) -> None:
+    provider = memory()
+    async with opened(tmp_path / "one", provider, SHARED) as one:
+        await create(one, "lock", exclusive=True)
+    provider.faults = [Fault(verb="delete", key="lock", is_lost=True, times=1)]
+    async with (
+        opened(tmp_path / "other", provider, SHARED) as other,
+        opened(tmp_path / "one", provider, SHARED, patience=10) as one,
+    ):
+        await until(lambda: not provider.page().objects)
+        await lock_with_a_file(other, "lock")
+        await one.spool.is_recovered.wait()
+
+        assert other.content("lock") == b"me"
