@@ -116,7 +116,8 @@ class BackupFormat(ABC):
         """Return all backups, complete or not, that `landmarks` (all of the repository's) announce.
 
         A landmark that cannot be read yields an incomplete `Backup` with the reason, and stops no
-        other. Only `Unreachable` is raised: what could not be asked is not missing.
+        other. Only a `StoreError` is raised, `Unreachable` as a rule, and only when nothing could
+        be asked: that is not missing.
         Called again whenever landmarks changed, so what was learnt of unchanged ones is kept.
         """
 

@@ -102,7 +102,7 @@ class Repository:
     ) -> list[Backup]:
         """Return all backups, complete or not, of the repository as the layouts describe it.
 
-        Raises `Unreachable`: what could not be asked is not missing.
+        Raises `Unreachable`, or `Denied` when everything is: that is not missing.
         """
         self._vms, self._configurations = vms, configurations
         self._may_pass = False
