@@ -296,7 +296,9 @@ def test_no_item_of_the_log_is_trusted(tmp_path: Path) -> None:
             changes = Changes(device, layout)
             for transaction in transactions(bad, is_cancelled):
                 changes.cancel(transaction)
-            for transaction in transactions(bad, is_needed):
+            needed = list(transactions(bad, is_needed))
+            changes.fetch(needed)
+            for transaction in needed:
                 changes.make(transaction)
         except Damaged:
             pass
