@@ -147,7 +147,7 @@ class Changes:
         yield counted(self._inodes, "inode")
         if self._unfinished:
             what = counted(len(self._unfinished), "change")
-            yield f"but {what} of shared extents had only begun: parts of files may be missing"
+            yield f"but {what} of extents had only begun: parts of files may be missing or wrong"
 
     def timely(self, records: Iterator[Record]) -> Iterator[Record]:
         """Give `records` while there is time."""

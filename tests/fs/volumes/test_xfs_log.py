@@ -22,7 +22,14 @@ from backgate.fs.volumes.devices import Overlay
 from backgate.fs.volumes.xfs import XfsFileSystem
 from backgate.fs.volumes.xfs_geometry import Geometry, geometry
 from backgate.fs.volumes.xfs_log import Changes
-from backgate.fs.volumes.xfs_log_items import is_cancelled, is_needed, transactions
+from backgate.fs.volumes.xfs_log_items import (
+    MAPS_BEGUN,
+    MAPS_DONE,
+    Transaction,
+    is_cancelled,
+    is_needed,
+    transactions,
+)
 from backgate.fs.volumes.xfs_log_records import SECTOR, Log
 from backgate.gateway.errors import Damaged
 
@@ -244,6 +251,23 @@ def test_a_longer_log_may_take_longer(tmp_path: Path, monkeypatch: pytest.Monkey
     system = XfsFileSystem(FileDevice(unpacked("xfs-crashed", tmp_path)))
 
     assert system.notes[replay.JOURNAL].startswith("replayed: ")
+
+
+@pytest.mark.parametrize("begun", MAPS_BEGUN)
+def test_a_change_of_extents_that_had_only_begun_is_told_of(begun: int) -> None:
+    changes = Changes(BytesDevice(b""), LAYOUT)
+    done = MAPS_DONE[MAPS_BEGUN.index(begun)]
+
+    def item(kind: int, identity: int) -> list[bytes]:
+        return [struct.pack("<HHIQ", kind, 1, 0, identity)]
+
+    changes.make(Transaction(1, items=[item(begun, 7), item(begun, 8)]))
+    changes.make(Transaction(2, items=[item(done, 7)]))
+    (words,) = [word for word in changes.words() if "begun" in word]
+    changes.make(Transaction(3, items=[item(done, 8)]))
+
+    assert words.startswith("but 1 change of extents")
+    assert not [word for word in changes.words() if "begun" in word]
 
 
 def test_a_log_that_takes_too_long_is_not_replayed(
