@@ -97,7 +97,8 @@ class Namespace:
         """
         metadata = metadata_from_attributes(attributes)
         try:
-            info = await self._store.put(key, body, metadata, if_absent=self._taking.asks_store)
+            async with self._spool.turns.turn(key):
+                info = await self._store.put(key, body, metadata, if_absent=self._taking.asks_store)
         except AlreadyThere:
             await self._taking.learn(key)
             raise FileError(errno.EEXIST, key) from None

@@ -28,6 +28,7 @@ from backgate.gateway.extents import Ranges
 from backgate.gateway.journal import Journal
 from backgate.gateway.leaving import Leaving
 from backgate.gateway.metadata.cache import Metadata
+from backgate.gateway.moves import Moves
 from backgate.gateway.parts import FIRST_PART, PartPlan
 from backgate.gateway.pending import FILES, boot_id, is_kept, left_over, local_files
 from backgate.gateway.records import Beginning, Gone, Header, Move, Moved, Spooled
@@ -40,6 +41,7 @@ from backgate.gateway.spooled import Sources, SpooledFile
 from backgate.gateway.staged import StagedNames
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.taking import Taking, purpose_of
+from backgate.gateway.turns import Turns
 from backgate.gateway.upload import Uploader
 from backgate.gateway.uploads import Uploads
 
@@ -113,6 +115,8 @@ def _parts(
     uploader = Uploader(store, journal, uploads, asides, nursery, plan, room, renewing, gateway)
     claims = Claims()
     taking = Taking(config, store, metadata, claims, gateway)
+    moves = Moves(journal, taking, nursery)
+    turns = Turns(store, taking, moves)
     return Parts(
         directory=directory,
         gateway=gateway,
@@ -126,7 +130,9 @@ def _parts(
         deletions=deletions,
         asides=asides,
         taking=taking,
-        renames=Renames(store, metadata, journal, copies, taking, nursery),
+        turns=turns,
+        moves=moves,
+        renames=Renames(store, metadata, journal, copies, taking, moves, turns),
         room=room,
         shelf=shelf,
         uploads=uploads,
@@ -245,7 +251,7 @@ class _Recovery:
         """Finish a rename; whoever asks for what it concerns waits for it."""
         if not move.is_taken:
             task_status.started()
-            await self._parts.renames.give_up(move)
+            await self._parts.moves.give_up(move)
             return
         async with self._parts.claims.claim(move.source, move.target):
             task_status.started()

@@ -9,8 +9,7 @@ again, those too of which the store did not say whether it made them.
 import errno
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import trio
@@ -23,10 +22,12 @@ from backgate.gateway.journal import Journal
 from backgate.gateway.keys import name_of, parent_of
 from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.metadata.rows import Subdirectory
+from backgate.gateway.moves import Moves, purpose_of
 from backgate.gateway.provider import ObjectInfo
-from backgate.gateway.records import Move, Moved
+from backgate.gateway.records import Move
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.taking import Taking
+from backgate.gateway.turns import Turns
 
 COPIES_AT_ONCE = 16  # objects of one directory
 UNDO_PATIENCE = 30.0  # seconds; the store has just failed for as long as it may
@@ -62,11 +63,11 @@ class Renames:
         journal: Journal,
         copies: Copies,
         taking: Taking,
-        nursery: trio.Nursery,
+        moves: Moves,
+        turns: Turns,
     ) -> None:
         self._store, self._metadata, self._journal = store, metadata, journal
-        self.copies, self._taking, self._nursery = copies, taking, nursery
-        self._last = max(journal.state.moves, default=0)
+        self.copies, self._taking, self._moves, self._turns = copies, taking, moves, turns
 
     async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
         """Rename the object `source`; one that ends in "/" is a directory with all below it.
@@ -76,8 +77,8 @@ class Renames:
         deleted: those are there twice. After cancellation the next start of the gateway finishes
         it.
         """
-        move = await self._announced(source, target, is_taken=True)
-        with self._forgotten_if_it_fails(move):
+        move = await self._moves.announced(source, target, is_taken=True)
+        with self._moves.forgotten_if_it_fails(move):
             copied = await self._copied(move)
             await self._expect_some(copied)
             await self._replace(copied, on_moved)
@@ -87,7 +88,7 @@ class Renames:
 
         Raises `FileError` too: ENOTEMPTY for a directory that somebody has, EEXIST for a file.
         """
-        move = await self._announced(source, target, is_taken=False)
+        move = await self._moves.announced(source, target, is_taken=False)
         await self._take(move)
         try:
             self._journal.append(replace(move, is_taken=True))
@@ -96,9 +97,9 @@ class Renames:
             await self._expect_some(copied)
         except (BackgateError, OSError):
             self._journal.append(move)
-            self._nursery.start_soon(self.give_up, move)
+            self._moves.give_up_behind(move)
             raise
-        with self._forgotten_if_it_fails(move):
+        with self._moves.forgotten_if_it_fails(move):
             await self._replace(copied, on_moved)
 
     async def link(
@@ -110,20 +111,15 @@ class Renames:
         """
         if not self._taking.asks_store:
             return await self.copies.copy(info, attributes, target)
-        move = await self._announced(info.key, target, is_taken=False)
+        move = await self._moves.announced(info.key, target, is_taken=False)
         await self._take(move)
         try:
             copy = await self.copies.copy(info, attributes, target)
         except StoreError:
-            self._nursery.start_soon(self.give_up, move)
+            self._moves.give_up_behind(move)
             raise
-        self._journal.append(Moved(move.number))
+        self._moves.ended(move)
         return copy
-
-    async def give_up(self, move: Move) -> None:
-        """End a rename, or a link, that did not come so far that its target is more than a name."""
-        await self._taking.surely_give_back(move.target, _purpose(move))
-        self._journal.append(Moved(move.number))
 
     async def finish(self, move: Move, on_moved: OnMoved) -> None:
         """Do what is left to do of a rename that a crash cut off; `StoreError` when it cannot be.
@@ -136,43 +132,28 @@ class Renames:
         """Copy an object of any size; its metadata goes along."""
         return await self.copies.copy(info, attributes, key)
 
-    async def _announced(self, source: str, target: str, *, is_taken: bool) -> Move:
-        self._last += 1
-        move = Move(self._last, source, target, is_taken, time.time_ns())
-        with self._forgotten_if_it_fails(move):
-            self._journal.append(move)
-            await self._journal.synchronize()
-        return move
-
-    @contextmanager
-    def _forgotten_if_it_fails(self, move: Move) -> Iterator[None]:
-        """Have no later start finish what a tool was told has failed; a crash is another matter."""
-        try:
-            yield
-        except (BackgateError, OSError):
-            self._journal.append(Moved(move.number))
-            raise
-
     async def _take(self, move: Move) -> None:
         is_directory = move.target.endswith("/")
         try:
-            await self._taking.take(move.target, None, _purpose(move))
+            async with self._turns.turn(move.target):
+                await self._taking.take(move.target, None, purpose_of(move))
         except FileError as error:
-            self._journal.append(Moved(move.number))
-            code = errno.ENOTEMPTY if is_directory else error.errno
-            raise FileError(code, move.target) from None
+            self._moves.ended(move)
+            if is_directory and error.errno == errno.EEXIST:
+                raise FileError(errno.ENOTEMPTY, move.target) from None
+            raise
         except StoreError:
-            self._nursery.start_soon(self.give_up, move)  # what was asked may still be done
+            self._moves.give_up_behind(move)  # what was asked may still be done
             raise
         if not is_directory:
             return
         try:
             is_empty = await self._metadata.is_empty_in_store(move.target)
         except StoreError:
-            self._nursery.start_soon(self.give_up, move)
+            self._moves.give_up_behind(move)
             raise
         if not is_empty:  # it had no marker
-            self._nursery.start_soon(self.give_up, move)
+            self._moves.give_up_behind(move)
             raise FileError(errno.ENOTEMPTY, move.target)
 
     async def _objects(self, source: str, target: str) -> list[_Object]:
@@ -237,7 +218,7 @@ class Renames:
         if not (is_marked and is_marker):
             return await self.copy(one.info, one.attributes, one.target)
         kept = (await self._store.head(one.info.key)).metadata or {}
-        marked = self._taking.marked(kept, _purpose(move))
+        marked = self._taking.marked(kept, purpose_of(move))
         return await self._store.put(one.target, b"", marked)
 
     async def _is_known(self, key: str) -> bool:
@@ -280,7 +261,7 @@ class Renames:
         await self._delete(move, [one.info.key for one in copied.objects])
         if move.is_directory:
             await self._metadata.directory_removed(move.source)
-        self._journal.append(Moved(move.number))
+        self._moves.ended(move)
         await self._journal.synchronize()
 
     async def _move_directories(self, move: Move, objects: list[_Object]) -> None:
@@ -319,11 +300,6 @@ class Renames:
                 f" originals could not be deleted: {reason}"
             )
             raise (type(reason) if isinstance(reason, StoreError) else StoreError)(text, key=key)
-
-
-def _purpose(move: Move) -> str:
-    since = f"-{move.since_ns}" if move.since_ns else ""  # numbers begin again at each start
-    return f"rename-{move.number}{since}"
 
 
 def _renamed(attributes: Attributes | None) -> Attributes | None:

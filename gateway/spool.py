@@ -39,6 +39,7 @@ class Spool:
         self.claims, self.deletions = parts.claims, parts.deletions
         self.asides, self.renames, self.journal = parts.asides, parts.renames, parts.journal
         self.staged, self.shelf, self.taking = parts.staged, parts.shelf, parts.taking
+        self.turns = parts.turns
         self._files = parts.directory / FILES
         self._room, self._uploader, self._nursery = parts.room, parts.uploader, parts.nursery
         self._last_number = last_number

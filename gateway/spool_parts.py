@@ -11,6 +11,7 @@ from backgate.gateway.deletions import Deletions
 from backgate.gateway.journal import Journal
 from backgate.gateway.leaving import Leaving
 from backgate.gateway.metadata.cache import Metadata
+from backgate.gateway.moves import Moves
 from backgate.gateway.renames import Renames
 from backgate.gateway.room import Room
 from backgate.gateway.shelf import Shelf
@@ -18,6 +19,7 @@ from backgate.gateway.spooled import Sources
 from backgate.gateway.staged import StagedNames
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.taking import Taking
+from backgate.gateway.turns import Turns
 from backgate.gateway.upload import Uploader
 from backgate.gateway.uploads import Uploads
 
@@ -38,6 +40,8 @@ class Parts:
     deletions: Deletions
     asides: Asides
     taking: Taking
+    moves: Moves
+    turns: Turns
     renames: Renames
     room: Room
     shelf: Shelf

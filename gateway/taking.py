@@ -96,6 +96,14 @@ class Taking:
         await self._metadata.stored(info, attributes)
         return info
 
+    async def wins(self, key: str, purpose: object) -> bool:
+        """Put an empty object under the hidden `key`, for `purpose`; False when there is one."""
+        try:
+            await self._store.put(key, b"", self.marked({}, purpose), if_absent=True)
+        except AlreadyThere:
+            return False
+        return True
+
     def marked(self, metadata: Mapping[str, str], purpose: object) -> dict[str, str]:
         """Return `metadata` that says who took the name, and for what."""
         return {**metadata, MARK: self._mark(purpose)}

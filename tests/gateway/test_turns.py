@@ -1,0 +1,148 @@
+"""Tests of `gateway/turns.py`: one gateway makes a directory where its marker decides nothing."""
+
+import errno
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+from support.writing import CONFIG, SMALL, Open, make_directory, names, opened, rename, until, write
+
+from backgate.gateway import turns
+from backgate.gateway.errors import AlreadyThere, FileError
+from backgate.gateway.provider import NO_METADATA, Abilities, Body, ObjectInfo
+from backgate.gateway.providers.memory import Memory
+
+SHARED = msgspec.structs.replace(CONFIG, writers="shared")
+TOGETHER = 0.2  # seconds within which a second writer of a marker is one at the same time
+
+
+class Directories(Memory):
+    """A store of objects in directories: who makes one while another does hears nothing of that."""
+
+    is_instant = False
+
+    def __init__(self) -> None:
+        super().__init__("memory:test", Abilities(limits=SMALL, markers_are_objects=False))
+        self._making = threading.Barrier(2)
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        if not (if_absent and key.endswith("/")):
+            return super().put(key, body, metadata, if_absent=if_absent)
+        if self.page(key, limit=1).objects:
+            raise AlreadyThere(f"{key!r} is there", key=key)
+        try:
+            self._making.wait(TOGETHER)
+        except threading.BrokenBarrierError:
+            with suppress(threading.BrokenBarrierError):
+                self._making.reset()
+        return super().put(key, body)
+
+
+@asynccontextmanager
+async def two(folder: Path, provider: Memory) -> AsyncIterator[tuple[Open, Open]]:
+    async with (
+        opened(folder / "one", provider, SHARED, patience=10) as one,
+        opened(folder / "other", provider, SHARED, patience=10) as other,
+    ):
+        yield one, other
+
+
+async def outcomes(*works: object) -> list[int]:
+    """Run all at once; return the errno of each, 0 for one that succeeded, sorted."""
+    found: list[int] = []
+
+    async def run(work: object) -> None:
+        try:
+            await work  # type: ignore[misc]
+        except FileError as error:
+            found.append(error.errno)
+        else:
+            found.append(0)
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(run, work)
+    return sorted(found)
+
+
+def turns_in(provider: Memory) -> list[str]:
+    return [info.key for info in provider.page(turns.TURNS).objects]
+
+
+async def test_of_two_who_make_a_directory_at_once_one_succeeds(tmp_path: Path) -> None:
+    provider = Directories()
+    async with two(tmp_path, provider) as both:
+        made = await outcomes(*(make_directory(each.tree, "x.lock") for each in both))
+
+        assert made == [0, errno.EEXIST]
+        await until(lambda: not turns_in(provider))
+        assert [await names(each.tree) for each in both] == [["x.lock"], ["x.lock"]]
+
+
+async def test_of_two_who_rename_a_directory_to_one_name_one_succeeds(tmp_path: Path) -> None:
+    provider = Directories()
+    async with two(tmp_path, provider) as both:
+        for number, each in enumerate(both):
+            await make_directory(each.tree, f"lock.{number}")
+            await write(each.tree, f"lock.{number}/{number}", b"")
+
+        made = await outcomes(
+            *(rename(each.tree, f"lock.{number}", "lock") for number, each in enumerate(both))
+        )
+
+        assert made == [0, errno.ENOTEMPTY]
+        await until(lambda: not turns_in(provider))
+
+
+async def test_a_turn_that_a_crash_cut_off_ends_at_the_next_start(tmp_path: Path) -> None:
+    provider = Directories()
+    with trio.CancelScope() as running:
+        async with (
+            opened(tmp_path / "one", provider, SHARED) as one,
+            one.spool.turns.turn("x.lock/"),
+        ):
+            running.cancel()  # what is done behind is cut off with all the rest
+            await trio.lowlevel.checkpoint()
+    left = turns_in(provider)
+
+    async with opened(tmp_path / "one", provider, SHARED, patience=10) as one:
+        await make_directory(one.tree, "x.lock")
+        await until(lambda: not turns_in(provider))
+
+    assert left == [turns.name_of_turn("x.lock/")]
+
+
+async def test_who_waits_for_a_turn_that_does_not_end_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "WAITS", 0.2)
+    provider = Directories()
+    stuck = turns.name_of_turn("x.lock/")
+    provider.put(stuck, b"", {"backgate-taken": "another/rename-1"})
+    async with opened(tmp_path, provider, SHARED, patience=10) as one:
+        with pytest.raises(FileError, match=stuck) as caught:
+            await make_directory(one.tree, "x.lock")
+
+        assert caught.value.errno == errno.EBUSY
+        assert await names(one.tree) == []
+        provider.delete([stuck])
+        await make_directory(one.tree, "x.lock")
+
+
+async def test_where_only_one_gateway_writes_no_turn_is_taken(tmp_path: Path) -> None:
+    provider = Directories()
+    async with opened(tmp_path, provider, patience=10) as one:
+        await make_directory(one.tree, "d")
+
+        assert [key for verb, key in provider.requests if verb == "put"] == ["d/"]
