@@ -5,6 +5,7 @@ A delete whose answer was lost is asked for again. Where others write too, one o
 taken the name meanwhile, and what it made must stay: a lock that is deleted locks nobody out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -60,23 +61,25 @@ class Deletions:
             self._running -= 1
 
     async def _delete(self, batch: dict[str, _Deletion]) -> None:
+        infos = {key: one.info for key, one in batch.items() if one.info is not None}
         try:
-            failed = await self._store.delete(list(batch), partial(self._is_still, batch))
+            failed = await self._store.delete(list(batch), partial(is_still, self._store, infos))
         except StoreError as error:
             failed = dict.fromkeys(batch, error)
         for key, deletion in batch.items():
             deletion.error = failed.get(key)
             deletion.ended.set()
 
-    async def _is_still(self, batch: dict[str, _Deletion], key: str) -> bool:
-        """True unless `key` is surely gone, or another object than the one to be deleted."""
-        info = batch[key].info
-        if info is None:
-            return True
-        try:
-            found = await self._store.patient(0).head(key)  # who asks waits a fault out
-        except NotFound:
-            return False
-        if key.endswith("/") and not self._store.abilities.markers_are_objects:
-            return True  # its time is that of what is in it
-        return found.mtime_ns <= info.mtime_ns + (SAME_WITHIN if found.etag == info.etag else 0)
+
+async def is_still(store: ObjectStore, infos: Mapping[str, ObjectInfo], key: str) -> bool:
+    """True unless `key` is surely gone, or another object than that of `infos`, if it is there."""
+    info = infos.get(key)
+    if info is None:
+        return True
+    try:
+        found = await store.patient(0).head(key)  # who asks waits a fault out
+    except NotFound:
+        return False
+    if key.endswith("/") and not store.abilities.markers_are_objects:
+        return True  # its time is that of what is in it
+    return found.mtime_ns <= info.mtime_ns + (SAME_WITHIN if found.etag == info.etag else 0)

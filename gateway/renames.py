@@ -11,12 +11,14 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from msgspec.structs import replace
 
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.copies import Copies
+from backgate.gateway.deletions import is_still
 from backgate.gateway.errors import BackgateError, FileError, NotFound, StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.keys import name_of, parent_of
@@ -258,7 +260,7 @@ class Renames:
                 await self._metadata.stored(copy, attributes)
                 on_moved(one.info.key, copy)
         await self._journal.synchronize()  # from here on the originals may be gone
-        await self._delete(move, [one.info.key for one in copied.objects])
+        await self._delete(move, {one.info.key: one.info for one in copied.objects})
         if move.is_directory:
             await self._metadata.directory_removed(move.source)
         self._moves.ended(move)
@@ -288,9 +290,10 @@ class Renames:
             return None
         return found.attributes if isinstance(found, Subdirectory) else None
 
-    async def _delete(self, move: Move, keys: list[str]) -> None:
+    async def _delete(self, move: Move, originals: dict[str, ObjectInfo]) -> None:
+        keys, known = list(originals), originals if self._taking.asks_store else {}
         try:
-            failed = await self._store.delete(keys)
+            failed = await self._store.delete(keys, partial(is_still, self._store, known))
         except StoreError as error:
             failed = dict.fromkeys(keys, error)
         await self._metadata.removed([key for key in keys if key not in failed])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 from support.writing import (
     CONFIG,
     Open,
@@ -148,3 +149,20 @@ async def test_a_rename_whose_journal_fails_is_not_finished_later(
     async with opened(tmp_path, provider) as repository:
         await repository.spool.drained()
         assert all_keys(provider) == before
+
+
+async def test_what_another_gateway_made_of_the_old_name_is_not_deleted(tmp_path: Path) -> None:
+    provider = memory()
+    async with (
+        opened(tmp_path / "one", provider, SHARED, patience=10) as one,
+        opened(tmp_path / "other", provider, SHARED) as other,
+    ):
+        await written(one.tree, "lock", b"one")
+        provider.faults = [Fault(verb="delete", is_lost=True, times=1)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(renamed, one.tree, "lock", "old")
+            await until(lambda: all_keys(provider) == ["old"])
+            await written(other.tree, "lock", b"other")
+
+        assert other.content("lock") == b"other"
+        assert other.content("old") == b"one"
