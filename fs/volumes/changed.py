@@ -12,8 +12,8 @@ from zstandard import ZstdCompressor, ZstdDecompressor
 
 from backgate.gateway.errors import Damaged
 
-PAGE = 64  # sectors
-OPEN_MAX = 2048  # pages that are kept as they are: 64 MiB
+PAGE = 16  # sectors
+OPEN_MAX = 8192  # pages that are kept as they are: 64 MiB
 PACKED_MAX = 256 << 20  # bytes of the others, compressed
 _AROUND = 256  # bytes that a compressed page takes beside its own
 _LEVEL = 1  # of compression: inodes become a tenth, at a gigabyte a second

@@ -48,7 +48,7 @@ from backgate.fs.volumes.xfs_log_items import (
 from backgate.fs.volumes.xfs_log_records import SECTOR, Log, Record
 from backgate.gateway.errors import Damaged
 
-SECONDS = 7  # of CPU that any log may take; one more for each `PACE` bytes of it
+SECONDS = 15  # of CPU that any log may take; one more for each `PACE` bytes of it
 TOGETHER_MAX = 32 << 20  # bytes of transactions that are made together
 FETCHED_MAX = 192 << 20  # bytes that are read for them beforehand
 CANCELLED_MAX = 1 << 20  # buffers given up in one log
@@ -92,9 +92,9 @@ def replay_log(device: Device, layout: Geometry) -> LogReplay:
 
 
 def _changes(log: Log, device: Device, layout: Geometry) -> "Changes":
-    more = log.active // PACE  # seconds
-    changes = Changes(device, layout, SECONDS + more)
-    with raised(cpu=more):
+    seconds = SECONDS + log.active // PACE
+    changes = Changes(device, layout, seconds)
+    with raised(cpu=seconds):
         for transaction in transactions(changes.timely(log.records()), is_cancelled):
             changes.cancel(transaction)
         for several in _together(transactions(changes.timely(log.records()), is_needed)):
