@@ -458,7 +458,10 @@ async def test_a_worker_that_nobody_asks_ends_and_another_sees_the_same(
         assert await parser.volumes() == before
 
 
-async def test_a_worker_that_rests_gives_its_place_to_one_that_is_needed() -> None:
+async def test_a_worker_that_rests_gives_its_place_to_one_that_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backgate.fs.parser.places.REST", 0.05)
     places = Places(1)
     async with (
         parser_of(disk(""), places=places) as one,
