@@ -26,7 +26,7 @@ from backgate.gateway.source import Data
 from backgate.gateway.spool import Spool
 from backgate.gateway.spooled import Sources, SpooledFile
 
-Learn = Callable[[str], Awaitable[None]]  # have the index know what is under a key now
+Learn = Callable[[str], Awaitable[object]]  # have the index know what is under a key now
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ class Namespace:
         """
         metadata = metadata_from_attributes(attributes)
         try:
-            async with self._spool.turns.turn(key):
-                info = await self._store.put(key, body, metadata, if_absent=self._taking.asks_store)
+            async with self._spool.turns.turn(key) as if_absent:
+                info = await self._store.put(key, body, metadata, if_absent=if_absent)
         except AlreadyThere:
             await self._taking.learn(key)
             raise FileError(errno.EEXIST, key) from None

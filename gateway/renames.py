@@ -137,8 +137,9 @@ class Renames:
     async def _take(self, move: Move) -> None:
         is_directory = move.target.endswith("/")
         try:
-            async with self._turns.turn(move.target):
-                await self._taking.take(move.target, None, purpose_of(move))
+            async with self._turns.turn(move.target) as if_absent:
+                purpose = purpose_of(move)
+                await self._taking.take(move.target, None, purpose, if_absent=if_absent)
         except FileError as error:
             self._moves.ended(move)
             if is_directory and error.errno == errno.EEXIST:

@@ -81,15 +81,23 @@ class Taking:
         if _LOCK.search(prefix.removeprefix(parent_of(prefix[:-1]))):
             self.expect_decided("mkdir of a lock", prefix)
 
-    async def take(self, key: str, attributes: Attributes | None, purpose: object) -> ObjectInfo:
+    async def take(
+        self,
+        key: str,
+        attributes: Attributes | None,
+        purpose: object,
+        *,
+        if_absent: bool = True,
+    ) -> ObjectInfo:
         """Put an empty object under `key`, which nobody has, for `purpose`.
 
-        Raises `FileError` (EEXIST) when somebody has it; the index then knows what it is.
+        Raises `FileError` (EEXIST) when somebody has it; the index then knows what it is. Without
+        `if_absent` that has been settled before (`turns.py`).
         """
         metadata = {} if attributes is None else metadata_from_attributes(attributes)
         marked = self.marked(metadata, purpose)
         try:
-            info = await self._store.put(key, b"", marked, if_absent=True)
+            info = await self._store.put(key, b"", marked, if_absent=if_absent)
         except AlreadyThere:
             await self.learn(key)
             raise FileError(errno.EEXIST, key) from None
@@ -108,12 +116,14 @@ class Taking:
         """Return `metadata` that says who took the name, and for what."""
         return {**metadata, MARK: self._mark(purpose)}
 
-    async def learn(self, key: str) -> None:
-        """Have the index know what another gateway has under `key`."""
+    async def learn(self, key: str) -> bool:
+        """Have the index know what another gateway has under `key`; False for nothing."""
         try:
             await self._metadata.current(key)
         except NotFound:
             log.debug("%r is gone again", key)
+            return False
+        return True
 
     async def surely_give_back(self, key: str, purpose: object) -> None:
         """Delete what was taken for `purpose`, unless it is something else by now.

@@ -35,19 +35,24 @@ class Turns:
         self._are_needed = taking.asks_store and not store.abilities.markers_are_objects
 
     @asynccontextmanager
-    async def turn(self, key: str) -> AsyncIterator[None]:
-        """Hold the turn for the directory `key`; no other gateway makes it while that is open.
+    async def turn(self, key: str) -> AsyncIterator[bool]:
+        """Hold the turn for `key`, which no other gateway makes while the context is open.
 
-        For a file there is nothing to do. Raises `StoreError`, and `FileError` (EBUSY) when another
-        gateway does not end its turn.
+        It says whether the store has to be asked to decide, by a condition. Not so where a turn was
+        needed: then there is none, and the answer to a put may be lost without harm.
+
+        Raises `StoreError`, and `FileError`: EEXIST when there is one, EBUSY when another gateway
+        does not end its turn.
         """
         if not (self._are_needed and key.endswith("/")):
-            yield
+            yield self._taking.asks_store
             return
         move = await self._moves.announced("", name_of_turn(key), is_taken=False)
         try:
             await self._wait_for(move, key)
-            yield
+            if await self._taking.learn(key):
+                raise FileError(errno.EEXIST, key)
+            yield False
         finally:
             self._moves.give_up_behind(move)
 

@@ -14,7 +14,7 @@ from support.writing import CONFIG, SMALL, Open, make_directory, names, opened, 
 from backgate.gateway import turns
 from backgate.gateway.errors import AlreadyThere, FileError
 from backgate.gateway.provider import NO_METADATA, Abilities, Body, ObjectInfo
-from backgate.gateway.providers.memory import Memory
+from backgate.gateway.providers.memory import Fault, Memory
 
 SHARED = msgspec.structs.replace(CONFIG, writers="shared")
 TOGETHER = 0.2  # seconds within which a second writer of a marker is one at the same time
@@ -103,6 +103,15 @@ async def test_of_two_who_rename_a_directory_to_one_name_one_succeeds(tmp_path: 
 
         assert made == [0, errno.ENOTEMPTY]
         await until(lambda: not turns_in(provider))
+
+
+async def test_who_made_a_directory_and_had_no_answer_has_it(tmp_path: Path) -> None:
+    provider = Directories()
+    async with opened(tmp_path, provider, SHARED, patience=10) as one:
+        provider.faults = [Fault(verb="put", key="x.lock/", is_lost=True, times=1)]
+        await make_directory(one.tree, "x.lock")
+
+        assert await names(one.tree) == ["x.lock"]
 
 
 async def test_a_turn_that_a_crash_cut_off_ends_at_the_next_start(tmp_path: Path) -> None:
