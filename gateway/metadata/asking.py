@@ -5,12 +5,14 @@ for one that is not.
 """
 
 import logging
+from collections.abc import Sequence
 
 import trio
 
 from backgate.gateway.attributes import Attributes, attributes_from_metadata
 from backgate.gateway.errors import InvalidKey, NotFound, StoreError
 from backgate.gateway.metadata import coverage, names, own, rows, spans
+from backgate.gateway.metadata.children import unsettled
 from backgate.gateway.metadata.index import Index
 from backgate.gateway.metadata.rows import Known, Subdirectory
 from backgate.gateway.metadata.settling import Settling
@@ -19,6 +21,7 @@ from backgate.gateway.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 16  # questions
 FEW = 2  # keys: a marker, and what may lie behind it
 BELIEVED = 5.0  # seconds that a bucket is taken to be there after it has answered
 
@@ -103,6 +106,19 @@ class Asking:
                 return True
             token = page.token
 
+    async def recheck(self, prefix: str) -> None:
+        """Ask for the files in the directory `prefix` that were written or removed here of late.
+
+        Over a listing that is believed of them; but others may have changed them since.
+        """
+        sequence = await self._index.read(coverage.sequence)
+        settled = self._settling.settled(sequence)
+        raw = spans.encoded(prefix)
+        at = raw if settled < sequence else None
+        while at is not None:
+            keys, at = await self._index.read(unsettled, raw, at, settled)
+            await self._expect_objects([spans.decoded(key) for key in keys])
+
     def packed(self, info: ObjectInfo, attributes: Attributes | None) -> bytes | None:
         """Return `attributes`, or else those in the metadata of `info`, for the index."""
         if attributes is None and info.metadata is None:
@@ -160,6 +176,23 @@ class Asking:
             await self._head(key, is_last=False)
         except NotFound:
             log.debug("%r is listed, and is not there", key)
+
+    async def _expect_objects(self, keys: Sequence[str]) -> None:
+        limiter, errors = trio.CapacityLimiter(AT_ONCE), list[StoreError]()
+
+        async def expect(key: str) -> None:
+            async with limiter:
+                try:
+                    if not errors:
+                        await self._expect_object(key)
+                except StoreError as error:
+                    errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                nursery.start_soon(expect, key)
+        if errors:
+            raise errors[0]
 
     async def _first_below(self, prefix: str) -> ObjectInfo | None:
         token: str | None = None

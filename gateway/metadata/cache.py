@@ -332,6 +332,10 @@ class Metadata:
 
         An answer that `goes_on` behind another is as old as that one may be.
         """
+        if self._freshness.is_strict and not goes_on:
+            await self._answer(prefix, lambda _: None, coverage.level_confirmed, is_level=True)
+            await self._asking.recheck(prefix)
+            return await self._index.read(question)
         return await self._answer(
             prefix, question, coverage.level_confirmed, is_level=True, goes_on=goes_on
         )

@@ -28,6 +28,10 @@ _ROWS = """
     SELECT prefix, attributes FROM directory
     WHERE parent = ? AND prefix >= ? AND prefix < ? ORDER BY prefix LIMIT ?
 """
+_REMOVED = """
+    SELECT key FROM removed
+    WHERE key > ? AND key < ? AND is_directory = 0 AND sequence > ? ORDER BY key
+"""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,20 @@ def read_level(
     level.prefixes = merged
     is_over = len(level.objects) + len(merged) > limit
     return _shortened(level, limit) if is_over or len(rows) == limit else level
+
+
+def unsettled(
+    db: Database, prefix: bytes, start: bytes, settled: int
+) -> tuple[list[bytes], bytes | None]:
+    """Return keys of files in the directory `prefix` that changes behind `settled` made, or, with
+    the first of them, removed; and where to go on.
+    """
+    level = read_level(db, prefix, start, spans.end_of(prefix), PAGE)
+    found = [row[0] for row in level.objects if row[5] > settled and row[0] != prefix]
+    if start == prefix:
+        rows = db.execute(_REMOVED, (prefix, spans.end_of(prefix), settled))
+        found += [key for (key,) in rows if b"/" not in key[len(prefix) :]]
+    return found, level.stop
 
 
 def subdirectories(db: Database, prefix: bytes, limit: int) -> list[bytes] | None:

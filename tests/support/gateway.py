@@ -117,6 +117,13 @@ class Gateway:
         self.run("umount", str(self.mountpoint))
         self.ended()
 
+    def mount_elsewhere(self) -> None:
+        """Unmount, and mount as another host does: with what is in the store and nothing else."""
+        self.umount()
+        for name in ("cache", "state"):
+            shutil.rmtree(self.home / name)
+        self.mount()
+
     def ended(self) -> None:
         """Wait for the process; a bad exit code fails."""
         assert self._process is not None

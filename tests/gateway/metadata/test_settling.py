@@ -6,11 +6,12 @@ import pytest
 import trio
 import trio.testing
 
+from backgate.gateway.errors import Refused, StoreError
 from backgate.gateway.metadata.cache import Metadata, open_metadata
 from backgate.gateway.metadata.local import LocalIndex
 from backgate.gateway.metadata.settling import opened_settling
 from backgate.gateway.provider import Abilities, Listing, ObjectInfo, Page
-from backgate.gateway.providers.memory import Memory
+from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.store import ObjectStore
 
 from .conftest import OpenCache
@@ -95,6 +96,40 @@ async def test_behind_the_grace_time_a_listing_is_believed(
 
     assert early == ["lost"]
     assert late == ["back"]
+
+
+async def test_where_others_write_too_the_store_is_asked_for_what_no_listing_is_believed_of(
+    open_cache: OpenCache, memory: Late
+) -> None:
+    memory.put("d/back", b"1")
+    memory.agree()
+    async with open_cache(writers="shared", max_age=0) as metadata:
+        await metadata.complete()
+        for name in ("gone", "kept", "below/gone"):
+            await metadata.stored(memory.put(f"d/{name}", b"1"), None)
+        memory.delete(["d/back"])
+        await metadata.removed(["d/back"])
+        before = await shown(metadata)  # no listing shows any of it yet
+
+        memory.put("d/back", b"of another")  # as another gateway does
+        memory.delete(["d/gone"])
+        after = await shown(metadata)
+        memory.agree()
+        late = await shown(metadata)
+
+    assert before == ["below", "gone", "kept"]
+    assert after == late == ["back", "below", "kept"]
+
+
+async def test_a_listing_fails_where_the_store_does_not_answer_for_what_it_may_not_show(
+    open_cache: OpenCache, memory: Late
+) -> None:
+    async with open_cache(writers="shared", max_age=0) as metadata:
+        await metadata.stored(memory.put("d/new", b"1"), None)
+        memory.faults.append(Fault(verb="head", key="d/new", error=lambda: Refused("denied")))
+
+        with pytest.raises(StoreError):
+            await shown(metadata)
 
 
 async def test_what_an_earlier_process_did_is_believed_as_long(

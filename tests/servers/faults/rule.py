@@ -81,6 +81,7 @@ class Rule:
     bytes_per_second: float = math.inf  # of the answer's body
     piece: int | None = None  # bytes of it that are sent at a time; None: as they come
 
+    applied: int = 0  # requests that it has applied to
     _seen: int = 0
     _left: float = math.inf  # requests that pass at once, of the rate
     _filled: float = 0.0  # monotonic seconds at which `_left` was right
@@ -96,6 +97,7 @@ class Rule:
         if self._seen % self.every or self._is_within_the_rate():
             return False
         self.times -= 1
+        self.applied += 1
         return True
 
     @property
