@@ -24,6 +24,15 @@ def differences(left: Path, right: Path, *, times: bool = True, owners: bool = T
     return found
 
 
+def of_files(found: list[str], top: Path) -> list[str]:
+    """Leave out what differs of directories, which some stores keep no attributes of."""
+    return [line for line in found if not _is_directory(top / line.rpartition(": ")[0])]
+
+
+def _is_directory(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _names(top: Path) -> set[str]:
     return {
         os.path.relpath(os.path.join(folder, name), top)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from support.compare import differences
+from support.compare import differences, of_files
 from support.gateway import Gateway
 from support.tools import make_plain_tree
 from support.trees import run
@@ -30,4 +30,7 @@ def test_cp_copies_onto_the_path_and_back(mounted: Gateway, tmp_path: Path) -> N
     assert differences(tree, mounted.repository / "copy") == []
     assert differences(tree, tmp_path / "out") == []
     assert os.getxattr(tmp_path / "out" / "private", "user.note") == b"kept"
+    mounted.mount_elsewhere()
+    assert of_files(differences(tree, mounted.repository / "copy"), tree) == []
+    assert os.getxattr(mounted.repository / "copy" / "private", "user.note") == b"kept"
     mounted.umount()

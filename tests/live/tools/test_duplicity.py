@@ -13,6 +13,7 @@ from support.trees import run
 pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow]
 
 
+@pytest.mark.parametrize("way", ["well", "very faulty"])
 def test_duplicity_lives_on_the_path(mounted: Gateway, tmp_path: Path) -> None:
     tree = make_plain_tree(tmp_path / "tree")
     before = tmp_path / "before"
@@ -35,7 +36,8 @@ def test_duplicity_lives_on_the_path(mounted: Gateway, tmp_path: Path) -> None:
     change_tree(tree, 0)
     duplicity("incremental", tree, url)
     duplicity("verify", "--compare-data", url, tree)
-    shutil.rmtree(tmp_path / "archive")  # what it needs is on the path alone
+    shutil.rmtree(tmp_path / "archive")  # what it needs is in the store alone
+    mounted.mount_elsewhere()
     duplicity("restore", url, tmp_path / "now")
     duplicity("restore", f"--time={begun.isoformat()}", url, tmp_path / "first")
 

@@ -31,13 +31,17 @@ def test_git_lives_on_the_path(mounted: Gateway, tmp_path: Path) -> None:
     git(work, "gc", "-q")
     mounted.umount()
     mounted.mount()
+    assert git(work, "status", "--short") == ""
+    mounted.mount_elsewhere()
     git(work, "fsck", "--full", "--strict")
     git(tmp_path, "clone", "-q", work, tmp_path / "out")
 
-    assert git(work, "status", "--short") == ""
+    # Modes that were changed after close stay with the gateway that changed them.
+    assert git(work, "-c", "core.fileMode=false", "status", "--short") == ""
     assert [
         line
         for line in differences(work, tmp_path / "out", times=False)
         if not line.startswith(".git")  # where it was cloned from, and what is packed
+        and ": mode" not in line
     ] == []
     mounted.umount()

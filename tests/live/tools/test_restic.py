@@ -27,6 +27,7 @@ def test_restic_lives_on_the_path(
     assert len(restic.objects("snapshots")) == 3
     restic("forget", "--keep-last=1", "--prune", "--max-unused=0")
     assert len(restic.objects("snapshots")) == 1
+    mounted.mount_elsewhere()
     restic("check", "--read-data")
     restic("restore", "latest", "--target", tmp_path / "out")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from support.compare import differences
+from support.compare import differences, of_files
 from support.gateway import Gateway
 from support.tools import change_tree, make_plain_tree
 from support.trees import run
@@ -61,6 +61,9 @@ def test_rsync_mirrors_onto_the_path(mounted: Gateway, tmp_path: Path) -> None:
     assert unlinked(differences(tree, target)) == []
     assert sorted(kept(target).splitlines()) == sorted(kept(tree).splitlines())
     assert run("rsync", "-aAXi", "--delete", "--checksum", f"{tree}/", target) == ""
+    mounted.mount_elsewhere()
+    assert of_files(unlinked(differences(tree, target)), tree) == []
+    assert kept(target / "private") == kept(tree / "private")
     mounted.umount()
 
 

@@ -35,8 +35,7 @@ def test_a_database_with_a_rollback_journal_lives_on_the_path(mounted: Gateway) 
     status = mounted.json("status")
     assert isinstance(status, list)
     assert status[0]["requests"]["put"] <= 3  # the database, when it was closed: no journals
-    mounted.umount()
-    mounted.mount()
+    mounted.mount_elsewhere()
 
     assert [one.name for one in mounted.repository.iterdir()] == ["catalogue.db"]
     with closing(sqlite3.connect(path)) as database:

@@ -96,6 +96,7 @@ def test_errors_are_those_that_the_handler_tells_apart(mounted: Gateway, vm: Pat
     mounted.umount()
 
 
+@pytest.mark.parametrize("way", ["well", "very faulty"])
 def test_a_disk_is_streamed_checked_published_and_merged_into(mounted: Gateway, vm: Path) -> None:
     disks = vm / "vdis" / "job" / "disk"
     disks.mkdir(parents=True)
@@ -108,8 +109,7 @@ def test_a_disk_is_streamed_checked_published_and_merged_into(mounted: Gateway, 
     assert read_open_for_both(temporary, SECTOR, len(content) - SECTOR) == content[-SECTOR:]
     temporary.rename(parent)
     write_stream(child, b"a child")
-    mounted.umount()
-    mounted.mount()
+    mounted.mount_elsewhere()
     descriptor = os.open(parent, os.O_RDWR)
     try:
         assert os.pread(descriptor, HEAD, 0) == content[:HEAD]
@@ -126,14 +126,14 @@ def test_a_disk_is_streamed_checked_published_and_merged_into(mounted: Gateway, 
     finally:
         os.close(descriptor)
     parent.rename(child)
-    mounted.umount()
-    mounted.mount()
+    mounted.mount_elsewhere()
 
     assert sorted(os.listdir(disks)) == [child.name]
     assert child.read_bytes() == bytes(content)
     mounted.umount()
 
 
+@pytest.mark.parametrize("way", ["well", "faulty"])
 def test_blocks_of_a_disk_move_between_directories(mounted: Gateway, vm: Path) -> None:
     data = vm / "vdis" / "job" / "disk" / "data"
     parent, child = data / "parent.vhd", data / "child.vhd"
@@ -155,8 +155,7 @@ def test_blocks_of_a_disk_move_between_directories(mounted: Gateway, vm: Path) -
         for directory in directories:
             os.rmdir(Path(folder, directory))
     os.rmdir(child)
-    mounted.umount()
-    mounted.mount()
+    mounted.mount_elsewhere()
 
     assert os.listdir(data) == ["parent.vhd"]
     found = {int(path.name): path.read_text() for path in (parent / "blocks" / "0").iterdir()}
