@@ -82,4 +82,6 @@ async def is_still(store: ObjectStore, infos: Mapping[str, ObjectInfo], key: str
         return False
     if key.endswith("/") and not store.abilities.markers_are_objects:
         return True  # its time is that of what is in it
-    return found.mtime_ns <= info.mtime_ns + (SAME_WITHIN if found.etag == info.etag else 0)
+    if found.etag == info.etag:
+        return found.mtime_ns <= info.mtime_ns + SAME_WITHIN
+    return (found.mtime_ns, found.size) == (info.mtime_ns, info.size)

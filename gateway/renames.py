@@ -97,6 +97,7 @@ class Renames:
             await self._journal.synchronize()
             copied = await self._copied(move, is_marked=True)
             await self._expect_some(copied)
+            await self._expect_alone(copied)
         except (BackgateError, OSError):
             self._journal.append(move)
             self._moves.give_up_behind(move)
@@ -237,6 +238,28 @@ class Renames:
         if not copied.infos and not move.is_directory:
             await self._taking.learn(move.source)
             raise NotFound(f"{self._store.name}: no object {move.source!r}", key=move.source)
+
+    async def _expect_alone(self, copied: _Copied) -> None:
+        """Raise `FileError` (ENOTEMPTY) when another gateway put something into the new directory.
+
+        Until the first copy was in it, it was empty, so another could remove it and take its name.
+        Each looks when its own copies are there: the one that is later finds the other's.
+        """
+        target = copied.move.target
+        if not copied.move.is_directory:
+            return
+        ours = {one.target for one in copied.objects} | {target}
+        token: str | None = None
+        while True:
+            page = await self._store.page(target, token=token)
+            for info in page.objects:
+                is_above = info.key.endswith("/") and any(key.startswith(info.key) for key in ours)
+                if info.key not in ours and not is_above:
+                    await self._undo(ours - {target})
+                    raise FileError(errno.ENOTEMPTY, target, f"another gateway put {info.key!r}")
+            token = page.token
+            if token is None:
+                return
 
     async def _undo(self, keys: Collection[str]) -> None:
         try:

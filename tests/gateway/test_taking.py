@@ -1,6 +1,7 @@
 """Tests of `gateway/taking.py`: among the gateways of one store, one has a new name."""
 
 import errno
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -500,3 +501,30 @@ async def test_a_name_that_was_given_back_and_taken_by_another_is_not_given_back
         await one.spool.is_recovered.wait()
 
         assert other.content("lock") == b"me"
+
+
+async def test_a_lock_whose_directory_was_empty_for_long_is_held_by_one(tmp_path: Path) -> None:
+    provider = memory()
+    async with two(tmp_path, provider) as (one, other):
+        for name, each in (("one", one), ("other", other)):
+            await make_directory(each.tree, f"lock.{name}")
+            await write(each.tree, f"lock.{name}/{name}", b"")
+        slow = Fault(verb="copy", key="lock.one/one", gate=threading.Event())
+        provider.faults = [slow]
+        outcomes: list[int] = []
+
+        async def lock() -> None:
+            outcomes.append(await refused(rename(one.tree, "lock.one", "lock")))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lock)
+            await until(lambda: ("copy", "lock.one/one") in provider.requests)
+            await other.tree.remove_directory(*await place(other.tree, "lock"))  # borg: it is stale
+            await rename(other.tree, "lock.other", "lock")
+            assert slow.gate is not None
+            slow.gate.set()
+
+        assert outcomes == [errno.ENOTEMPTY]
+        assert await names(other.tree, "lock") == ["other"]
+        assert await names(one.tree, "lock") == ["other"]
+        assert await names(one.tree, "lock.one") == ["one"]

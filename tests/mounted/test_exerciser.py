@@ -63,6 +63,7 @@ def test_names_equal_those_of_a_local_file_system(tmp_path: Path, config: Reposi
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_a_hundred_thousand_operations_equal_a_byte_array(tmp_path: Path, seed: int) -> None:
+    (tmp_path / "store").mkdir()
     with gateway(tmp_path / "gateway", {"url": f"file://{tmp_path}/store"}) as made:
         made.mount()
         (made.repository / "top").mkdir()
