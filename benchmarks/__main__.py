@@ -65,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="little data, one round; no page")
     parser.add_argument("--rounds", type=int, help="how often each is measured")
     parser.add_argument("--output", type=Path, help=f"update this page instead of {PAGE.name}")
-    parser.add_argument("--directory", type=Path, help="where the data go; some 10 GB, on disk")
+    parser.add_argument("--directory", type=Path, help="where the data go, on disk; up to 60 GB")
     arguments = parser.parse_args()
     for name in arguments.scenarios:
         if name not in known:

@@ -41,7 +41,8 @@ class Page:
         header, *pieces = HEADING.split(text)
         self._machines = MACHINE.findall(header)
         self._options = dict(OPTIONS.findall(header))
-        self._sections = dict(zip(pieces[::2], pieces[1::2], strict=True))
+        bodies = (body.strip("\n") for body in pieces[1::2])
+        self._sections = dict(zip(pieces[::2], bodies, strict=True))
 
     def put(self, command: str, bench: Bench, measurements: Sequence[Measurement]) -> None:
         """Replace the sections of `measurements`; a new one stands behind the one before it."""
@@ -55,7 +56,7 @@ class Page:
         )
         before = ""
         for measurement in measurements:
-            self._put(_title(measurement), f"\n\n({made})\n\n{_body(measurement)}\n", before)
+            self._put(_title(measurement), f"({made})\n\n{_body(measurement)}".strip("\n"), before)
             before = _title(measurement)
 
     def text(self) -> str:
@@ -63,8 +64,8 @@ class Page:
         machines = [f"machine {number}: {line}" for number, line in enumerate(self._machines, 1)]
         options = [f"{name}: {text}" for name, text in self._options.items()]
         header = HEADER.format(machines=_bullets(machines), options=_bullets(options))
-        sections = (f"## {title}{body}" for title, body in self._sections.items())
-        return header + "\n" + "".join(sections).rstrip("\n") + "\n"
+        sections = (f"## {title}\n\n{body}\n" for title, body in self._sections.items())
+        return "\n".join([header, *sections])
 
     def _put(self, title: str, body: str, before: str) -> None:
         if title in self._sections or before not in self._sections:

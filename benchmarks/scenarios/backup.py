@@ -3,34 +3,18 @@
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from backgate.gateway.units import MIB
 from benchmarks.bench import Bench, Measurement
 from benchmarks.buckets import Bucket, files_below
-from benchmarks.contenders import Contender
+from benchmarks.entrants import Entrant, as_advised
 from benchmarks.machine import drop_caches
-from benchmarks.peers import Backgate, Rclone, S3fs, restic, restic_environment
+from benchmarks.peers import Rclone, S3fs, restic, restic_environment
 
-NATIVE = "restic's own S3 backend"
 FILES = 8  # that the bytes are in
 PER_SECOND = 1_000_000  # bytes
-WIDE = ("-o", "local.connections=5")  # as many as restic's S3 backend has; else it is two
 NOTE = "until all is in the bucket, which for rclone is later than restic's end"
-
-
-@dataclass(frozen=True, slots=True)
-class Entrant:
-    """Who shows the bucket, None for restic itself, and how restic is told to write there."""
-
-    contender: Contender | None
-    options: tuple[str, ...] = ()
-    given_name: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.given_name or (NATIVE if self.contender is None else self.contender.name)
 
 
 class Backup:
@@ -42,14 +26,10 @@ class Backup:
         size = bench.sizes.backup
         source = _source(bench, size)
         measured = Measurement(f"`restic backup` of {size // PER_SECOND} MB", "MB/s", note=NOTE)
-        alone = Backgate(bench.home / "backgate-alone", bench.server, {}, view="repository")
-        quick = Backgate(
-            bench.home / "backgate-quick", bench.server, {}, view="repository", writeback=True
-        )
         entrants = [
             Entrant(bench.backgate),
-            Entrant(alone, WIDE, f"{alone.name}, restic {' '.join(WIDE)}"),
-            Entrant(quick, WIDE, f"{quick.name}, restic {' '.join(WIDE)}"),
+            as_advised(bench, "backgate-advised"),
+            as_advised(bench, "backgate-writeback", writeback=True),
             Entrant(Rclone(bench.home / "rclone-backup", bench.server, "writes")),
             Entrant(S3fs(bench.home / "s3fs-backup", bench.server, caches=False)),
             Entrant(None),

@@ -6,11 +6,10 @@ import shutil
 from backgate.gateway.units import KIB
 from benchmarks.bench import Bench, Measurement, seconds
 from benchmarks.buckets import Bucket, files_below
-from benchmarks.contenders import Contender
+from benchmarks.entrants import Entrant, as_advised
 from benchmarks.machine import drop_caches
 from benchmarks.peers import Rclone, S3fs, restic, restic_environment
 
-NATIVE = "restic's own S3 backend"
 PACK = 8 * KIB  # bytes of each; restic does not look into what no index names
 
 
@@ -23,29 +22,29 @@ class Prune:
         count = bench.sizes.files
         packs = _packs(count)
         measured = Measurement(f"`restic prune` of {count} packs", "s")
-        contenders: list[Contender | None] = [
-            bench.backgate,
-            Rclone(bench.home / "rclone-prune", bench.server, "writes"),
-            S3fs(bench.home / "s3fs-prune", bench.server, caches=False),
-            None,
+        entrants = [
+            Entrant(bench.backgate),
+            as_advised(bench, "backgate-prune"),
+            Entrant(Rclone(bench.home / "rclone-prune", bench.server, "writes")),
+            Entrant(S3fs(bench.home / "s3fs-prune", bench.server, caches=False)),
+            Entrant(None),
         ]
         for number in bench.rounds():
-            for turn in range(len(contenders)):
-                contender = contenders[(turn + number) % len(contenders)]
+            for turn in range(len(entrants)):
+                entrant = entrants[(turn + number) % len(entrants)]
                 bucket = Bucket(bench.server, f"prune-{number}-{turn}")
-                took, peak = _pruned(bench, contender, bucket, packs)
-                name = NATIVE if contender is None else contender.name
-                measured.add(name, took, peak)
+                measured.add(entrant.name, *_pruned(bench, entrant, bucket, packs))
                 bucket.remove()
         return [measured]
 
 
 def _pruned(
-    bench: Bench, contender: Contender | None, bucket: Bucket, packs: dict[str, bytes]
+    bench: Bench, entrant: Entrant, bucket: Bucket, packs: dict[str, bytes]
 ) -> tuple[float, int]:
     """Return the seconds that it takes, and the memory of who shows the bucket."""
     cache = bench.home / "restic-cache"
     environment = restic_environment(bench.server, bucket.name, bench.password, cache)
+    contender = entrant.contender
     if contender is None:
         restic(environment, "init")
         bucket.fill(packs)
@@ -58,7 +57,7 @@ def _pruned(
             bucket.wait_until_stored(files_below(mounted.root))
         bucket.fill(packs)
         with bench.cold(contender, bucket.name) as mounted:
-            took = seconds(restic, environment, "prune", "--quiet")
+            took = seconds(restic, environment, *entrant.options, "prune", "--quiet")
         peak = mounted.peak
     shutil.rmtree(cache, ignore_errors=True)
     left = sum(key.startswith("data/") for key in bucket.sizes())
