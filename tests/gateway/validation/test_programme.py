@@ -157,6 +157,10 @@ def without_some(store: Odd, page: Page, *asked: object) -> Page:
     return replace(page, objects=[one for one in page.objects if not one.key.endswith("7")])
 
 
+def without_one(store: Odd, page: Page, *asked: object) -> Page:
+    return replace(page, objects=[one for one in page.objects if not one.key.endswith("/a0")])
+
+
 def first_page_again(store: Odd, page: Page, prefix: str, after: str, *asked: object) -> Page:
     return Memory.page(store, prefix, limit=10) if after else page
 
@@ -224,6 +228,7 @@ async def test_a_store_that_does_everything_is_tier_1() -> None:
         (Forgetful(), "markers", "lost", 2),
         (Forgetful(), "pending uploads", "not told", 2),
         (Odd(without_some), "completeness", "incomplete", None),
+        (Odd(without_one), "order", "failed", 2),
         (Odd(first_page_again), "start after", "ignored", 2),
         (Odd(repeated), "completeness", "repeated", 2),
         (Odd(empty_first), "page size", "empty pages", 2),
