@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias, TypeVar
 
 import trio
 
@@ -20,12 +19,11 @@ from backgate.gateway.attributes import Attributes
 from backgate.gateway.errors import InvalidKey, NotFound, StoreError
 from backgate.gateway.keys import component_of, parent_of
 from backgate.gateway.metadata import coverage, names, own, progress, spans
+from backgate.gateway.metadata.answers import Answers
 from backgate.gateway.metadata.asking import Asking, Bucket
 from backgate.gateway.metadata.audit import Audit
 from backgate.gateway.metadata.children import Child, children, listed, long_named
 from backgate.gateway.metadata.crawler import Crawler
-from backgate.gateway.metadata.database import Database
-from backgate.gateway.metadata.file import snapshot
 from backgate.gateway.metadata.freshness import Freshness, Writers
 from backgate.gateway.metadata.health import Errors, Requests
 from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
@@ -35,16 +33,12 @@ from backgate.gateway.metadata.rows import Known, Subdirectory, packed
 from backgate.gateway.metadata.settling import opened_settling
 from backgate.gateway.metadata.status import Activity, MetadataStatus, status
 from backgate.gateway.metadata.upkeep import Parts, Upkeep
-from backgate.gateway.metadata.whole import below_confirmed
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
 
 PAGE = 1000  # names in one answer; some milliseconds of trio's thread
 HASTY = 2.0  # seconds that who only counts or tells waits for an index that is away
 
-T = TypeVar("T")
-Question: TypeAlias = Callable[[Database], T]
-Confirm = Callable[[Database, bytes], int | None]  # when all that matters was confirmed
 Progress = Callable[[int, int | None], None]  # objects listed, of how many
 
 
@@ -106,20 +100,22 @@ class Metadata:
         upkeep: Upkeep,
         freshness: Freshness,
     ) -> None:
-        self._parts, self._listings = parts, parts.listings
+        self._parts = parts
         self._index = parts.index.patient(store.patience)
         self._upkeep, self._freshness = upkeep, freshness
         self._asking, self._bucket = asking, bucket
+        self._answers = Answers(self._index, parts.listings, asking, freshness)
         self._landmarks = Landmarks()
         self._told: MetadataStatus | None = None  # when it was last asked
-        self._store, self._patience = store, float("inf")  # a listing has a patience of its own
+        self._store = store
 
     def patient(self, patience: float) -> "Metadata":
         """Return the same cache for callers who wait no longer than `patience` seconds."""
         other = copy.copy(self)
-        other._store, other._patience = self._store.patient(patience), patience
+        other._store = self._store.patient(patience)
         other._index = self._index.patient(patience)
         other._asking = self._asking.patient(other._store, other._index)
+        other._answers = self._answers.patient(patience, other._index, other._asking)
         return other
 
     @property
@@ -146,7 +142,7 @@ class Metadata:
         found = await self._index.read(names.object_at, raw)
         if found is not None and self._freshness.is_exclusive:
             return found
-        if await self._is_name_known(parent, raw):
+        if await self._answers.is_name_known(parent, raw):
             if found is None:
                 raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
             return found
@@ -182,7 +178,7 @@ class Metadata:
         found = beside if component.is_beside else directory or file
         if found is not None and self._freshness.is_exclusive:
             return found
-        if await self._is_name_known(prefix, raw):
+        if await self._answers.is_name_known(prefix, raw):
             if found is None:
                 raise NotFound(f"{self._store.name}: no {name!r} in {prefix!r}", key=path)
             return found
@@ -196,7 +192,7 @@ class Metadata:
         Whole, or it waits, or `StoreError`. A directory that does not exist has no children.
         """
         start = None if cursor is None else spans.encoded(cursor)
-        found, stop = await self._level(
+        found, stop = await self._answers.level(
             prefix, lambda db: children(db, prefix, start, limit), goes_on=cursor is not None
         )
         return found, None if stop is None else spans.decoded(stop)
@@ -206,7 +202,7 @@ class Metadata:
     ) -> tuple[list[Child | bytes], str | None]:
         """Return the same as `children`; of most files only the name, which is quicker."""
         start = None if cursor is None else spans.encoded(cursor)
-        found, stop = await self._level(
+        found, stop = await self._answers.level(
             prefix, lambda db: listed(db, prefix, start, limit), goes_on=cursor is not None
         )
         return found, None if stop is None else spans.decoded(stop)
@@ -214,7 +210,7 @@ class Metadata:
     async def is_empty(self, prefix: str) -> bool:
         """True when nothing is in the directory `prefix`."""
         # The marker may be one of two.
-        found, _ = await self._level(prefix, lambda db: children(db, prefix, None, 2))
+        found, _ = await self._answers.level(prefix, lambda db: children(db, prefix, None, 2))
         return not found
 
     async def is_empty_in_store(self, prefix: str) -> bool:
@@ -224,14 +220,14 @@ class Metadata:
     async def below(self, prefix: str, after: str = "") -> list[ObjectInfo]:
         """Return the next objects whose keys begin with `prefix`; none: there are no more."""
         raw, behind = spans.encoded(prefix), spans.encoded(after)
-        found = await self._everything(
+        found = await self._answers.everything(
             prefix, lambda db: names.objects_below(db, raw, behind, PAGE)
         )
         return [one.info for one in found]
 
     async def complete(self, prefix: str = "") -> None:
         """Return once every object whose key begins with `prefix` is known."""
-        await self._everything(prefix, lambda _: None)
+        await self._answers.everything(prefix, lambda _: None)
 
     async def landmarks(self, is_landmark: IsLandmark) -> list[ObjectInfo]:
         """Return all known objects for whose key `is_landmark` is true, ascending.
@@ -327,80 +323,11 @@ class Metadata:
             self._bucket.trouble,
         )
 
-    async def _level(self, prefix: str, question: Question[T], *, goes_on: bool = False) -> T:
-        """Answer from the index once all names in the directory `prefix` are known.
-
-        An answer that `goes_on` behind another is as old as that one may be.
-        """
-        if self._freshness.is_strict and not goes_on:
-            await self._answer(prefix, lambda _: None, coverage.level_confirmed, is_level=True)
-            await self._asking.recheck(prefix)
-            return await self._index.read(question)
-        return await self._answer(
-            prefix, question, coverage.level_confirmed, is_level=True, goes_on=goes_on
-        )
-
-    async def _everything(self, prefix: str, question: Question[T]) -> T:
-        """Answer from the index once all keys below `prefix` are known."""
-        return await self._answer(prefix, question, below_confirmed, is_level=False)
-
-    async def _answer(
-        self,
-        prefix: str,
-        question: Question[T],
-        confirm: Confirm,
-        *,
-        is_level: bool,
-        goes_on: bool = False,
-    ) -> T:
-        raw, is_strict = spans.encoded(prefix), self._freshness.is_strict and not goes_on
-        since_ns = self._freshness.now_ns() if is_strict else 0  # what was asked before is old
-
-        def ask(db: Database) -> tuple[int | None, T]:
-            with snapshot(db):
-                return confirm(db, raw), question(db)
-
-        async def is_known() -> bool:
-            found = await self._index.read(confirm, raw)
-            return found is not None and found >= since_ns
-
-        await trio.lowlevel.checkpoint_if_cancelled()
-        confirmed, answer = await self._index.read(ask)
-        if is_strict:
-            confirmed = None
-        elif confirmed is not None and not self._freshness.is_fresh(confirmed):
-            self._listings.refresh(prefix, is_level=is_level)
-        joined = is_strict  # the first listing may have begun before the question
-        while confirmed is None:
-            before = self._index.openings, await self._index.read(coverage.epoch)
-            await self._listings.wait(
-                prefix,
-                is_level=is_level,
-                is_known=is_known,
-                is_refresh=is_strict,
-                patience=self._patience,
-            )
-            confirmed, answer = await self._index.read(ask)
-            if joined and not (confirmed is not None and confirmed >= since_ns):
-                joined, confirmed = False, None
-            elif before == (self._index.openings, await self._index.read(coverage.epoch)):
-                break  # listed whole; what still does not count as complete does not exist
-        return answer
-
-    async def _is_name_known(self, parent: str, path: bytes) -> bool:
-        """True when it is sure what `path` is, in the directory `parent`; it may be old."""
-        confirmed = await self._index.read(coverage.name_confirmed, spans.encoded(parent), path)
-        if confirmed is None:
-            return False
-        if self._freshness.is_strict:
-            return False
-        if not self._freshness.is_fresh(confirmed):
-            self._listings.refresh(parent, is_level=True)
-        return True
-
     async def _long_named(self, prefix: str, name: str, beginning: str) -> str:
         """Return the component that is shown under the abbreviated `name`."""
-        found = await self._level(prefix, lambda db: long_named(db, prefix, name, beginning))
+        found = await self._answers.level(
+            prefix, lambda db: long_named(db, prefix, name, beginning)
+        )
         if found is None:
             raise NotFound(f"{self._store.name}: no {name!r} in {prefix!r}")
         return found
