@@ -41,8 +41,8 @@ from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import VOLUMES_MAX, Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser, Unparsed
 from backgate.fs.tree import Children, Entry
-from backgate.fs.volume import XATTR_MAX, XATTR_NAME_MAX
-from backgate.fs.volumes.replay import JOURNAL, NOT_REPLAYED, STATE
+from backgate.fs.volume import DOUBT, XATTR_MAX, XATTR_NAME_MAX
+from backgate.fs.volumes.replay import JOURNAL, STATE, leaves_doubt
 from backgate.gateway.errors import Damaged, FileError
 from backgate.gateway.source import Bytes, Source
 from backgate.gateway.units import MIB
@@ -211,7 +211,7 @@ class DiskTree:
             return None
         try:
             root = Inside(place, await self._parser.root(number))
-            self._say(place, facts.file_system, await self._parser.facts(number))
+            self._say(place, facts, await self._parser.facts(number))
         except Unparsed:
             raise  # no word about the file system
         except Damaged as error:
@@ -221,15 +221,20 @@ class DiskTree:
         self._roots[place] = root
         return root
 
-    def _say(self, place: Place, file_system: str, notes: Notes) -> None:
-        """Log what became of the journal of a file system that is opened for the first time."""
-        journal = notes.get(JOURNAL)
-        if journal is not None and place not in self._roots:
-            level = logging.WARNING if NOT_REPLAYED in journal else logging.INFO
-            where = f"{self._parser.where}: {_shown(place)}"
-            log.log(
-                level, "%s: %s, %s; journal: %s", where, file_system, notes.get(STATE, ""), journal
-            )
+    def _say(self, place: Place, facts: VolumeFacts, notes: Notes) -> None:
+        """Log what became of the journal of a file system that is opened for the first time.
+
+        What leaves a doubt of the files is a warning, and so is a doubt of the volume.
+        """
+        if place in self._roots:
+            return
+        where, journal = f"{self._parser.where}: {_shown(place)}", notes.get(JOURNAL)
+        if journal is not None:
+            level = logging.WARNING if leaves_doubt(journal) else logging.INFO
+            state = notes.get(STATE, "")
+            log.log(level, "%s: %s, %s; journal: %s", where, facts.file_system, state, journal)
+        if doubt := facts.notes.get(DOUBT):
+            log.warning("%s: %s", where, doubt)
 
     def _say_too_long(self, inside: Inside, name: bytes) -> None:
         """Log, once, that an extended attribute, or its name, is too long to be asked for."""

@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from msgspec import Struct
 
+DOUBT = "doubt"  # of a volume's notes: why something else may be what counts
 HOLE = -1  # the `disk` of an extent of zeros that are stored nowhere
 ENCODED = -2  # the `disk` of an extent whose bytes only `read_at` can tell: decoded, or in memory
 
@@ -58,13 +59,19 @@ class Layer(ABC):
     name: ClassVar[str]
     gathers: ClassVar[bool] = False  # True: it wants all of its members on all disks at once
     certain: ClassVar[bool] = False  # True: its mark outweighs that of a file system beside it
-    before_tables: ClassVar[bool] = False  # True: a table beside its mark was written later
     divides: ClassVar[bool] = False  # True: a partition table, not looked for inside a partition
     replaces: ClassVar[bool] = False  # True: its one volume stands for its member: an opened LUKS
 
     @abstractmethod
     def claims(self, device: Device) -> bool:
         """True when `device` carries this layer's mark; reads little."""
+
+    def is_beside_tables(self, device: Device) -> bool:
+        """True when a partition table beside its mark on `device` is none of what it holds.
+
+        Then one of both is left over from earlier, and both are shown.
+        """
+        return False
 
     @abstractmethod
     def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from backgate.fs.volume import Device, Layer, Volume
+from backgate.fs.volume import DOUBT, Device, Layer, Volume
 from backgate.fs.volumes import FILE_SYSTEMS, LAYERS, load
 from backgate.fs.volumes.marks import TYPES, is_blank, meaning
 from backgate.fs.volumes.mbr import SECTOR, entries
@@ -107,7 +107,7 @@ class _Search:
         file_system = "" if layer else self._file_system(place.volume.device)
         if not file_system:
             layer = layer or self._layer(place, certain=False)
-        if file_system or (layer is not None and layer.before_tables):
+        if file_system or (layer and layer.is_beside_tables(place.volume.device)):
             place = self._divided_beside(place)
         if file_system:
             self._tell(place, file_system, file_system=file_system)
@@ -151,7 +151,7 @@ class _Search:
         if not volumes:
             return place
         self._put(layer, place, volumes)
-        volume = replace(place.volume, notes={**place.volume.notes, "doubt": BESIDE})
+        volume = replace(place.volume, notes={**place.volume.notes, DOUBT: BESIDE})
         return replace(place, volume=volume, is_divided=True)
 
     def _divide(self, layer: Layer, place: _Place) -> None:

@@ -41,7 +41,6 @@ from backgate.gateway.errors import Damaged
 
 _HEADER = Struct(">III")
 _UNSURE = "which prove nothing without checksums of metadata, or with inline data"
-_MISSING = ": what was written last may be missing"
 
 
 class Copy(NamedTuple):
@@ -84,7 +83,8 @@ def replay_journal(device: Device) -> Replay:
 
 
 def _without(device: Device) -> Replay:
-    return Replay(device, {replay.STATE: replay.DIRTY, replay.JOURNAL: "there is none"})
+    said = f"there is none, and {replay.MISSING} or wrong"
+    return Replay(device, {replay.STATE: replay.DIRTY, replay.JOURNAL: said})
 
 
 def _replay(device: Device, place: JournalPlace, layout: JournalFormat, is_proof: bool) -> Replay:
@@ -153,9 +153,10 @@ class _Scan:
             changes.add(commit)
         words = [counted(changes.commits, "fast commit")] if changes.commits else []
         if words and not is_proof:
-            return None, [f"but not {words[0]}, {_UNSURE}{_MISSING}"]
+            return None, [f"but not {words[0]}, {_UNSURE}: {replay.MISSING}"]
         if fast.problem:
-            words += [f"but not the fast commits after that, of which {fast.problem}{_MISSING}"]
+            lost = f"but not the fast commits after that, of which {fast.problem}"
+            words += [f"{lost}: {replay.MISSING}"]
         return (changes if changes.commits else None), words
 
     def _next(self) -> bytes:
@@ -190,7 +191,8 @@ class _Scan:
         is_whole = not transaction.is_doubtful and layout.commit_is_right(block, transaction.crc)
         # The clock tells a damaged transaction from the remains of an older round.
         if not is_whole and committed >= self._committed and not layout.commits_early:
-            self.problem = f"up to transaction {self._sequence}, which is damaged"
+            reason = f"up to transaction {self._sequence}, which is damaged"
+            self.problem = f"{reason}: {replay.MISSING}"
         self._committed = committed
         return is_whole
 

@@ -77,10 +77,12 @@ class LuksSecond(Luks):
     """Version 2 without its first header."""
 
     certain: ClassVar[bool] = False
-    before_tables: ClassVar[bool] = True
 
     def claims(self, device: Device) -> bool:
         return luks2.is_second(device)
+
+    def is_beside_tables(self, device: Device) -> bool:
+        return True
 
 
 def _version(device: Device) -> int:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
-from backgate.fs.volume import Device, Layer, Volume
+from backgate.fs.volume import DOUBT, Device, Layer, Volume
 from backgate.fs.volumes.devices import Empty
 from backgate.fs.volumes.lvm_group import Group, group, section, word
 from backgate.fs.volumes.lvm_label import Physical, is_physical, physical
@@ -16,7 +16,7 @@ VISIBLE = "VISIBLE"  # the status of a volume that is there for its users, not f
 POOLS = ("thin-pool", "cache-pool", "vdo-pool")  # what holds volumes and is none
 UNREADABLE = "the metadata of this physical volume cannot be read: {}"
 COPY = "it is a copy of another physical volume, which is used instead"
-DOUBT = "a physical volume of it is there more than once, equally new: the first disk's is shown"
+TWICE = "a physical volume of it is there more than once, equally new: the first disk's is shown"
 
 
 class Lvm(Layer):
@@ -25,10 +25,12 @@ class Lvm(Layer):
     name: ClassVar[str] = "lvm"
     gathers: ClassVar[bool] = True
     certain: ClassVar[bool] = True
-    before_tables: ClassVar[bool] = True  # pvcreate(8) takes no disk with a table, and clears it
 
     def claims(self, device: Device) -> bool:
         return is_physical(device)
+
+    def is_beside_tables(self, device: Device) -> bool:
+        return True  # pvcreate(8) takes no disk with a table, and clears it
 
     def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
         lost: dict[int, str] = {}
@@ -161,7 +163,7 @@ def _volumes(
                 "volume group": found.name,
                 "type": kind,
                 "uuid": str(volume.get("id", "")),
-                **({"doubt": DOUBT} if twice.intersection(on) else {}),
+                **({DOUBT: TWICE} if twice.intersection(on) else {}),
             },
             problem=problem,
             members=on,

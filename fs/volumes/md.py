@@ -33,6 +33,10 @@ class Md(Layer):
     def claims(self, device: Device) -> bool:
         return superblock(device) is not None
 
+    def is_beside_tables(self, device: Device) -> bool:
+        told = superblock(device)  # mdadm(8) leaves the first sector, and fdisk(8) what is behind
+        return told is not None and told.start > 0
+
     def volumes(self, members: Sequence[Volume], secrets: Sequence[bytes]) -> list[Volume]:
         arrays: dict[str, list[_Member]] = {}
         for number, member in enumerate(members):

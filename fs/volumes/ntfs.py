@@ -12,7 +12,7 @@ from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volume import XATTR_MAX
 from backgate.fs.volumes.explorer import Explored, translated
-from backgate.fs.volumes.replay import CLEAN, DIRTY, STATE
+from backgate.fs.volumes.replay import CLEAN, DIRTY, JOURNAL, NOT_REPLAYED, STATE
 
 ATTRIBUTES = b"user.ntfs.attributes"
 REPARSE_POINT = 0x400  # a link of Windows; symlinks of Unix are stored in another way
@@ -35,8 +35,8 @@ class Ntfs(Explored):
     def _known(self) -> dict[str, str]:
         flags = self._tree._file(VOLUME).find(VOLUME_INFORMATION)
         is_dirty = flags is not None and len(flags.value) >= 12 and flags.value[10] & IS_DIRTY
-        state = f"{DIRTY}: its log is not replayed" if is_dirty else CLEAN
-        return super()._known() | {STATE: state}
+        state = {STATE: DIRTY, JOURNAL: NOT_REPLAYED} if is_dirty else {STATE: CLEAN}
+        return super()._known() | state
 
     def ref_fields(self, ref: Any) -> tuple[Any, ...]:
         return (*ref, 0)[:3]  # number, sequence; and how many directories lie above

@@ -15,6 +15,8 @@ STATE, JOURNAL = "state", "journal"  # of the notes of a file system
 CLEAN = "clean"
 DIRTY = "in use when it was copied"
 NOT_REPLAYED = "not replayed, so what was written last may be missing or wrong"
+MISSING = "what was written last may be missing"
+_DOUBT = "may be missing"  # is in whatever is said of a journal that leaves a doubt
 
 
 class Replay(NamedTuple):
@@ -38,6 +40,11 @@ def replayed(device: Device, *what: str) -> Replay:
 def unreplayed(device: Device, reason: str) -> Replay:
     """Return the answer for a journal that cannot be written back: the device as it is."""
     return Replay(device, {STATE: DIRTY, JOURNAL: f"{NOT_REPLAYED}: {reason}"})
+
+
+def leaves_doubt(said: str) -> bool:
+    """Tell from what is said of a journal whether what it should have told may be missing."""
+    return _DOUBT in said
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -15,6 +15,7 @@ from backgate.fs.disk_tree import DiskTree
 from backgate.gateway.errors import Damaged, FileError
 
 SIZE_OF_INODE = 1024 + 88  # where ext4 has it, of two bytes
+FEATURES_THAT_PROVE = 1024 + 0x65  # where ext4 says that metadata has checksums
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +144,20 @@ async def test_an_empty_disk_and_an_absurdly_large_one_are_shown() -> None:
     async with tree_of(b"", os.urandom(512)) as tree:
         assert await names(tree, b"disks/xvda/partitions") in ([], [b"0-unknown"])
         assert await names(tree, b"disks/xvdb/partitions") == [b"0-unknown"]
+
+
+async def test_a_doubt_of_what_is_shown_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(unpacked("ext4-crashed-fast-commits", tmp_path).read_bytes())
+    data[FEATURES_THAT_PROVE] ^= 0x04  # no checksums: fast commits are left out
+
+    async with tree_of(data) as tree:
+        assert await names(tree, b"disks/xvda/partitions/0-ext4")
+
+    (said,) = [one for one in caplog.records if "but not" in one.message]
+    assert said.levelno == logging.WARNING
+    assert said.message.endswith("what was written last may be missing")
 
 
 async def test_what_became_of_a_journal_is_in_the_log_once(

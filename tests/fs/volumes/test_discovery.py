@@ -304,6 +304,31 @@ def test_partitions_are_shown_beside_a_physical_volume_that_was_there_before(
     assert not found["vg-one-linear"].volume.problem
 
 
+def test_partitions_are_shown_beside_a_member_of_a_raid_that_was_there_before(
+    tmp_path: Path,
+) -> None:
+    data = bytearray(unpacked_disks("md.tar.xz", tmp_path)["md-r10-n2-1"].read_bytes())
+    struct.pack_into("<B3xB3xII", data, 446, 0, LINUX, 2048, 1024)
+    data[510:512] = b"\x55\xaa"
+
+    found = found_in(BytesDevice(data))
+
+    assert found["xvda/0-md"].member_of == "md"
+    assert "left over" in found["xvda/0-md"].volume.notes["doubt"]
+    assert found["xvda/1-Linux"].volume.device.size == 512 << 10
+    assert "md-r10-n2" in found
+
+
+def test_a_table_in_an_array_is_not_taken_for_that_of_its_member(mirror: bytes) -> None:
+    data = bytearray(mirror)
+    data[446:510] = struct.pack("<B3xB3xII", 0, LINUX, 2048, 1024).ljust(64, b"\0")
+    data[510:512] = b"\x55\xaa"
+
+    found = found_in(BytesDevice(data))
+
+    assert list(found) == ["xvda/0-md", "md-r1-10/1-Linux"]
+
+
 def test_a_volume_with_a_table_beside_its_file_system_has_both_below_it(
     group: bytes, tmp_path: Path
 ) -> None:
