@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backgate.cli.options import chosen, repository_options, target_argument
-from backgate.cli.output import json_option, print_json, print_table, printable, time_text
+from backgate.cli.output import (
+    Progress,
+    json_option,
+    print_json,
+    print_table,
+    printable,
+    progress_bar,
+    time_text,
+)
 
 if TYPE_CHECKING:
     from backgate.cli.session import Session
@@ -38,22 +46,25 @@ def command(
       backgate backups offsite:backups/restic/web01 --json
       backgate backups offsite:backups/xen-orchestra/web01 --disks
     """
-    from backgate.cli.disks import Looked, look, print_disks, record_of_disks
+    from backgate.cli.disks import Looked, look_at_all, print_disks, record_of_disks
     from backgate.cli.session import in_session
 
     choice = chosen(context, target)
     below = choice.target.path.removeprefix("backups").strip("/")
 
-    async def act(session: "Session") -> tuple[Sequence["Found"], Sequence[Looked]]:
-        catalogue = session.shown.catalogue
-        everything = await (
-            catalogue.examined() if with_unfinished and not with_disks else catalogue.found()
-        )
-        found = [one for one in everything if _is_below(one, below)]
-        found.sort(key=lambda one: (_subject(one), one.backup.time_ns))
-        return found, [await look(one) for one in found] if with_disks else []
+    looks_closer = with_unfinished or with_disks
+    with progress_bar("looking at disks", is_bytes=False, show=looks_closer) as progress:
+        count = _Counted(progress)
 
-    found, looked = in_session(choice, act)
+        async def act(session: "Session") -> tuple[Sequence["Found"], Sequence[Looked]]:
+            catalogue = session.shown.catalogue
+            examines = with_unfinished and not with_disks
+            everything = await (catalogue.examined(count) if examines else catalogue.found())
+            found = [one for one in everything if _is_below(one, below)]
+            found.sort(key=lambda one: (_subject(one), one.backup.time_ns))
+            return found, await look_at_all(found, count) if with_disks else []
+
+        found, looked = in_session(choice, act)
     shown = [one for one in found if one.backup.is_complete or with_unfinished]
     if as_json:
         disks = {id(one.found): record_of_disks(one) for one in looked}
@@ -64,6 +75,18 @@ def command(
         print_disks(_path(one.found), one)
     if not with_unfinished:
         _explain_closed(found)
+
+
+class _Counted:
+    """Moves a bar by what more is done, and what more is due."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done = self._due = 0
+
+    def __call__(self, done: int, due: int) -> None:
+        self._done, self._due = self._done + done, self._due + due
+        self._progress(self._done, self._due)
 
 
 def _print(shown: Sequence["Found"], *, with_reasons: bool) -> None:

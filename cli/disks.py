@@ -1,5 +1,6 @@
 """What `backgate backups --disks` tells: the disks of a backup, and what lies on them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from backgate.gateway.units import size_to_text
 if TYPE_CHECKING:
     from backgate.fs.catalogue import Found
     from backgate.fs.disk_layout import Report
+    from backgate.fs.format import Count
 
 LEFT_TO_PROGRAMS = ("number", "start", "uuid")  # notes that only --json tells
 
@@ -26,8 +28,20 @@ class Looked:
     problem: str = ""
 
 
-async def look(found: "Found") -> Looked:
-    """Open a backup and everything on its disks; raises `StoreError` when nobody can be asked."""
+async def look_at_all(found: Sequence["Found"], count: "Count") -> list[Looked]:
+    """Open each backup and everything on its disks, one after another.
+
+    `count` is told of backups. Raises `StoreError` when nobody can be asked.
+    """
+    count(0, len(found))
+    looked = []
+    for one in found:
+        looked.append(await _look(one))
+        count(1, 0)
+    return looked
+
+
+async def _look(found: "Found") -> Looked:
     if not found.backup.is_complete:
         return Looked(found, None)
     try:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import trio
 
-from backgate.fs.format import Backup, BackupFormat
+from backgate.fs.format import Backup, BackupFormat, Count, uncounted
 from backgate.fs.opened import OpenBackups
 from backgate.fs.tree import Children, Entry, Tree
 from backgate.gateway.errors import FileError, StoreError
@@ -86,14 +86,17 @@ class Catalogue:
         self._require_whole(())
         return list(_all_of(self._found))
 
-    async def examined(self) -> Sequence[Found]:
-        """Return the same after a closer look at each: what lacks something is incomplete."""
+    async def examined(self, count: Count = uncounted) -> Sequence[Found]:
+        """Return the same after a closer look at each: what lacks something is incomplete.
+
+        `count` is told how that goes on.
+        """
         await self.found()
         found: list[Found] = []
         for backups in list(self._found.values()):
             if backups:
                 format_ = backups[0].format
-                looked_at = await format_.examined([one.backup for one in backups])
+                looked_at = await format_.examined([one.backup for one in backups], count)
                 found += [Found(format_, backup) for backup in looked_at]
         return found
 

@@ -9,11 +9,11 @@ untrusted: what does not hold together is `Damaged`, and harms that backup alone
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import trio
 
@@ -58,6 +58,13 @@ class Objects(Protocol):
 
     def sequential(self, info: ObjectInfo) -> AbstractContextManager[Source]:
         """The same for one pass from start to end: large GETs run ahead of the reader."""
+
+
+Count: TypeAlias = Callable[[int, int], None]  # how many more are done, and how many more are due
+
+
+def uncounted(done: int, due: int) -> None:
+    """Count nothing: nobody looks on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +128,12 @@ class BackupFormat(ABC):
         Called again whenever landmarks changed, so what was learnt of unchanged ones is kept.
         """
 
-    async def examined(self, backups: Sequence[Backup]) -> list[Backup]:
+    async def examined(self, backups: Sequence[Backup], count: Count = uncounted) -> list[Backup]:
         """Return the same backups as `backups` found them, after a closer look at each.
 
         One of which something is missing is incomplete then, with the reason. What is read for it
         is little, and of what did not change nothing the next time. Raises only `Unreachable`.
+        `count` is told what there is to be looked at, and of each when that is done.
         """
         await trio.lowlevel.checkpoint()
         return list(backups)

@@ -15,6 +15,7 @@ import trio
 from backgate.fs.disks.chunks import Chunks
 from backgate.fs.disks.vhd_directory import FILTERS, structures_of
 from backgate.fs.disks.vhd_file import FixedVhd, open_file
+from backgate.fs.format import Count
 from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.xen_orchestra.facts import Facts, Known
 from backgate.fs.formats.xen_orchestra.layout import ALIAS
@@ -46,8 +47,8 @@ class Verdict:
 class Examination:
     """One look at the disks of a repository; `known` is what former ones have found."""
 
-    def __init__(self, remote: Remote, chunks: Chunks, known: Known) -> None:
-        self._remote, self._chunks, self._known = remote, chunks, known
+    def __init__(self, remote: Remote, chunks: Chunks, known: Known, count: Count) -> None:
+        self._remote, self._chunks, self._known, self._count = remote, chunks, known, count
         self.used = Known({}, {})  # what is still of use
         self.verdicts: dict[str, Verdict] = {}  # by the key of the disk's youngest image
         self._images = trio.CapacityLimiter(IMAGES_AT_ONCE)
@@ -58,6 +59,7 @@ class Examination:
         by_directory: dict[str, list[str]] = {}
         for key in sorted(disks):
             by_directory.setdefault(key.rpartition("/")[0], []).append(key)
+        self._count(0, sum(map(len, by_directory.values())))
         async with open_nursery() as nursery:
             for keys in by_directory.values():
                 nursery.start_soon(self._directory, keys, states)
@@ -81,6 +83,7 @@ class Examination:
             raise
         except (Damaged, StoreError) as error:  # said when its disk is looked at
             log.debug("%r: %s", key, error)
+        self._count(1, 0)
 
     async def _image(self, found: dict[str, Link[None]], key: str, anew: bool) -> Link[None]:
         """See `Finder.image`."""
@@ -144,10 +147,11 @@ async def examined(
     facts: Facts,
     disks: Iterable[str],
     states: StatesByDirectory,
+    count: Count,
 ) -> Mapping[str, Verdict]:
     """Return what is to be said of each disk, by the key of its youngest image; `Unreachable`."""
     known = await trio.to_thread.run_sync(facts.load, limiter=remote.workers)
-    examination = Examination(remote, chunks, known)
+    examination = Examination(remote, chunks, known, count)
     await examination.run(disks, states)
     if examination.used != known:
         await trio.to_thread.run_sync(facts.save, examination.used, limiter=remote.workers)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from backgate.fs.disks.chunks import Chunks
-from backgate.fs.format import Backup, BackupFormat, Surroundings
+from backgate.fs.format import Backup, BackupFormat, Count, Surroundings, uncounted
 from backgate.fs.formats.xen_orchestra.layout import (
     Layout,
     MetadataLayout,
@@ -64,11 +64,11 @@ class XenOrchestraFormat(BackupFormat):
         self._asked, self._answer = landmarks, found
         return found
 
-    async def examined(self, backups: Sequence[Backup]) -> list[Backup]:
+    async def examined(self, backups: Sequence[Backup], count: Count = uncounted) -> list[Backup]:
         found = {(one.path, one.key): one for one in backups}
         for where, repository in self._repositories.items():
             below = [one for one in backups if self._where(one) == where]
-            for one in await repository.examined(below):
+            for one in await repository.examined(below, count):
                 found[one.path, one.key] = one
         return list(found.values())
 

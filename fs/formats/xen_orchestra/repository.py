@@ -10,7 +10,7 @@ import trio
 from backgate.fs.disk_tree import NamedDisk, open_disks
 from backgate.fs.disks.chunks import Chunks
 from backgate.fs.disks.keys import BadPath, beside
-from backgate.fs.format import Backup, Surroundings
+from backgate.fs.format import Backup, Count, Surroundings
 from backgate.fs.formats.indexes import identity
 from backgate.fs.formats.xen_orchestra.chains import Chains
 from backgate.fs.formats.xen_orchestra.configurations import (
@@ -155,10 +155,10 @@ class Repository:
         self._may_pass |= not all(backup.is_complete for backup in found.values())
         return [found[layout.directory] for layout in self._configurations]
 
-    async def examined(self, backups: Sequence[Backup]) -> list[Backup]:
+    async def examined(self, backups: Sequence[Backup], count: Count) -> list[Backup]:
         """Return the same backups; of those whose disks are not whole, with the reason.
 
-        Raises `Unreachable`.
+        Raises `Unreachable`. `count` is told of disks.
         """
         parsed = {backup.key: self._read.get(backup.version) for backup in backups}
         whole = [one for backup in backups if backup.is_complete and (one := parsed[backup.key])]
@@ -167,7 +167,7 @@ class Repository:
         if keys := {disk.key for found in disks.values() for disk in found}:
             facts = Facts(self._lent.cache_directory, self.remote.where)
             states = {at: names for vm in self._vms for at, names in vm.states.items()}
-            verdicts = await examined(self.remote, self._chunks, facts, keys, states)
+            verdicts = await examined(self.remote, self._chunks, facts, keys, states, count)
         vms = {vm.directory: vm for vm in self._vms}
         found: dict[str, list[tuple[str, Verdict]]] = {}
         for one in whole:

@@ -53,6 +53,17 @@ async def test_whole_backups_are_complete_and_asked_for_once(
     assert not again
 
 
+async def test_how_far_the_look_has_come_is_told_disk_by_disk(tmp_path: Path) -> None:
+    repository(tmp_path / "store", {})
+    told: list[tuple[int, int]] = []
+
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        await format_.examined(await found(format_), lambda done, due: told.append((done, due)))
+
+    assert told == [(0, 6), *[(1, 0)] * 6]
+
+
 async def test_what_was_kept_of_images_is_read_again_when_it_is_damaged(tmp_path: Path) -> None:
     repository(tmp_path / "store", {"filter": None})
     await examined(tmp_path / "store", tmp_path / "cache")
