@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from servers.azurite import Azurite, azurite
 from servers.ceph import ceph
 from servers.gcs import FakeGcs, fake_gcs
@@ -19,7 +19,11 @@ from servers.s3 import S3Server
 from servers.seaweedfs import SeaweedFS, seaweedfs
 
 # How long an example takes says how busy the machine is: examples write to disks and start servers.
-settings.register_profile("backgate", deadline=None)
+settings.register_profile(
+    "search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+# The same examples each time, whoever runs them: new ones are searched for by who asks for it.
+settings.register_profile("backgate", settings.get_profile("search"), derandomize=True)
 settings.load_profile("backgate")
 
 CANNOT_RUN = "cannot run here"  # how the reason of a test begins that is skipped for its server

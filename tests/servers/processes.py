@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import socket
 import ssl
@@ -10,12 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-READY_WITHIN = 60.0  # seconds; most take one or two on an idle machine
+READY_WITHIN = 120.0  # seconds; most take one or two on an idle machine
 PORTS = range(20000, 32000)  # below the range from which the kernel serves outgoing connections
+SIDE_BY_SIDE = 8  # processes of tests, each of which has ports of its own
 
 
 class Unavailable(Exception):
@@ -65,16 +67,28 @@ def program(name: str, how: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` ports on which nobody listens."""
+    """Return `count` ports on which nobody listens, and of which nobody else is told.
+
+    Between our look and a server's bind another server must not take them: neither one of ours,
+    nor one of the tests that run beside us.
+    """
     found: list[int] = []
-    with suppress(StopIteration):
-        numbers = iter(random.sample(PORTS, len(PORTS)))
-        while len(found) < count:
-            port = next(numbers)
-            with socket.socket() as probe, suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                found.append(port)
+    while len(found) < count:
+        port = next(_ports)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
     return found
+
+
+def _own_ports() -> Iterator[int]:
+    """Give each port once that is for this process, of those that run side by side."""
+    number = re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    own = PORTS[int(number or 0) % SIDE_BY_SIDE :: SIDE_BY_SIDE]
+    yield from random.sample(own, len(own))
+
+
+_ports = _own_ports()
 
 
 def answers(url: str, ca_bundle: str | None = None) -> Callable[[], bool]:

@@ -1,11 +1,11 @@
 """A real SeaweedFS on loopback, for tests and benchmarks: started, waited for, and ended.
 
-`python tests/servers/seaweedfs.py` runs one until interrupted and prints how to reach it.
+`PYTHONPATH=tests python -m servers.seaweedfs` runs one until interrupted, and prints how to reach
+it.
 """
 
 import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from servers.processes import READY_WITHIN, free_ports, write_certificates
+
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret"
-READY_WITHIN = 60.0  # seconds; it takes one or two on an idle machine
 STARTS = 3  # somebody may take a port between our look and the server's bind
-PORTS = range(20000, 32000)  # below the range from which the kernel serves outgoing connections
 LISTENERS = ("s3.port", "master.port", "volume.port", "filer.port", "admin.port")
 
 
@@ -107,19 +107,6 @@ def seaweedfs(*, tls: bool = False, directory: Path | None = None) -> Iterator[S
             shutil.rmtree(home, ignore_errors=True)
 
 
-def free_ports(count: int) -> list[int]:
-    """Return `count` ports on which nobody listens."""
-    found: list[int] = []
-    with suppress(StopIteration):
-        numbers = iter(random.sample(PORTS, len(PORTS)))
-        while len(found) < count:
-            port = next(numbers)
-            with socket.socket() as probe, suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                found.append(port)
-    return found
-
-
 def _start(home: Path, *, tls: bool) -> tuple[subprocess.Popen[bytes], SeaweedFS]:
     for _ in range(STARTS):
         ports = free_ports(2 * len(LISTENERS) + 1)
@@ -171,7 +158,7 @@ def _command(home: Path, ports: list[int], *, tls: bool) -> list[str]:
         "-volume.max=2000",  # each bucket takes some; they grow as they are filled
     ]
     if tls:
-        _write_certificates(home)
+        write_certificates(home)
         options += [
             f"-s3.port.https={ports[-1]}",
             f"-s3.cert.file={home / 'server.pem'}",
@@ -185,17 +172,6 @@ def _write_identities(path: Path) -> None:
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     identity = {"name": "tester", "credentials": credentials, "actions": actions}
     path.write_text(json.dumps({"identities": [identity]}))
-
-
-def _write_certificates(home: Path) -> None:
-    import trustme
-
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(home / "authority.pem"))
-    certificate = authority.issue_cert("127.0.0.1", "localhost")
-    certificate.private_key_pem.write_to_path(str(home / "server.key"))
-    for number, blob in enumerate(certificate.cert_chain_pems):
-        blob.write_to_path(str(home / "server.pem"), append=number > 0)
 
 
 def _is_ready(process: subprocess.Popen[bytes], port: int, home: Path, bundle: str | None) -> bool:
