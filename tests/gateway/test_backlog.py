@@ -78,7 +78,7 @@ async def test_with_a_journal_a_change_behind_what_cannot_be_stored_fails(tmp_pa
         provider.faults = [Fault(verb="put", key="new", error=refused)]
         await write(repository.tree, "new", b"new")
 
-        with trio.fail_after(5), pytest.raises(StoreError, match=r"'new'.*no such right"):
+        with trio.fail_after(120), pytest.raises(StoreError, match=r"'new'.*no such right"):
             await repository.tree.unlink(*await place(repository.tree, "old"))
 
         assert "old" in repository.stored_keys()
@@ -93,7 +93,7 @@ async def test_with_a_journal_a_closed_file_grows_only_when_it_is_stored(tmp_pat
             await entry_at(repository.tree, "a"), truncate=False
         )
 
-        with trio.fail_after(5):
+        with trio.fail_after(120):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(file.change, Changes(size=10))
                 await trio.testing.wait_all_tasks_blocked()

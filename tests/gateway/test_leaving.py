@@ -52,7 +52,7 @@ async def test_a_spool_full_of_what_cannot_be_stored_takes_no_more_and_says_why(
     async with opened(tmp_path, provider, PRESSED_LAZY) as repository:
         provider.faults = [Fault(verb="put", error=refused)]
 
-        with trio.fail_after(10), pytest.raises(StoreFull, match=r"'file0': .*no such right"):
+        with trio.fail_after(120), pytest.raises(StoreFull, match=r"'file0': .*no such right"):
             for number in range(80):
                 await write(repository.tree, f"file{number}", bytes(SMALL))
                 written = number + 1

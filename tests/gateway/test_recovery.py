@@ -310,7 +310,7 @@ async def test_what_was_stored_over_its_own_beginning_before_a_crash_is_stored(
         await until(lambda: provider.get("a", 10, 17) == b"changed")
 
     async with opened(tmp_path, provider, LAZY) as repository:
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             await repository.spool.drained()
 
         assert repository.content("a") == bytes(10) + b"changed" + bytes(size - 17)

@@ -15,7 +15,7 @@ from backgate.gateway.places import Places, places_of
 from backgate.gateway.providers.memory import Fault, Memory, open_url
 from backgate.gateway.repository import open_repository
 
-WITHIN = 10.0  # seconds; a check that is waited for never comes
+WITHIN = 120.0  # seconds; a check that is waited for never comes
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from support.mounting import Mounted
 from support.repositories import mounted_anew
 from support.syscalls import Script, assert_same, refusal
 
-READY_WITHIN = 30.0  # seconds
+READY_WITHIN = 120.0  # seconds
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
@@ -285,6 +285,7 @@ def s3fs(server: SeaweedFS, bucket: str, path: Path) -> Iterator[None]:
         until = time.monotonic() + READY_WITHIN
         while not path.is_mount():
             assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
         yield
     finally:
         subprocess.run(["fusermount3", "-uzq", str(path)], check=False)

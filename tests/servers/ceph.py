@@ -15,7 +15,7 @@ from servers.processes import Running, answers, free_ports, program, write_certi
 from servers.s3 import ACCESS_KEY, SECRET_KEY, S3Server
 
 GATEWAY = "client.rgw.a"
-STARTED_WITHIN = 60  # seconds for each of the commands that prepare something
+STARTED_WITHIN = 120  # seconds for each of the commands that prepare something
 
 _CAPABILITIES = {
     "mon.": ["mon", "allow *"],

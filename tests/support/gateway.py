@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 COMMAND = Path(sys.executable).parent / "backgate"
-READY_WITHIN = 60.0  # seconds
+READY_WITHIN = 120.0  # seconds
 NOTICE_WITHIN = 0.5  # seconds until it is looked whether the process has ended instead
-ENDED_WITHIN = 120.0  # seconds; an umount first stores what is pending
+ENDED_WITHIN = 200.0  # seconds; an umount first stores what is pending
 
 
 class Gateway:

@@ -21,7 +21,7 @@ from backgate.fs.mountpoint import mounted_at, unmount
 from backgate.fs.tree import Tree
 from backgate.gateway.errors import BackgateError
 
-ENDS_WITHIN = 20.0  # seconds
+ENDS_WITHIN = 120.0  # seconds
 LOOK_EVERY = 0.01  # seconds
 MakeTree = Callable[[Callable[[str, bytes], None]], Tree | AbstractAsyncContextManager[Tree]]
 

@@ -141,7 +141,7 @@ async def make_directory(tree: RepositoryTree, path: str) -> Entry:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return once `condition` holds; what brings it about runs in threads too."""
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while not condition():  # noqa: ASYNC110 - an event would have to be in the code
             await trio.sleep(0.001)
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 from support import hostile
 from support.trees import run
+from trio.testing import MockClock
 
 from backgate.fs.parser import parser as parser_module
 from backgate.fs.parser import process, supplies
@@ -87,11 +88,9 @@ async def test_a_worker_that_fails_is_replaced_and_its_request_is_damage(
 ) -> None:
     async with parser_of(disk(deed)) as parser:
         await parser.volumes()
-        if deed in ("spin", "sleep"):
-            monkeypatch.setattr(parser_module, "PATIENCE", 1.0)
-            monkeypatch.setattr(parser_module, "START_PATIENCE", 30.0)
-
-        with pytest.raises(Damaged, match=DEADLY[deed]):
+        with monkeypatch.context() as patch, pytest.raises(Damaged, match=DEADLY[deed]):
+            if deed in ("spin", "sleep"):
+                patch.setattr(parser_module, "PATIENCE", 1.0)
             await parser.children(VOLUME, b"root", None)
 
         said = warnings(caplog)
@@ -279,7 +278,7 @@ async def test_who_waited_meanwhile_has_been_as_patient_with_the_store() -> None
     async with parser_of(source) as parser, trio.open_nursery() as nursery:
         for _ in range(5):
             nursery.start_soon(ask, parser)
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             await until(lambda: source.reads > 0)
         source.gate.set()
 
@@ -414,16 +413,24 @@ async def test_who_goes_away_leaves_the_worker_to_others() -> None:
         assert parser._worker is worker
 
 
-async def test_waiting_for_the_store_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parser_module, "PATIENCE", 2.0)
-    source = Shaky(hostile.disk(""))
-    source.gate = trio.Event()
-    async with parser_of(source) as parser, trio.open_nursery() as nursery:
-        nursery.start_soon(parser.volumes)
-        await trio.sleep(2.5)  # longer than a worker may take
+async def test_waiting_for_the_store_is_not_counted(mock_clock: MockClock) -> None:
+    mock_clock.rate = 1.0
+    source = Shaky(hostile.disk("be slow where bytes cannot be had") + bytes(2 * hostile.FAR))
+
+    async def wait_long() -> None:
+        before = source.reads
+        await until(lambda: source.reads > before)
+        mock_clock.jump(2 * parser_module.PATIENCE)  # longer than a worker may take
         source.gate.set()
 
-        assert (await parser.volumes()).volumes[0].file_system == "hostile"
+    async with parser_of(source) as parser, trio.open_nursery() as nursery:
+        await parser.volumes()
+        source.gate = trio.Event()
+        nursery.start_soon(wait_long)
+
+        (node,) = (await parser.children(VOLUME, b"root", None)).nodes
+
+    assert node.name == b"file"
 
 
 async def test_who_reads_much_may_take_longer(
@@ -450,7 +457,7 @@ async def test_a_worker_that_nobody_asks_ends_and_another_sees_the_same(
     async with parser_of(disk("")) as parser:
         before = await parser.volumes()
         first = parser._worker
-        with trio.move_on_after(10):
+        with trio.fail_after(120):
             await until(lambda: parser._worker is None)
 
         assert (await parser.child(VOLUME, b"root", b"file")).size == 1000
