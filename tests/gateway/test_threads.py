@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
@@ -120,3 +121,45 @@ async def test_waiting_for_a_limiter_that_nobody_gives_back_ends(
 
         gate.set()
     assert await call(int, limiter, 60, 0.02) == 0
+
+
+async def test_an_overdue_call_keeps_its_limiter_until_it_has_ended(
+    limiter: trio.CapacityLimiter,
+) -> None:
+    gate = threading.Event()
+    with pytest.raises(TimeoutError, match="no answer within"):
+        await call(gate.wait, limiter, 0.02)
+    assert limiter.borrowed_tokens == 1
+
+    gate.set()
+
+    assert await call(int, limiter, 60) == 0
+    assert limiter.borrowed_tokens == 0
+
+
+async def test_who_was_cancelled_before_begins_nothing(limiter: trio.CapacityLimiter) -> None:
+    begun = threading.Event()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await call(begun.set, limiter, 60)
+
+    assert scope.cancelled_caught
+    assert not begun.is_set()
+    assert limiter.borrowed_tokens == 0
+
+
+async def test_who_waits_for_a_limiter_comes_before_who_asks_later(
+    limiter: trio.CapacityLimiter,
+) -> None:
+    gate = threading.Event()
+    order: list[int] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, gate.wait, limiter, 600)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(3):
+            nursery.start_soon(call, partial(order.append, number), limiter, 600)
+            await trio.testing.wait_all_tasks_blocked()
+
+        gate.set()
+
+    assert order == [0, 1, 2]
