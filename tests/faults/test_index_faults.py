@@ -18,7 +18,7 @@ from support.gateway import Gateway, gateway
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
 PATIENCE = 3.0  # seconds
-WITHIN = 60.0  # seconds; what is waited for comes much earlier
+WITHIN = 120.0  # seconds; what is waited for comes much earlier
 DISK = 20 * 1024 * 1024  # bytes under the index
 DIRECTORIES, FILES = 20, 50
 LIBFAKETIME = "/usr/$LIB/faketime/libfaketime.so.1"  # the loader knows the architecture
@@ -134,15 +134,26 @@ def test_a_clock_that_jumps_makes_nothing_newer_than_it_is(local: Gateway, tmp_p
     top, others = local.repository / "tree", store / "tree"
     before = found(top)
 
-    for offset, name in (("+400d", "after-a-leap"), ("-4000d", "after-a-leap-back")):
-        (others / "d00" / name).write_bytes(b"x")
-        assert name not in os.listdir(top / "d00")  # as fresh as its age allows
+    for offset in ("+400d", "-4000d"):
+        name = unseen(others / "d00", top / "d00")
         clock.write_text(offset)
         wait_for(lambda name=name: name in os.listdir(top / "d00"))  # type: ignore[misc]
 
     assert {**found(top), "d00": before["d00"]} == before
     assert (metadata(local)["age"] or 0.0) >= 0.0
     local.umount()
+
+
+def unseen(others: Path, shown: Path) -> str:
+    """Return a name that somebody else put and that is not shown yet: what is known is fresh.
+
+    A pass that a leap of the clock began may still be under way, and see it at once.
+    """
+    while True:
+        name = f"put-{len(os.listdir(others))}"
+        (others / name).write_bytes(b"x")
+        if name not in os.listdir(shown):
+            return name
 
 
 @pytest.mark.live
