@@ -10,7 +10,7 @@ from servers.seaweedfs import SeaweedFS
 from support.gateway import Gateway, gateway
 
 FAULTY = {  # of so many requests one is told to wait, loses its answer, is cut short, is refused
-    "faulty": (23, 31, 13, 29),
+    "faulty": (23, 31, 7, 29),
     "very faulty": (4, 5, 3, 7),  # for tools that need few
 }
 
