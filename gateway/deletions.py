@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from backgate.gateway.errors import NotFound, StoreError
+from backgate.gateway.errors import NotFound, Replaced, StoreError
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.units import SECOND_NS
@@ -63,25 +63,29 @@ class Deletions:
     async def _delete(self, batch: dict[str, _Deletion]) -> None:
         infos = {key: one.info for key, one in batch.items() if one.info is not None}
         try:
-            failed = await self._store.delete(list(batch), partial(is_still, self._store, infos))
+            failed = await self._store.delete(list(batch), partial(still, self._store, infos))
         except StoreError as error:
             failed = dict.fromkeys(batch, error)
         for key, deletion in batch.items():
-            deletion.error = failed.get(key)
+            reason = failed.get(key)
+            deletion.error = None if isinstance(reason, Replaced) else reason
             deletion.ended.set()
 
 
-async def is_still(store: ObjectStore, infos: Mapping[str, ObjectInfo], key: str) -> bool:
-    """True unless `key` is surely gone, or another object than that of `infos`, if it is there."""
+async def still(store: ObjectStore, infos: Mapping[str, ObjectInfo], key: str) -> str | None:
+    """Return the etag of `key`, to be deleted; None when it is surely gone, or another object than
+    that of `infos`. Where it cannot be told from others, any is to be: "".
+    """
     info = infos.get(key)
     if info is None:
-        return True
+        return ""
     try:
         found = await store.patient(0).head(key)  # who asks waits a fault out
     except NotFound:
-        return False
+        return None
     if key.endswith("/") and not store.abilities.markers_are_objects:
-        return True  # its time is that of what is in it
+        return ""  # its time is that of what is in it
+    is_same = (found.mtime_ns, found.size) == (info.mtime_ns, info.size)
     if found.etag == info.etag:
-        return found.mtime_ns <= info.mtime_ns + SAME_WITHIN
-    return (found.mtime_ns, found.size) == (info.mtime_ns, info.size)
+        is_same = found.mtime_ns <= info.mtime_ns + SAME_WITHIN
+    return found.etag if is_same else None

@@ -139,6 +139,7 @@ class Abilities:
     lists_in_order: bool = True  # pages come in byte order of the keys
     conditional_put: bool = True  # `if_absent` is enforced; where not, it is `Unsupported`
     why_unconditional: str = "the store ignores conditions"  # said where it is not
+    conditional_delete: bool = False  # `delete_version` exists; where not, it is `Unsupported`
     copies_objects: bool = True  # `copy` exists; where not, it is `Unsupported`
     copies_parts: bool = True  # `copy_part` exists
     forgets_prefixes: bool = True  # a common prefix is gone with the last key below it
@@ -315,6 +316,14 @@ class Provider(ABC):
     def putting_part(self, key: str, upload: str, number: int, body: Body) -> Callable[[], str]:
         """Return `put_part` as a call that is made until it succeeds; as `putting`."""
         return partial(self.put_part, key, upload, number, body)
+
+    def delete_version(self, key: str, etag: str) -> None:
+        """Delete `key` if it is the version `etag`, in one step; an absent key counts as deleted.
+
+        Raises `Replaced` when it is another version, and `Unsupported` where the store looks at no
+        conditions. Versions of one content may have one etag (S3).
+        """
+        raise Unsupported(f"{self.name}: delete {key!r}: the store ignores conditions", key=key)
 
     def put_damaged(self, key: str, checksum: str) -> None:
         """Store a body with the `checksum` of another, one of `checksums`: for validation.

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.copies import Copies
-from backgate.gateway.deletions import is_still
+from backgate.gateway.deletions import still
 from backgate.gateway.errors import BackgateError, FileError, NotFound, StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.keys import name_of, parent_of
@@ -317,7 +317,7 @@ class Renames:
     async def _delete(self, move: Move, originals: dict[str, ObjectInfo]) -> None:
         keys, known = list(originals), originals if self._taking.asks_store else {}
         try:
-            failed = await self._store.delete(keys, partial(is_still, self._store, known))
+            failed = await self._store.delete(keys, partial(still, self._store, known))
         except StoreError as error:
             failed = dict.fromkeys(keys, error)
         await self._metadata.removed([key for key in keys if key not in failed])

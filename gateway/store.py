@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 import trio
@@ -49,7 +50,10 @@ SLOWEST = 8 * KIB  # bytes per second; a transfer below this is a fault
 WRITER = "backgate-writer"  # metadata name; says which call stored an object
 
 T = TypeVar("T")
-IsStill = Callable[[str], Awaitable[bool]]  # whether the object to be deleted is still there
+NO_ETAGS: Mapping[str, str] = MappingProxyType({})
+
+# What is there of the object to be deleted: its etag, "" for any, None for nothing or another one.
+Look = Callable[[str], Awaitable[str | None]]
 
 
 class ObjectStore:
@@ -140,20 +144,24 @@ class ObjectStore:
         return self._seen(await self._ask("copy", call, self._put_calls, LONG_LIMIT))
 
     async def delete(
-        self, keys: Sequence[str], is_still: IsStill | None = None
+        self, keys: Sequence[str], look: Look | None = None, etags: Mapping[str, str] = NO_ETAGS
     ) -> Mapping[str, Exception]:
         """Delete any number of keys, in batches; returns those that could not be, and why.
 
-        Before a key is asked for once more `is_still` says whether that is wanted: who asked before
-        may have had no answer. Raises only while nothing was deleted: a caller has to know what is
-        gone.
+        Those of `etags` are deleted only if they are that version, where the store can tell:
+        `Replaced` if not. Before a key is asked for once more `look` says what is there of it, if
+        that is still to be deleted: who asked before may have had no answer. Raises only while
+        nothing was deleted: a caller has to know what is gone.
         """
         failed: dict[str, Exception] = {}
         size = self.abilities.limits.delete_max
         full = [self._prefix + key for key in keys]
+        versions = {self._prefix + key: etag for key, etag in etags.items() if etag}
         for first in range(0, len(full), size):
             try:
-                failed |= await self._delete_batch(full[first : first + size], is_still)
+                batch = full[first : first + size]
+                known = {key: versions[key] for key in batch if key in versions}
+                failed |= await self._delete_batch(batch, look, known)
             except StoreError as error:
                 if first == 0:
                     raise
@@ -297,18 +305,19 @@ class ObjectStore:
             raise
 
     async def _delete_batch(
-        self, keys: list[str], is_still: IsStill | None
+        self, keys: list[str], look: Look | None, etags: dict[str, str]
     ) -> dict[str, Exception]:
         failed: dict[str, Exception] = {}
         left, is_again = keys, False
 
         async def attempt() -> None:
             nonlocal left, is_again
-            if is_again and is_still is not None:
-                left = [key for key in left if await is_still(key.removeprefix(self._prefix))]
+            if is_again and look is not None:
+                found = {key: await look(key.removeprefix(self._prefix)) for key in left}
+                etags.update((key, etag or "") for key, etag in found.items())
+                left = [key for key in left if found[key] is not None]
             is_again = True
-            call = partial(self._provider.delete, left)
-            failed.update(await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT))
+            failed.update(await self._delete_once(left, etags))
             left = [key for key, error in failed.items() if isinstance(error, Unreachable)]
             faults = [failed.pop(key) for key in left]
             if faults:
@@ -320,6 +329,29 @@ class ObjectStore:
             if left is keys:
                 raise  # not one answer: the store, not a key, is at fault
             failed |= dict.fromkeys(left, error)
+        return failed
+
+    async def _delete_once(
+        self, keys: Sequence[str], etags: Mapping[str, str]
+    ) -> Mapping[str, Exception]:
+        """Delete `keys`, those with an etag one by one; an error of one is told with its key."""
+        failed: dict[str, Exception] = {}
+        is_able = self.abilities.conditional_delete
+
+        async def delete_version(key: str) -> None:
+            call = partial(self._provider.delete_version, key, etags[key])
+            try:
+                await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT)
+            except StoreError as error:
+                failed[key] = error
+
+        others = [key for key in keys if not (is_able and etags.get(key))]
+        async with trio.open_nursery() as nursery:
+            for key in set(keys).difference(others):
+                nursery.start_soon(delete_version, key)
+        if others:
+            call = partial(self._provider.delete, others)
+            failed |= await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT)
         return failed
 
     async def _own(

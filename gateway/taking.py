@@ -22,6 +22,7 @@ from backgate.gateway.errors import (
     AlreadyThere,
     FileError,
     NotFound,
+    Replaced,
     StoreError,
     Unsupported,
 )
@@ -116,6 +117,10 @@ class Taking:
         """Return `metadata` that says who took the name, and for what."""
         return {**metadata, MARK: self._mark(purpose)}
 
+    def is_taken(self, info: ObjectInfo, purpose: object) -> bool:
+        """True when `info` is what this gateway took for `purpose`, and no more than that."""
+        return not info.size and (info.metadata or {}).get(MARK) == self._mark(purpose)
+
     async def learn(self, key: str) -> bool:
         """Have the index know what another gateway has under `key`; False for nothing."""
         try:
@@ -142,21 +147,24 @@ class Taking:
                 return
 
     async def _give_back(self, key: str, purpose: object) -> None:
-        if not await self._is_ours(purpose, key):
+        etag = await self._ours(purpose, key)
+        if etag is None:
             await self.learn(key)
             return
         await self._forget(key)  # first: once it is deleted, somebody may make it anew
-        is_still = partial(self._is_ours, purpose)
-        for error in (await self._store.delete([key], is_still)).values():
-            raise error
+        failed = await self._store.delete([key], partial(self._ours, purpose), {key: etag})
+        for error in failed.values():
+            if not isinstance(error, Replaced):
+                raise error
+            await self.learn(key)
 
-    async def _is_ours(self, purpose: object, key: str) -> bool:
-        """True while `key` is what was taken for `purpose`, and no more than that."""
+    async def _ours(self, purpose: object, key: str) -> str | None:
+        """Return the etag of what was taken for `purpose`; None if it is that no more."""
         try:
             info = await self._store.head(key)
         except NotFound:
-            return False
-        return not info.size and (info.metadata or {}).get(MARK) == self._mark(purpose)
+            return None
+        return info.etag if self.is_taken(info, purpose) else None
 
     async def _forget(self, key: str) -> None:
         if key.endswith("/") and await self._metadata.is_empty_in_store(key):

@@ -110,7 +110,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     # What can be written: store.py, upload.py, renames.py
     conditional_put: Condition = "unknown"
-    conditional_delete: Condition = "unknown"  # the validation's: we make none
+    conditional_delete: Condition = "unknown"  # of the version that was looked at: store.py
     copies_objects: bool = True
     copies_parts: bool = True
     etag_multipart_md5: bool = True
@@ -136,6 +136,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             list_version=2,
             list_start_after=True,
             conditional_put="enforced",
+            conditional_delete="enforced",
             copies_objects=True,
             copies_parts=True,
             markers_are_objects=True,
@@ -149,6 +150,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             lists_in_order=self.lists_in_order,
             conditional_put=self.conditional_put == "enforced",
             why_unconditional=_WHY_UNCONDITIONAL.get(self.conditional_put, ""),
+            conditional_delete=self.conditional_delete == "enforced",
             copies_objects=self.copies_objects,
             copies_parts=self.copies_parts,
             forgets_prefixes=self.forgets_prefixes,

@@ -129,6 +129,12 @@ class AzureBlobs:
                 failed[key] = error
         return failed
 
+    def delete_version(self, key: str, etag: str) -> None:
+        """Delete a blob, or raise `Replaced`; `NotFound` where there is none."""
+        headers = {"If-Match": f'"{etag}"'}
+        call = Call(verb="delete", method="DELETE", key=key, headers=headers, precondition=Replaced)
+        self._client.asked(call)
+
     def page(
         self, prefix: str, delimiter: str, *, after: str, token: str | None, limit: int
     ) -> Page:

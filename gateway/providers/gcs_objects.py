@@ -120,6 +120,12 @@ class GcsObjects:
                 failed[key] = error
         return failed
 
+    def delete_version(self, key: str, etag: str) -> None:
+        """Delete an object, or raise `Replaced`; `NotFound` where there is none."""
+        query = {"ifGenerationMatch": etag}
+        call = Call(verb="delete", method="DELETE", key=key, query=query, precondition=Replaced)
+        self._client.asked(call)
+
     def page(
         self, prefix: str, delimiter: str, *, after: str, token: str | None, limit: int
     ) -> Page:

@@ -142,6 +142,16 @@ class Memory(Provider):
                 failed[key] = error
         return failed
 
+    def delete_version(self, key: str, etag: str) -> None:
+        if not self.abilities.conditional_delete:
+            super().delete_version(key, etag)
+        with self._request("delete", key):
+            stored = self._objects.get(key)
+            if stored is not None and stored.info.etag != etag:
+                raise Replaced(f"{self.name}: {key!r} is another version now", key=key)
+            self._objects.pop(key, None)
+            self._sorted = None
+
     def page(
         self,
         prefix: str = "",

@@ -7,7 +7,7 @@ other stores refuse them. botocore does not retry: `retry.py` does.
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -160,6 +160,21 @@ class S3(Sender):
             raise StoreError(f"{self.name}: delete: {min(failed)!r} failed, which nobody named")
         known = {key: error for key, error in failed.items() if not isinstance(error, NotFound)}
         return known | self._delete_one_by_one(others)
+
+    def delete_version(self, key: str, etag: str) -> None:
+        if not self.abilities.conditional_delete:
+            super().delete_version(key, etag)
+        try:
+            self._writer.delete(key, etag)
+        except NotFound as error:
+            if error.key is None:
+                raise  # it is the bucket that is not there
+        except Replaced:
+            with suppress(NotFound):  # of no version of it, if it is not there
+                found = self.head(key)
+                if not (self._reader.has_weak_etags and found.etag == etag):
+                    raise
+                self._writer.delete(key)  # no condition on a weak etag ever holds
 
     def begin_upload(self, key: str, metadata: Mapping[str, str] = NO_METADATA) -> str:
         self.refuse_what_it_cannot_hold(key, 0, metadata)

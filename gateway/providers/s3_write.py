@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from backgate.gateway.errors import NotAsSent, StoreError
+from backgate.gateway.errors import NotAsSent, Replaced, StoreError
 from backgate.gateway.profiles import Profile
 from backgate.gateway.provider import NO_METADATA
 from backgate.gateway.providers.checksums import CRC32C_IS_FAST, Outgoing
@@ -68,8 +68,11 @@ class S3Writer:
         url, headers = self._requests.url_of(key), sums.get(checksum, {})
         self._requests.told(Question("put", "PUT", url, key, headers, body, digest=digest))
 
-    def delete(self, key: str) -> None:
-        self._requests.told(Question("delete", "DELETE", self._requests.url_of(key), key))
+    def delete(self, key: str, etag: str | None = None) -> None:
+        """Delete an object; with `etag`, raises `Replaced` when it is another version."""
+        headers = {} if etag is None else {"If-Match": f'"{etag}"'}
+        url = self._requests.url_of(key)
+        self._requests.told(Question("delete", "DELETE", url, key, headers, precondition=Replaced))
 
     def _sent(
         self,

@@ -1,8 +1,10 @@
 """What is alike of stores that know objects but keep no list of uploads: Azure's and Google's."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
+from backgate.gateway.errors import NotFound, Replaced
 from backgate.gateway.provider import (
     NO_METADATA,
     Abilities,
@@ -21,6 +23,8 @@ class AnyObjects(Objects, Protocol):
     def head(self, key: str) -> ObjectInfo: ...
 
     def put_damaged(self, key: str) -> None: ...
+
+    def delete_version(self, key: str, etag: str) -> None: ...
 
 
 class ProviderWithUploads(Sender):
@@ -46,6 +50,19 @@ class ProviderWithUploads(Sender):
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
         return self._verbs.delete(keys)
+
+    def delete_version(self, key: str, etag: str) -> None:
+        if not self.abilities.conditional_delete:
+            super().delete_version(key, etag)
+        try:
+            self._verbs.delete_version(key, etag)
+        except NotFound as error:
+            if error.key is None:
+                raise  # it is the bucket that is not there
+        except Replaced:
+            with suppress(NotFound):  # of no version of it, if it is not there
+                self.head(key)
+                raise
 
     def page(
         self,

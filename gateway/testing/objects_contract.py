@@ -210,6 +210,27 @@ class ObjectsContract:
 
         assert keys_of(provider) == [keys[29]]
 
+    def test_only_the_version_that_is_meant_is_deleted(self, provider: Provider) -> None:
+        old = provider.put("a", b"old").etag
+        if not provider.abilities.conditional_delete:
+            with pytest.raises(Unsupported):
+                provider.delete_version("a", old)
+            assert provider.get("a", 0, 99) == b"old"
+            return
+        new = provider.put("a", b"new").etag
+        beside = provider.put("b", b"new").etag
+
+        with pytest.raises(Replaced):
+            provider.delete_version("a", old)
+        assert provider.get("a", 0, 99) == b"new"
+        provider.delete_version("a", new)
+        provider.delete_version("a", new)
+        assert keys_of(provider) == ["b"]
+        listed = provider.page().objects[0]
+        assert provider.head("b").etag == listed.etag == beside
+        provider.delete_version("b", listed.etag)
+        assert keys_of(provider) == []
+
     def test_a_copy_keeps_metadata_or_replaces_it(self, provider: Provider) -> None:
         provider.put("a", b"data", {"mode": "1", "ü".encode().hex(): "é"})
         if not provider.abilities.copies_objects:

@@ -28,7 +28,7 @@ from support.writing import (
 from backgate.gateway import deletions, pending, recovery, taking
 from backgate.gateway.errors import AlreadyThere, FileError, Unreachable, Unsupported
 from backgate.gateway.providers.memory import Fault, Memory
-from backgate.gateway.store import IsStill
+from backgate.gateway.store import Look
 
 SHARED = msgspec.structs.replace(CONFIG, writers="shared")
 GIVEN_BACK_WITHIN = 120.0  # seconds; it is tried again and again
@@ -413,11 +413,13 @@ async def test_what_is_written_while_a_name_is_given_back_stays(
     async with opened(tmp_path, provider, SHARED) as repository, trio.open_nursery() as nursery:
         delete, is_over = repository.store.delete, trio.Event()
 
-        async def delete_late(keys: Sequence[str], is_still: IsStill) -> Mapping[str, Exception]:
+        async def delete_late(
+            keys: Sequence[str], look: Look, etags: Mapping[str, str]
+        ) -> Mapping[str, Exception]:
             nursery.start_soon(write, repository.tree, "lock", b"mine")  # no O_EXCL
             await trio.testing.wait_all_tasks_blocked()
             try:
-                return await delete(keys, is_still)
+                return await delete(keys, look, etags)
             finally:
                 is_over.set()
 

@@ -86,6 +86,12 @@ class _Blocking(Provider):
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
         return self._run(partial(self._store.delete, keys))
 
+    def delete_version(self, key: str, etag: str) -> None:
+        if not self.abilities.conditional_delete:
+            super().delete_version(key, etag)
+        for error in self._run(partial(self._store.delete, [key], None, {key: etag})).values():
+            raise error
+
     def page(
         self,
         prefix: str = "",

@@ -20,6 +20,7 @@ from backgate.gateway.errors import (
     InvalidKey,
     NotFound,
     Refused,
+    Replaced,
     StoreError,
     Unreachable,
 )
@@ -63,6 +64,13 @@ class TestFakeGcs(ProviderContract):
     def test_a_body_that_is_not_its_checksum_is_refused(self, provider: Provider) -> None:
         """This emulator looks at none."""
         provider.put_damaged("a", "crc32c")
+
+    def test_only_the_version_that_is_meant_is_deleted(self, provider: Provider) -> None:
+        """This emulator looks at no condition when it deletes."""
+        provider.delete_version("a", provider.put("a", b"").etag)
+        provider.delete_version("a", "1")
+
+        assert keys_of(provider) == []
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +122,22 @@ def test_another_process_ends_an_upload(server: FakeGcs) -> None:
         first.commit_upload("shared", upload, [(1, "1")])
     first.close()
     second.close()
+
+
+def test_a_delete_names_the_version_and_is_told_of_another(server: FakeGcs) -> None:
+    with fault_proxy(server.endpoint_url) as proxy:
+        provider = opened(server, "other", endpoint_url=proxy.url)
+        etag = provider.put("d/a", b"").etag
+        proxy.rules = [Rule(match="DELETE .*/d%2Fa.ifGenerationMatch=1$", status=412)]
+
+        with pytest.raises(Replaced):
+            provider.delete_version("d/a", "1")
+        assert keys_of(provider) == ["d/a"]
+        provider.delete_version("d/a", etag)
+        assert proxy.requests[-1].endswith(f"?ifGenerationMatch={etag}")
+        provider.delete_version("d/a", "1")
+        assert keys_of(provider) == []
+        provider.close()
 
 
 def test_a_name_that_is_kept_for_uploads_is_refused(server: FakeGcs) -> None:

@@ -15,7 +15,7 @@ SMALL = Limits(part_min=1024)
 class TestMemory(ProviderContract):
     @pytest.fixture
     def provider(self) -> Memory:
-        return Memory(abilities=Abilities(limits=SMALL))
+        return Memory(abilities=Abilities(limits=SMALL, conditional_delete=True))
 
 
 class TestMemoryThatIsDifferent(ProviderContract):
