@@ -146,6 +146,7 @@ class Move(msgspec.Struct, frozen=True, tag="move"):
     target: str
     is_taken: bool = True  # `target` is ours; False: that is being asked for
     since_ns: int = 0  # when it was announced
+    is_copied: bool = False  # all copies are there: what is left to do is to delete the originals
 
     @property
     def is_directory(self) -> bool:

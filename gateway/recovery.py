@@ -31,7 +31,7 @@ from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.moves import Moves
 from backgate.gateway.parts import FIRST_PART, PartPlan
 from backgate.gateway.pending import FILES, boot_id, is_kept, left_over, local_files
-from backgate.gateway.records import Beginning, Gone, Header, Move, Moved, Spooled
+from backgate.gateway.records import Beginning, Gone, Header, Move, Spooled
 from backgate.gateway.renames import Renames
 from backgate.gateway.room import Room
 from backgate.gateway.shelf import Shelf
@@ -260,13 +260,23 @@ class _Recovery:
                 self._spool.moved_below(move.source, move.target)
                 log.info("%r was renamed to %r: finished", move.source, move.target)
             else:
-                self._journal.append(Moved(move.number))
+                self._end_in_vain(move)
                 log.error("%r could not be renamed to %r: %s", move.source, move.target, error)
+
+    def _end_in_vain(self, move: Move) -> None:
+        """Note that a rename ends as it is, and give its name back if no original has gone yet."""
+        last = self._journal.state.moves.get(move.number, move)
+        if last.is_copied:
+            self._parts.moves.ended(move)
+            return
+        self._journal.append(msgspec.structs.replace(last, is_taken=False))
+        self._parts.moves.give_up_behind(move)
 
     async def _finished(self, move: Move) -> BackgateError | OSError | None:
         while True:
+            last = self._journal.state.moves.get(move.number, move)
             try:
-                await self._parts.renames.finish(move, self._spool.moved)
+                await self._parts.renames.finish(last, self._spool.moved)
             except Unreachable:
                 await trio.sleep(RETRY_AFTER)
             except (BackgateError, OSError) as error:

@@ -9,16 +9,13 @@ again, those too of which the store did not say whether it made them.
 import errno
 import logging
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from contextlib import suppress
 
-import trio
 from msgspec.structs import replace
 
 from backgate.gateway.attributes import Attributes
 from backgate.gateway.copies import Copies
-from backgate.gateway.deletions import still
 from backgate.gateway.errors import BackgateError, FileError, NotFound, StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.keys import name_of, parent_of
@@ -27,32 +24,17 @@ from backgate.gateway.metadata.rows import Subdirectory
 from backgate.gateway.moves import Moves, purpose_of
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import Move
+from backgate.gateway.remains import Looking, Remains, Renamed
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.taking import Taking
+from backgate.gateway.transfers import Copied, Transfers
 from backgate.gateway.turns import Turns
 
-COPIES_AT_ONCE = 16  # objects of one directory
-UNDO_PATIENCE = 30.0  # seconds; the store has just failed for as long as it may
+CHANGED = "%r was changed by another gateway while it was renamed: it stays"
 
 log = logging.getLogger(__name__)
 
 OnMoved = Callable[[str, ObjectInfo], None]  # told the old key and the object as it is now
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    info: ObjectInfo
-    attributes: Attributes | None
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Copied:
-    """What there was to rename, and what the store says of the copies, by key of the original."""
-
-    move: Move
-    objects: list[_Object]
-    infos: dict[str, ObjectInfo] = field(default_factory=dict)
 
 
 class Renames:
@@ -70,6 +52,8 @@ class Renames:
     ) -> None:
         self._store, self._metadata, self._journal = store, metadata, journal
         self.copies, self._taking, self._moves, self._turns = copies, taking, moves, turns
+        self._looking = Looking(store, taking)
+        self._transfers = Transfers(store, metadata, copies, taking)
 
     async def rename(self, source: str, target: str, on_moved: OnMoved) -> None:
         """Rename the object `source`; one that ends in "/" is a directory with all below it.
@@ -81,7 +65,7 @@ class Renames:
         """
         move = await self._moves.announced(source, target, is_taken=True)
         with self._moves.forgotten_if_it_fails(move):
-            copied = await self._copied(move)
+            copied = await self._transfers.copied(move)
             await self._expect_some(copied)
             await self._replace(copied, on_moved)
 
@@ -95,7 +79,7 @@ class Renames:
         try:
             self._journal.append(replace(move, is_taken=True))
             await self._journal.synchronize()
-            copied = await self._copied(move, is_marked=True)
+            copied = await self._transfers.copied(move, is_marked=True)
             await self._expect_some(copied)
             await self._expect_alone(copied)
         except (BackgateError, OSError):
@@ -127,9 +111,31 @@ class Renames:
     async def finish(self, move: Move, on_moved: OnMoved) -> None:
         """Do what is left to do of a rename that a crash cut off; `StoreError` when it cannot be.
 
-        That nothing is there any more is no error: it was finished.
+        That nothing is there any more is no error: it was finished. Where others write too it is
+        taken back, with a `FileError`, when one of them has put something there meanwhile.
         """
-        await self._replace(await self._copied(move, is_resumed=True), on_moved)
+        if not self._taking.is_shared:
+            await self._replace(await self._transfers.copied(move, is_resumed=True), on_moved)
+            return
+        await self._look_again(move.source)
+        objects = await self._transfers.objects(move.source, move.target)
+        remains = await self._looking.remains(move, objects)
+        try:
+            if move.is_copied:
+                done = remains.done_with()
+                stay = remains.originals.keys() - done.keys()
+                some = [one for one in objects if one.info.key not in stay]
+                for key in sorted(stay):
+                    log.warning(CHANGED, key)
+                await self._replace(Copied(move, some, remains.copies, done), on_moved)
+            else:
+                await self._expect_nothing_strange(move, objects, remains)
+                copied = await self._transfers.copied(move, remains=remains)
+                await self._expect_alone(copied)
+                await self._replace(copied, on_moved)
+        finally:
+            await self._look_again(move.source)
+            await self._look_again(move.target)
 
     async def copy(self, info: ObjectInfo, attributes: Attributes | None, key: str) -> ObjectInfo:
         """Copy an object of any size; its metadata goes along."""
@@ -160,86 +166,14 @@ class Renames:
             self._moves.give_up_behind(move)
             raise FileError(errno.ENOTEMPTY, move.target)
 
-    async def _objects(self, source: str, target: str) -> list[_Object]:
-        """Return what there is to rename; what a crash let go already is not there any more."""
-        if not source.endswith("/"):
-            try:
-                known = await self._metadata.settled(source)
-            except NotFound:
-                return []
-            return [_Object(known.info, known.attributes, target)]
-        objects: list[_Object] = []
-        after = ""
-        while infos := await self._metadata.below(source, after):
-            for info in infos:
-                known = await self._metadata.look_up(info.key)
-                to = target + info.key.removeprefix(source)
-                objects.append(_Object(known.info, known.attributes, to))
-            after = infos[-1].key
-        return objects
-
-    async def _copied(
-        self, move: Move, *, is_marked: bool = False, is_resumed: bool = False
-    ) -> _Copied:
-        """Copy all that there is to rename; when something cannot be, nothing is left of it.
-
-        With `is_marked` the marker of the new directory keeps the mark of who took its name: so
-        one that has to be given back is known, whatever became of the attempt to make it. Of what
-        `is_resumed` only copies are taken back that are known as such: the original of another may
-        be gone.
-        """
-        copied = _Copied(move, await self._objects(move.source, move.target))
-        is_new = move.is_directory and not is_marked and not await self._is_known(move.target)
-        limiter = trio.CapacityLimiter(COPIES_AT_ONCE)
-        errors: list[BackgateError | OSError] = []
-        made: set[str] = set()  # keys of copies that are there, or may be
-
-        async def copy(one: _Object) -> None:
-            async with limiter:
-                if errors:
-                    return  # those under way go on: what is taken back must be there, or not come
-                if not is_resumed:
-                    made.add(one.target)
-                try:
-                    copied.infos[one.info.key] = await self._copy(one, move, is_marked=is_marked)
-                    made.add(one.target)
-                except NotFound:
-                    made.discard(one.target)
-                    log.debug("%r is not there any more", one.info.key)
-                except (BackgateError, OSError) as error:
-                    errors.append(error)
-
-        async with trio.open_nursery() as nursery:
-            for one in copied.objects:
-                nursery.start_soon(copy, one)
-        if errors:
-            await self._undo(made if is_new else made - {move.target})
-            raise errors[0]
-        return copied
-
-    async def _copy(self, one: _Object, move: Move, *, is_marked: bool) -> ObjectInfo:
-        is_marker = move.is_directory and one.target == move.target and not one.info.size
-        if not (is_marked and is_marker):
-            return await self.copy(one.info, one.attributes, one.target)
-        kept = (await self._store.head(one.info.key)).metadata or {}
-        marked = self._taking.marked(kept, purpose_of(move))
-        return await self._store.put(one.target, b"", marked)
-
-    async def _is_known(self, key: str) -> bool:
-        try:
-            await self._metadata.look_up(key)
-        except NotFound:
-            return False
-        return True
-
-    async def _expect_some(self, copied: _Copied) -> None:
+    async def _expect_some(self, copied: Copied) -> None:
         """Raise `NotFound` for a file that somebody else has renamed or deleted."""
         move = copied.move
         if not copied.infos and not move.is_directory:
             await self._taking.learn(move.source)
             raise NotFound(f"{self._store.name}: no object {move.source!r}", key=move.source)
 
-    async def _expect_alone(self, copied: _Copied) -> None:
+    async def _expect_alone(self, copied: Copied) -> None:
         """Raise `FileError` (ENOTEMPTY) when another gateway put something into the new directory.
 
         Until the first copy was in it, it was empty, so another could remove it and take its name.
@@ -249,29 +183,34 @@ class Renames:
         if not copied.move.is_directory:
             return
         ours = {one.target for one in copied.objects} | {target}
-        token: str | None = None
-        while True:
-            page = await self._store.page(target, token=token)
-            for info in page.objects:
-                is_above = info.key.endswith("/") and any(key.startswith(info.key) for key in ours)
-                if info.key not in ours and not is_above:
-                    await self._undo(ours - {target})
-                    raise FileError(errno.ENOTEMPTY, target, f"another gateway put {info.key!r}")
-            token = page.token
-            if token is None:
-                return
+        strange = await self._looking.stranger(target, ours)
+        if strange is not None:
+            await self._transfers.undo(ours - {target}, copied)
+            raise FileError(errno.ENOTEMPTY, target, f"another gateway put {strange!r}")
 
-    async def _undo(self, keys: Collection[str]) -> None:
-        try:
-            failed: Collection[str] = await self._store.patient(UNDO_PATIENCE).delete(sorted(keys))
-        except StoreError:
-            failed = keys
-        if failed:
-            log.warning(
-                "a rename failed; %d of its copies may stay, as %r", len(failed), min(failed)
-            )
+    async def _expect_nothing_strange(
+        self, move: Move, objects: list[Renamed], remains: Remains
+    ) -> None:
+        """Raise `FileError` when another gateway put something there after the crash."""
+        ours = {one.target for one in objects} | {move.target}
+        strange = min(remains.strange, default=None)
+        if strange is None and move.is_directory:
+            strange = await self._looking.stranger(move.target, ours)
+        if strange is None:
+            return
+        copied = Copied(move, objects, remains.copies)
+        await self._transfers.undo(
+            {one.key for one in remains.copies.values()} - {move.target}, copied
+        )
+        code = errno.ENOTEMPTY if move.is_directory else errno.EEXIST
+        raise FileError(code, move.target, f"another gateway put {strange!r}: it is as it was")
 
-    async def _replace(self, copied: _Copied, on_moved: OnMoved) -> None:
+    async def _look_again(self, key: str) -> None:
+        """Have the index know what others have made of `key`, and all below it, meanwhile."""
+        with suppress(StoreError):  # then later
+            await (self._metadata.confirm(key) if key.endswith("/") else self._taking.learn(key))
+
+    async def _replace(self, copied: Copied, on_moved: OnMoved) -> None:
         """Have the copies known, and delete the originals."""
         move = copied.move
         if move.is_directory:
@@ -283,14 +222,18 @@ class Renames:
                 attributes = _renamed(one.attributes) if is_top else one.attributes
                 await self._metadata.stored(copy, attributes)
                 on_moved(one.info.key, copy)
+        self._journal.append(replace(move, is_taken=True, is_copied=True))
         await self._journal.synchronize()  # from here on the originals may be gone
-        await self._delete(move, {one.info.key: one.info for one in copied.objects})
+        kept = await self._transfers.delete(move, copied)
         if move.is_directory:
             await self._metadata.directory_removed(move.source)
+        for key in kept:
+            log.warning(CHANGED, key)
+            await self._look_again(key)
         self._moves.ended(move)
         await self._journal.synchronize()
 
-    async def _move_directories(self, move: Move, objects: list[_Object]) -> None:
+    async def _move_directories(self, move: Move, objects: list[Renamed]) -> None:
         """Have the metadata cache know the directories, empty, before it knows what is in them."""
         prefixes = {move.source}
         for one in objects:
@@ -313,20 +256,6 @@ class Renames:
         except NotFound:
             return None
         return found.attributes if isinstance(found, Subdirectory) else None
-
-    async def _delete(self, move: Move, originals: dict[str, ObjectInfo]) -> None:
-        keys, known = list(originals), originals if self._taking.asks_store else {}
-        try:
-            failed = await self._store.delete(keys, partial(still, self._store, known))
-        except StoreError as error:
-            failed = dict.fromkeys(keys, error)
-        await self._metadata.removed([key for key in keys if key not in failed])
-        for key, reason in failed.items():
-            text = (
-                f"{move.source!r} was copied to {move.target!r}, and {len(failed)} of {len(keys)}"
-                f" originals could not be deleted: {reason}"
-            )
-            raise (type(reason) if isinstance(reason, StoreError) else StoreError)(text, key=key)
 
 
 def _renamed(attributes: Attributes | None) -> Attributes | None:

@@ -314,7 +314,7 @@ class ObjectStore:
             nonlocal left, is_again
             if is_again and look is not None:
                 found = {key: await look(key.removeprefix(self._prefix)) for key in left}
-                etags.update((key, etag or "") for key, etag in found.items())
+                etags.update((key, etag) for key, etag in found.items() if etag)
                 left = [key for key in left if found[key] is not None]
             is_again = True
             failed.update(await self._delete_once(left, etags))

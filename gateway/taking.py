@@ -58,8 +58,8 @@ class Taking:
     ) -> None:
         self._store, self._metadata, self._claims = store, metadata, claims
         self._gateway = gateway
-        is_shared = config.writers == "shared" or config.metadata is not None
-        is_asked = is_shared and config.locks == "store"
+        self.is_shared = config.writers == "shared" or config.metadata is not None
+        is_asked = self.is_shared and config.locks == "store"
         self.asks_store = is_asked and store.abilities.conditional_put
         self._refuses = is_asked and not store.abilities.conditional_put
 

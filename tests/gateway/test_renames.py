@@ -1,6 +1,9 @@
 """Tests of `gateway/renames.py`: what a rename leaves when the store fails in the middle of it."""
 
 import re
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -166,3 +169,148 @@ async def test_what_another_gateway_made_of_the_old_name_is_not_deleted(tmp_path
 
         assert other.content("lock") == b"other"
         assert other.content("old") == b"one"
+
+
+EXACT = pytest.mark.parametrize("is_exact", [False, True], ids=["by name", "by version"])
+
+
+@asynccontextmanager
+async def killed_in_rename(
+    folder: Path, provider: Memory, fault: Fault, state: set[str]
+) -> AsyncIterator[Open]:
+    """Rename `old` to `new`; kill the gateway, which `fault` holds up, once the store has `state`.
+
+    Gives another gateway. When the context ends, the first one has started again and recovered.
+    """
+    provider.faults = [fault]
+    with trio.CancelScope() as running:
+        async with (
+            opened(folder / "one", provider, SHARED, patience=60) as one,
+            trio.open_nursery() as nursery,
+        ):
+            provider.requests.clear()
+            nursery.start_soon(renamed, one.tree, "old", "new")
+            await until(
+                lambda: (
+                    (fault.verb, fault.key) in provider.requests
+                    and set(all_keys(provider)) == state
+                )
+            )
+            running.cancel()
+    provider.faults = []
+    async with opened(folder / "other", provider, SHARED) as other:
+        yield other
+    async with opened(folder / "one", provider, SHARED) as one:
+        with trio.fail_after(60):
+            await one.spool.is_recovered.wait()
+        await until(lambda: not one.spool.journal.state.moves)
+        for key in provider_files(provider):
+            assert await read(one.tree, key) == one.content(key)
+
+
+def provider_files(provider: Memory) -> list[str]:
+    return [key for key in all_keys(provider) if not key.endswith("/")]
+
+
+def away(verb: str, key: str) -> Fault:
+    return Fault(verb=verb, key=key, error=lambda: Unreachable("away"))
+
+
+def contents(provider: Memory) -> dict[str, bytes]:
+    return {key: provider.get(key, 0, 99) for key in provider_files(provider)}
+
+
+OURS = {f"{number}": b"%d" % number for number in range(3)}
+AMID_COPIES = {"old/", "old/0", "old/1", "old/2", "new/", "new/0", "new/2"}
+AMID_DELETES = {"old/1", "new/", "new/0", "new/1", "new/2"}
+
+
+@EXACT
+@pytest.mark.parametrize("theirs", ["new/0", "new/1", "new/theirs"])
+async def test_a_rename_that_a_crash_cut_off_is_taken_back_when_another_has_put_something_there(
+    tmp_path: Path, theirs: str, *, is_exact: bool
+) -> None:
+    provider = memory(conditional_delete=is_exact)
+    async with opened(tmp_path / "one", provider, SHARED) as one:
+        await with_directory(one)
+    fault = away("copy", "old/1")
+    async with killed_in_rename(tmp_path, provider, fault, AMID_COPIES) as other:
+        await written(other.tree, theirs, b"other")
+
+    ours = {f"old/{name}": data for name, data in OURS.items()}
+    assert contents(provider) == ours | {theirs: b"other"}
+
+
+@EXACT
+async def test_what_another_makes_of_a_rename_that_a_crash_cut_off_stays(
+    tmp_path: Path, *, is_exact: bool
+) -> None:
+    provider = memory(conditional_delete=is_exact)
+    async with opened(tmp_path / "one", provider, SHARED) as one:
+        await with_directory(one)
+    theirs = dict.fromkeys(("old/0", "old/theirs", "new/2", "new/theirs"), b"other")
+    fault = away("delete", "old/1")
+    async with killed_in_rename(tmp_path, provider, fault, AMID_DELETES) as other:
+        for name, data in theirs.items():
+            await written(other.tree, name, data)
+
+    ours = {f"new/{name}": data for name, data in OURS.items()}
+    assert contents(provider) == ours | theirs
+
+
+@EXACT
+@pytest.mark.parametrize("verb", ["copy", "delete"])
+async def test_a_rename_that_a_crash_cut_off_and_nobody_disturbed_is_finished(
+    tmp_path: Path, verb: str, *, is_exact: bool
+) -> None:
+    provider = memory(conditional_delete=is_exact)
+    async with opened(tmp_path / "one", provider, SHARED) as one:
+        await with_directory(one)
+        await make_directory(one.tree, "old/empty")
+    empty = {"copy": {"old/empty/", "new/empty/"}, "delete": {"new/empty/"}}[verb]
+    state = {"copy": AMID_COPIES, "delete": AMID_DELETES}[verb] | empty
+    fault = away(verb, "old/1")
+    async with killed_in_rename(tmp_path, provider, fault, state):
+        pass
+
+    assert all_keys(provider) == ["new/", "new/0", "new/1", "new/2", "new/empty/"]
+    assert contents(provider) == {f"new/{name}": data for name, data in OURS.items()}
+
+
+@EXACT
+@pytest.mark.parametrize("name", ["old", "new"])
+async def test_a_file_that_another_writes_after_a_crash_amid_a_rename_stays(
+    tmp_path: Path, name: str, *, is_exact: bool
+) -> None:
+    provider = memory(conditional_delete=is_exact)
+    async with opened(tmp_path / "one", provider, SHARED) as one:
+        await written(one.tree, "old", b"one")
+    fault = away({"old": "delete", "new": "copy"}[name], "old")
+    state = {"old": {"old", "new"}, "new": {"old"}}[name]
+    async with killed_in_rename(tmp_path, provider, fault, state) as other:
+        await written(other.tree, name, b"other")
+
+    assert contents(provider) == {"old": b"one", "new": b"one"} | {name: b"other"}
+
+
+async def test_a_file_that_another_replaces_while_it_is_renamed_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = memory(conditional_delete=True)
+    async with (
+        opened(tmp_path / "one", provider, SHARED) as one,
+        opened(tmp_path / "other", provider, SHARED) as other,
+    ):
+        await written(one.tree, "old", b"one")
+        slow = Fault(verb="delete", key="old", gate=threading.Event())
+        provider.faults = [slow]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(renamed, one.tree, "old", "new")
+            await until(lambda: ("delete", "old") in provider.requests)
+            await written(other.tree, "old", b"other")
+            assert slow.gate is not None
+            slow.gate.set()
+
+        assert contents(provider) == {"old": b"other", "new": b"one"}
+        assert await names(one.tree) == ["new", "old"]
+        assert "'old' was changed by another gateway while it was renamed" in caplog.text
