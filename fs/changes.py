@@ -3,9 +3,11 @@
 import errno
 import os
 import stat
+import time
 from typing import cast
 
 import pyfuse3
+from msgspec.structs import replace
 
 from backgate.fs import acl
 from backgate.fs.attributes import attributes, lifetime
@@ -152,7 +154,7 @@ class Operations(Reading):
         if known.file is not None:
             known.entry = entry = await known.file.change(changes)
         elif known.is_nameless:
-            raise FileError(errno.ESTALE, known.name)
+            known.entry = entry = _without_a_name(entry, changes)
         else:
             entry = await self._changeable(tree, known).change(entry, changes)
             if tree is known.tree:
@@ -263,6 +265,26 @@ def _changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, entry
         mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         atime_ns=attr.st_atime_ns if fields.update_atime else None,
         size=attr.st_size if fields.update_size else None,
+    )
+
+
+def _without_a_name(entry: Entry, changes: Changes) -> Entry:
+    """Return the entry of what was removed, as `changes` leave it; no store keeps them any more.
+
+    The kernel sends times of it too, and would tell the next `syncfs` of an error. Raises ESTALE
+    for what its tree would be needed for.
+    """
+    if changes.size is not None or changes.xattrs:
+        raise FileError(errno.ESTALE, entry.name)
+    mode = entry.mode if changes.mode is None else stat.S_IFMT(entry.mode) | changes.mode
+    return replace(
+        entry,
+        mode=mode,
+        uid=entry.uid if changes.uid is None else changes.uid,
+        gid=entry.gid if changes.gid is None else changes.gid,
+        mtime_ns=entry.mtime_ns if changes.mtime_ns is None else changes.mtime_ns,
+        atime_ns=entry.atime_ns if changes.atime_ns is None else changes.atime_ns,
+        ctime_ns=time.time_ns(),
     )
 
 

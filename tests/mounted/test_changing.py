@@ -272,8 +272,25 @@ def test_an_unlinked_file_lives_while_it_is_open(mount: Mounted) -> None:
     assert stat.S_IMODE(os.fstat(writer).st_mode) == 0o600
     os.close(writer)
     assert os.pread(other, 100, 0) == b"before and after"
+    os.fchmod(reader, 0o640)
+    os.utime(reader, ns=(1, 2))
+    seen = os.fstat(reader)
+    assert (stat.S_IMODE(seen.st_mode), seen.st_atime_ns, seen.st_mtime_ns) == (0o640, 1, 2)
+    assert (seen.st_size, seen.st_nlink) == (11, 0)
     os.close(reader)
     os.close(other)
+
+
+def test_a_removed_directory_lives_while_it_is_open(mount: Mounted) -> None:
+    (mount.path / "new").mkdir()
+    directory = os.open(mount.path / "new", os.O_RDONLY | os.O_DIRECTORY)
+    os.rmdir(mount.path / "new")
+
+    os.fchmod(directory, 0o700)
+    assert stat.S_IMODE(os.fstat(directory).st_mode) == 0o700
+    assert os.listdir(directory) == []
+    assert refusal(lambda: os.mkdir("below", dir_fd=directory)) == errno.ENOENT
+    os.close(directory)
 
 
 def test_directories_are_made_and_removed(mount: Mounted) -> None:
@@ -371,6 +388,17 @@ def test_merged_writes_arrive_whole(tmp_path: Path) -> None:
         assert content[:-3] == b"".join(number.to_bytes(2) * 50 for number in range(1000))
         assert content[-3:] == b"end"
         assert mount.happened().count("write new") < 100
+
+
+def test_what_was_removed_is_no_fault_of_what_is_written(tmp_path: Path) -> None:
+    """Where writes are merged, the kernel sends the times of what was removed."""
+    with mounted(writable, tmp_path, writeback=True) as mount:
+        (mount.path / "new").write_bytes(b"written and closed")
+        (mount.path / "newer").write_bytes(b"replaces another")
+        os.unlink(mount.path / "new")
+        os.replace(mount.path / "newer", mount.path / "old")
+
+        subprocess.run(["sync", "--file-system", mount.path], check=True)
 
 
 def raced(happened: Callable[[str, bytes], None]) -> Tree:
