@@ -27,7 +27,11 @@ NAMES = ("file", "other", "file.tmp", "below/file")  # one of them is staged
 WEIGHTS = {
     "read": 14,
     "read_elsewhere": 5,
+    "read_direct": 3,
+    "send": 2,
+    "forget": 3,
     "write": 16,
+    "write_direct": 4,
     "append": 4,
     "truncate": 6,
     "truncate_by_name": 3,
@@ -120,6 +124,42 @@ class Exerciser:
             self._compare(offset, length, os.pread(reader, length, offset))
         finally:
             os.close(reader)
+
+    def _read_direct(self, one: int, two: int, three: int) -> None:
+        """Past the kernel's page cache, as `fsx -Z`: whole pages, and what the last one has."""
+        offset = _page_before(one % (len(self._model) + 1))
+        length = mmap.PAGESIZE + _page_before(two % self._length)
+        with mmap.mmap(-1, length) as room, open(self._path, "rb", 0, opener=_directly) as reader:
+            reader.seek(offset)
+            self._compare(offset, length, room[: reader.readinto(room)])
+
+    def _send(self, one: int, two: int, three: int) -> None:
+        """Out of the page cache, without a buffer of ours."""
+        offset, length = one % (len(self._model) + 1), two % self._length
+        with open(os.memfd_create("sent"), "r+b", 0) as taken:
+            at = taken.tell
+            while os.sendfile(taken.fileno(), self._file, offset + at(), length - at()):
+                pass
+            taken.seek(0)
+            self._compare(offset, length, taken.read())
+
+    def _forget(self, one: int, two: int, three: int) -> None:
+        """Have the kernel drop the pages it holds: what is read next, the gateway answers."""
+        os.fsync(self._file)
+        os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def _write_direct(self, one: int, two: int, three: int) -> None:
+        offset = _page_before(one % self._size)
+        wanted = mmap.PAGESIZE + _page_before(two % self._length)
+        length = min(wanted, _page_before(self._size - offset))
+        if not length:
+            return
+        data = random.Random(three).randbytes(length)
+        with mmap.mmap(-1, length) as room, open(self._path, "r+b", 0, opener=_directly) as writer:
+            room[:] = data
+            writer.seek(offset)
+            assert writer.write(room) == length
+        self._put(offset, data)
 
     def _write(self, one: int, two: int, three: int) -> None:
         offset, length = one % self._size, 1 + two % self._length
@@ -249,6 +289,14 @@ class Exerciser:
         )
 
 
+def _directly(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_DIRECT)
+
+
+def _page_before(offset: int) -> int:
+    return offset - offset % mmap.PAGESIZE
+
+
 def _expect_zeros_behind(view: mmap.mmap) -> None:
     """What the last page of a file has behind its end is zeros."""
     left = -len(view) % mmap.PAGESIZE
@@ -283,9 +331,7 @@ def main() -> int:
     """Exercise a directory as the command line says; 1 when something differs."""
     parser = argparse.ArgumentParser(prog="python -m support.exerciser", description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument(
-        "--size", type=int, default=SIZE_MAX, help="bytes that the file has at most"
-    )
+    parser.add_argument("--size", type=int, default=SIZE_MAX, help="bytes it has at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--replay", type=Path, help="a log of operations, instead of a seed")
@@ -298,8 +344,7 @@ def main() -> int:
             exercise(top, chosen.seed, chosen.operations, chosen.log, chosen.size)
         else:
             steps = list(parsed(chosen.replay.read_text().splitlines()))
-            exerciser = Exerciser(top, chosen.size)
-            taken(exerciser, steps, chosen.log, f"{top} --size {chosen.size}")
+            taken(Exerciser(top, chosen.size), steps, chosen.log, f"{top} --size {chosen.size}")
     except Different as error:
         print(error, file=sys.stderr)
         return 1
