@@ -2,9 +2,10 @@
 writes.
 
 A part that is full leaves in the background as soon as the allowance of bytes in flight allows, so
-close has little left to send. When the spool is pressed for room, a part is stored as a hidden
-object instead and copied into the upload on the store's side: only then may the local disk forget
-it (see `spooled.py`).
+close has little left to send. Files that are sent in parts take turns with one another and with
+small ones, so that a long one keeps nobody waiting for all of it. When the spool is pressed for
+room, a part is stored as a hidden object instead and copied into the upload on the store's side:
+only then may the local disk forget it (see `spooled.py`).
 """
 
 import logging
@@ -96,7 +97,7 @@ class Uploader:
 
     async def put_aside(self, file: SpooledFile, part: Part) -> None:
         """Move the bytes of `part` into a hidden object, so that the spool has room again."""
-        async with self._allowance.taken(part.size):
+        async with self._allowance.taken(part.size, file.number):
             if file.is_disposed or file.is_on_way(part):
                 return
             if not file.local.covers(part.start, part.stop):
@@ -221,7 +222,7 @@ class Uploader:
     ) -> str:
         """Send `part` unless that has been done, and return its etag; "" for an outdated one."""
         size = 0 if self._copied(file, part) else part.size
-        async with self._allowance.taken(size):
+        async with self._allowance.taken(size, file.number):
             await file.arrived(part.start, part.stop)
             if part in upload.etags:
                 return upload.etags[part]

@@ -2,14 +2,18 @@
 
 import os
 import threading
+from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
-from support.writing import CONFIG, PART, create, memory, opened, until
+from support.writing import CONFIG, PART, create, memory, opened, until, write
 
 from backgate.fs.tree import Changes
+from backgate.gateway import upload
+from backgate.gateway.allowance import Allowance
 from backgate.gateway.errors import Unreachable
 from backgate.gateway.providers.memory import Fault
 
@@ -130,3 +134,36 @@ async def test_what_leaves_while_the_file_is_being_stored_is_not_taken_for_store
         await other.release()
         await repository.spool.drained()
         assert repository.content("long.tmp") == data
+
+
+async def test_a_small_file_does_not_wait_for_all_parts_of_a_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Hashable] = []
+
+    class Noticing(Allowance):
+        def taken(self, size: int, line: Hashable = None) -> AbstractAsyncContextManager[None]:
+            asked.append(line)
+            return super().taken(size, line)
+
+    monkeypatch.setattr(upload, "IN_FLIGHT", PART)
+    monkeypatch.setattr(upload, "Allowance", Noticing)
+    provider, first, others = memory(), threading.Event(), threading.Event()
+    async with opened(tmp_path, provider) as repository, trio.open_nursery() as nursery:
+        provider.faults = [
+            Fault(verb="put_part", times=1, gate=first),
+            Fault(verb="put_part", gate=others),
+        ]
+        long = await create(repository, "long")
+        await long.write_at(0, bytes(10 * PART))
+        await until(lambda: len(asked) == 10 and ("put_part", "long") in provider.requests)
+
+        nursery.start_soon(write, repository.tree, "small", b"bytes")
+        await until(lambda: len(asked) == 11)
+        first.set()
+
+        await until(lambda: repository.stored_keys() == ["small"])
+        others.set()
+        await long.flush()
+        assert repository.content("long") == bytes(10 * PART)
+        await long.release()
