@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from backgate.gateway.attributes import Attributes, metadata_with
-from backgate.gateway.errors import FileError, Unsupported
+from backgate.gateway.errors import BackgateError, FileError, Unsupported
 from backgate.gateway.parts import COPY_PART, PartPlan
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.store import ObjectStore
@@ -88,10 +88,14 @@ class Copies:
         size = max(size, -(-info.size // self._store.abilities.limits.part_count))
         upload = await self._uploads.begin(key, metadata)
         etags = []
-        for number, start in enumerate(range(0, info.size, size), 1):
-            stop = min(start + size, info.size)
-            etags.append((number, await send(info, key, upload, number, start, stop)))
-        copy = await self._store.commit_upload(key, upload, etags)
+        try:
+            for number, start in enumerate(range(0, info.size, size), 1):
+                stop = min(start + size, info.size)
+                etags.append((number, await send(info, key, upload, number, start, stop)))
+            copy = await self._store.commit_upload(key, upload, etags)
+        except (BackgateError, OSError):
+            self._uploads.give_up(key, upload)
+            raise
         self._uploads.ended(upload)
         return copy
 

@@ -109,7 +109,7 @@ def _parts(
     deletions = Deletions(store, nursery)
     asides = Asides(store, journal, deletions, nursery, gateway)
     plan = PartPlan(store.abilities.limits, first_part)
-    uploads = Uploads(store, journal)
+    uploads = Uploads(store, journal, nursery)
     copies = Copies(store, uploads, plan)
     renewing = copies if config.kind == "mirror" else None
     uploader = Uploader(store, journal, uploads, asides, nursery, plan, room, renewing, gateway)

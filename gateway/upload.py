@@ -113,7 +113,7 @@ class Uploader:
         if upload is not None:
             upload.is_given_up = True
             if upload.upload:
-                self._nursery.start_soon(self._uploads.abort, upload.key, upload.upload)
+                self._uploads.give_up(upload.key, upload.upload)
 
     async def _was_stored(self, file: SpooledFile, key: str) -> bool:
         """True when a crash came between the store's answer and the journal.
@@ -205,7 +205,7 @@ class Uploader:
             metadata = self._metadata(file)
             upload.upload = await self._uploads.begin(upload.key, metadata)
             if upload.is_given_up:
-                self._nursery.start_soon(self._uploads.abort, upload.key, upload.upload)
+                self._uploads.give_up(upload.key, upload.upload)
 
     async def _send_ahead(self, file: SpooledFile, upload: Upload, part: Part) -> None:
         """Send one part while the file is written; a failure is for close to meet again."""

@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Mapping
 
+import trio
+
 from backgate.gateway.errors import StoreError
 from backgate.gateway.journal import Journal
 from backgate.gateway.records import Began, Beginning, Ended, Found
@@ -24,8 +26,8 @@ log = logging.getLogger(__name__)
 class Uploads:
     """The multipart uploads of one spool."""
 
-    def __init__(self, store: ObjectStore, journal: Journal) -> None:
-        self._store, self._journal = store, journal
+    def __init__(self, store: ObjectStore, journal: Journal, nursery: trio.Nursery) -> None:
+        self._store, self._journal, self._nursery = store, journal, nursery
         self._last = max(journal.state.beginnings, default=0)
 
     async def begin(self, key: str, metadata: Mapping[str, str]) -> str:
@@ -43,6 +45,10 @@ class Uploads:
     def ended(self, upload: str) -> None:
         """Note that an upload was committed."""
         self._journal.append(Ended(upload))
+
+    def give_up(self, key: str, upload: str) -> None:
+        """Abort an upload in the background: the store may be away."""
+        self._nursery.start_soon(self.abort, key, upload)
 
     async def abort(self, key: str, upload: str) -> None:
         """Abort an upload; the next start tries again what fails."""

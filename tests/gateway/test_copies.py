@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.writing import PART, SMALL, Open, memory, opened, place, write
+import trio
+from support.writing import PART, SMALL, Open, memory, opened, place, rename, until, write
 
 from backgate.gateway.copies import Copies
-from backgate.gateway.errors import NotFound, Replaced
+from backgate.gateway.errors import Denied, NotFound, Replaced, Unreachable
 from backgate.gateway.journal import Journal
 from backgate.gateway.parts import PartPlan
+from backgate.gateway.providers.memory import Fault
 from backgate.gateway.units import KIB
 from backgate.gateway.uploads import Uploads
 
@@ -44,7 +46,8 @@ async def repository(
         found.provider.put("stored", DATA, METADATA)
         journal = Journal(tmp_path)
         plan = PartPlan(found.store.abilities.limits, PART)
-        yield found, Copies(found.store, Uploads(found.store, journal), plan)
+        async with trio.open_nursery() as nursery:
+            yield found, Copies(found.store, Uploads(found.store, journal, nursery), plan)
         assert not journal.state.uploads
         journal.close()
 
@@ -86,12 +89,37 @@ async def test_what_changes_on_its_way_through_the_gateway_is_not_mixed(tmp_path
         found.provider.put("stored", DATA[::-1])
         journal = Journal(tmp_path)
 
-        with pytest.raises(Replaced):
-            copies = Copies(found.store, Uploads(found.store, journal), PartPlan(SMALL, PART))
-            await copies.copy(old, None, "copy")
+        async with trio.open_nursery() as nursery:
+            uploads = Uploads(found.store, journal, nursery)
+            with pytest.raises(Replaced):
+                await Copies(found.store, uploads, PartPlan(SMALL, PART)).copy(old, None, "copy")
 
         assert found.stored_keys() == ["stored"]
+        assert list(found.provider.uploads()) == []
         journal.close()
+
+
+@pytest.mark.parametrize("verb", ["copy_part", "commit_upload"])
+async def test_a_copy_in_parts_that_fails_leaves_no_upload(tmp_path: Path, verb: str) -> None:
+    provider = memory(limits=replace(SMALL, copy_max=16 * KIB))
+    async with opened(tmp_path, provider) as found:
+        await write(found.tree, "a", DATA)
+        provider.faults = [
+            Fault(verb=verb, skip=2 * (verb == "copy_part"), error=lambda: Denied("no more")),
+            Fault(verb="abort_upload", error=lambda: Unreachable("away"), times=1),
+        ]
+
+        with pytest.raises(Denied):
+            await rename(found.tree, "a", "b")
+
+        await until(lambda: ("abort_upload", "b") in provider.requests)
+        assert len(provider.uploads()) == len(found.spool.journal.state.uploads) == 1
+        with pytest.raises(Denied):
+            await rename(found.tree, "a", "c")
+        await until(lambda: [one.key for one in provider.uploads()] == ["b"])
+        assert found.stored_keys() == ["a"]
+    async with opened(tmp_path, provider) as found:
+        await until(lambda: not provider.uploads())
 
 
 async def test_a_file_is_renamed_where_the_store_copies_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from servers.seaweedfs import SeaweedFS
 from trio.testing import MockClock
 
 from backgate.gateway.config import RepositoryConfig
+from backgate.gateway.copies import Copies
 from backgate.gateway.credentials import Credentials
 from backgate.gateway.errors import (
     AlreadyThere,
@@ -24,10 +26,14 @@ from backgate.gateway.errors import (
     WrongClock,
     WrongCredentials,
 )
+from backgate.gateway.journal import Journal
+from backgate.gateway.parts import PartPlan
 from backgate.gateway.provider import Provider
 from backgate.gateway.providers import open_provider, s3_client, s3_requests
 from backgate.gateway.store import ObjectStore
 from backgate.gateway.threads import GET_THREADS
+from backgate.gateway.units import MIB
+from backgate.gateway.uploads import Uploads
 
 pytestmark = pytest.mark.live
 
@@ -414,3 +420,24 @@ async def test_a_body_that_is_cut_or_damaged_on_its_way_is_sent_again(
     assert await store.get("body", 0, info.size) == DATA
     assert await store.get("parts", 0, len(DATA)) == DATA
     assert store.counters.retries >= 6
+
+
+async def test_a_copy_in_parts_that_is_refused_leaves_no_upload(
+    store: ObjectStore, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    limits = replace(store.abilities.limits, copy_max=5 * MIB)
+    store.abilities = replace(store.abilities, limits=limits)
+    info, journal = await store.put("big", 11 * DATA), Journal(tmp_path)
+    proxy.rules += [
+        Rule(match="PUT /faults/copy.*partNumber=3", status=403, code="AccessDenied"),
+        Rule(match="DELETE /faults/copy.*uploadId", status=503, times=1),
+    ]
+
+    async with trio.open_nursery() as nursery:
+        copies = Copies(store, Uploads(store, journal, nursery), PartPlan(limits, 5 * MIB))
+        with pytest.raises(Denied):
+            await copies.copy(info, None, "copy")
+
+    assert list(await store.uploads()) == []
+    assert not journal.state.uploads
+    journal.close()
