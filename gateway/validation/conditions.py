@@ -4,7 +4,7 @@ from functools import partial
 
 import trio
 
-from backgate.gateway.errors import AlreadyThere, StoreError, Unsupported
+from backgate.gateway.errors import AlreadyThere, NotFound, Replaced, StoreError, Unsupported
 from backgate.gateway.validation.bench import Bench
 from backgate.gateway.validation.report import Seen
 
@@ -25,6 +25,38 @@ async def conditional_put(bench: Bench) -> Seen:
         return Seen(SUBJECT, "rejected", str(error), {"conditional_put": "rejected"})
     says = "the store answered yes and replaced the object"
     return Seen(SUBJECT, "ignored", says, {"conditional_put": "ignored"})
+
+
+async def conditional_delete(bench: Bench) -> Seen:
+    """Is only that version of an object deleted which is named?"""
+    key = bench.area.key("conditions/version")
+    old, new = await bench.put(key, b"first"), await bench.put(key, b"second")
+    try:
+        await _delete(bench, key, old.etag)
+    except Replaced:
+        return await _right_version(bench, key, new.etag)
+    except Unsupported as error:
+        return _of_delete("rejected", str(error))
+    return _of_delete("ignored", "the store answered yes and deleted another version")
+
+
+async def _right_version(bench: Bench, key: str, etag: str) -> Seen:
+    try:
+        await _delete(bench, key, etag)
+        await bench.head(key)
+    except NotFound:
+        return _of_delete("enforced", "")
+    except Replaced:
+        return _of_delete("rejected", "the very version that was named was taken for another")
+    return _of_delete("ignored", "the store answered yes and deleted nothing")
+
+
+async def _delete(bench: Bench, key: str, etag: str) -> None:
+    await bench.asker.surely("delete", partial(bench.provider.delete_version, key, etag))
+
+
+def _of_delete(outcome: str, detail: str) -> Seen:
+    return Seen("conditional delete", outcome, detail, {"conditional_delete": outcome})
 
 
 async def _race(bench: Bench) -> Seen:

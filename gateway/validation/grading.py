@@ -93,6 +93,12 @@ RULES: dict[str, dict[str, Grade]] = {
         "rejected": Grade(2, _LOCKS),
         FAILED: Grade(2, _LOCKS),
     },
+    "conditional delete": {  # where it is not, what is to be deleted is looked at before
+        "enforced": Grade(1),
+        "ignored": Grade(1),
+        "rejected": Grade(1),
+        FAILED: Grade(1),
+    },
     "special keys": {
         "kept": Grade(1),
         "refused": Grade(2, "such names are refused before they are sent"),

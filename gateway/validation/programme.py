@@ -46,6 +46,7 @@ STEPS: tuple[tuple[str, Measure], ...] = (
     ("pending uploads", uploads.given_up),
     ("conditional put", conditions.conditional_put),
     ("conditional commit", uploads.conditional_commit),
+    ("conditional delete", conditions.conditional_delete),
     ("special keys", names.special_keys),
     ("markers", names.markers),
     ("file beside directory", names.file_beside_directory),

@@ -91,6 +91,7 @@ async def test_seaweedfs_is_tier_2_and_its_profile_is_taken(
     real = profile("seaweedfs").abilities()
     found = measured.abilities()
     assert (found.lists_in_order, found.conditional_put) == (False, True)
+    assert found.conditional_delete == real.conditional_delete is True
     assert found.markers_are_objects == real.markers_are_objects
     assert found.forgets_prefixes == real.forgets_prefixes
     assert found.keys.dot_components == real.keys.dot_components

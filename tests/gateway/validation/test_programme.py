@@ -53,6 +53,9 @@ class Careless(Memory):
     ) -> ObjectInfo:
         return super().commit_upload(key, upload, parts)
 
+    def delete_version(self, key: str, etag: str) -> None:
+        self.delete([key])
+
 
 class Refusing(Memory):
     """Answers conditions with 501, and copies nothing."""
@@ -249,6 +252,21 @@ async def test_a_misbehaviour_is_found_and_graded(
     assert (found.outcome, found.tier) == (outcome, tier)
     assert found in report.reasons
     assert report.tier is None if tier is None else (report.tier or 4) >= tier
+
+
+async def test_whether_a_delete_heeds_a_condition_is_told_and_costs_no_tier() -> None:
+    able = replace(SMALL, conditional_delete=True)
+    stores = {
+        "enforced": Memory(abilities=able),
+        "ignored": Careless(abilities=able),
+        "rejected": Memory(abilities=SMALL),
+    }
+    for outcome, store in stores.items():
+        report = await report_on(store, base=profile("aws"))
+
+        found = finding(report, "conditional delete")
+        assert (found.outcome, found.tier) == (outcome, 1)
+        assert f'conditional_delete = "{outcome}"' in report.snippet
 
 
 async def test_a_checksum_that_is_checked_is_told_and_one_that_is_not_gives_way() -> None:
