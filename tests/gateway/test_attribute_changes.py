@@ -20,6 +20,7 @@ from support.writing import (
     names,
     opened,
     read,
+    until,
     write,
 )
 from support.writing import rename as renamed
@@ -171,7 +172,7 @@ async def test_a_file_is_read_while_its_object_is_copied_onto_itself(
             provider.requests.clear()
             monkeypatch.setattr(repository.metadata, "stored", stored_late)
             await tree.change(await entry_at(tree, "file"), Changes(mtime_ns=77))
-            await trio.testing.wait_all_tasks_blocked()
+            await until(lambda: found != [])
 
         assert found == [b"content"]
         assert [verb for verb, _ in provider.requests].count("get") == 2
@@ -258,7 +259,7 @@ async def test_a_file_open_for_writing_is_read_while_its_object_is_copied_onto_i
 
         monkeypatch.setattr(repository.metadata, "stored", stored_late)
         await file.change(Changes(mtime_ns=77))
-        await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: found != [])
         await file.release()
 
         assert found == [b"content"]

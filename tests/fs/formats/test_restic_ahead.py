@@ -11,6 +11,7 @@ from support.extract import content, entries, find, read_all
 from support.objects import FolderObjects
 from support.restic import Forge
 from support.restic_format import only_tree
+from support.writing import until
 
 from backgate.fs.formats.restic.allowance import Allowance
 from backgate.fs.formats.restic.expected import Expected
@@ -56,7 +57,7 @@ async def test_a_sequential_reader_finds_the_next_blobs_fetched(tmp_path: Path) 
         entry = await find(tree, b"large")
         async with tree.open(entry) as source:
             await source.read_at(0, 1000)
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await until(lambda: sum(data_reads(objects)[-1][1:]) > 5 * BLOB)
             objects.reads.clear()
 
             assert await source.read_at(BLOB, 4 * BLOB) == b"".join(BLOBS[1:5])
