@@ -224,6 +224,9 @@ def test_a_mount_is_found_and_cleared_by_a_symlink_to_its_mount_point(made: Gate
     assert made.run("mount", "store", str(link), check=False).stderr.count("already mounted") == 1
     (status,) = statuses(made)
     os.kill(int(str(status["pid"])), signal.SIGKILL)
+    with pytest.raises(OSError, match=r"not connected|abort"):
+        while True:  # it is no child of ours
+            os.listdir(made.mountpoint)
 
     made.run("mount", "store", str(link))
     assert (link / "repository").is_dir()

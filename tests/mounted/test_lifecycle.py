@@ -58,8 +58,11 @@ def draining(until: Path) -> Backing:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A folder that every user can reach; pytest's own are private."""
-    with tempfile.TemporaryDirectory(prefix="backgate-test-", dir="/tmp") as folder:
+    """A folder that every user can reach; pytest's own are private.
+
+    Not called as a user's folder: what is mounted is shown to commands of tests beside us.
+    """
+    with tempfile.TemporaryDirectory(prefix="mounted-", dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
 
