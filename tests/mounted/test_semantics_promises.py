@@ -254,15 +254,16 @@ def test_a_backup_shows_modes_owners_times_links_and_extended_attributes(backups
     assert (backups / "link").read_bytes() == b"content"
 
 
-def test_nothing_is_renamed_between_repository_and_backups(backups: Path) -> None:
+def test_nothing_is_renamed_or_linked_between_repository_and_backups(backups: Path) -> None:
     repository = backups.parents[2] / "repository"
-    (repository / "file").touch()
+    mine, theirs = repository / "file", backups / "file"
+    mine.touch()
 
-    assert refusal(lambda: os.rename(backups / "file", repository / "x")) in (
-        errno.EROFS,
-        errno.EXDEV,
-    )
-    assert refusal(lambda: os.link(backups / "file", repository / "x")) == errno.EXDEV
+    assert refusal(lambda: os.rename(theirs, repository / "x")) == errno.EROFS
+    assert refusal(lambda: os.rename(mine, backups / "x")) == errno.EROFS
+    assert refusal(lambda: os.link(mine, backups / "x")) == errno.EROFS
+    assert refusal(lambda: os.link(theirs, repository / "x")) == errno.EXDEV
+    assert (mine.exists(), theirs.read_bytes()) == (True, b"content")
 
 
 @pytest.mark.live
