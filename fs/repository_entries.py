@@ -11,6 +11,7 @@ import trio
 from cachetools import LRUCache, RRCache
 from msgspec.structs import replace
 
+from backgate.fs.known_directories import KnownDirectories
 from backgate.fs.name_pages import NamePages
 from backgate.fs.repository_pages import Found, cursor_of, is_hidden, key_in, merged, place_of
 from backgate.fs.tree import FEW, Children, Entry, Names
@@ -59,6 +60,8 @@ class Entries:
         self._pages: RRCache[tuple[str, bytes | None, int], Children]
         self._pages = RRCache(KEPT, getsizeof=lambda page: 1 + len(page.entries))
         self._name_pages = NamePages()
+        self._is_alone = repository.config.writers == "exclusive" and not repository.config.metadata
+        self._directories = KnownDirectories(repository.metadata)
 
     async def root(self) -> Entry:
         """Return the top directory."""
@@ -118,10 +121,19 @@ class Entries:
 
     async def child(self, prefix: str, name: bytes) -> Entry:
         """Return the entry `name` of the directory `prefix`, its attributes settled."""
+        known = self._directories.get(prefix, name)
+        if known is not None and self._shelf.get(known.prefix[:-1]) is None:
+            return self.directory(name, known)
+        generation = self._metadata.generation
         found = await self.find(prefix, name)
         if found is None:
             raise FileError(errno.ENOENT, name)
-        return await self.entry(name, found)
+        if not isinstance(found, Subdirectory):
+            return await self.entry(name, found)
+        settled = await self._settled(found)
+        if self._is_alone and settled.attributes is not None:
+            self._directories.put(prefix, name, generation, settled)
+        return self.directory(name, settled)
 
     async def entry(self, name: bytes, found: Found) -> Entry:
         """Return the entry of what was found under `name`, its attributes settled."""

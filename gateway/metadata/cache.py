@@ -135,6 +135,10 @@ class Metadata:
         found = self._index.changes.found_since(generation)
         return None if found is None else {spans.decoded(key) for key in found}
 
+    def has_spared(self, key: str, generation: int) -> bool:
+        """True when surely nothing has changed of `key` behind `generation`."""
+        return self._index.changes.spared(spans.encoded(key), generation)
+
     async def look_up(self, key: str) -> Known:
         """Return the object `key`; `NotFound` when there surely is none."""
         await trio.lowlevel.checkpoint_if_cancelled()

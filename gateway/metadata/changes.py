@@ -69,6 +69,16 @@ class Changes:
             return None
         return {key for key, is_own in self._behind(generation) if not is_own}
 
+    def spared(self, key: bytes, generation: int) -> bool:
+        """True when surely nothing behind `generation` concerned `key`: only own changes came.
+
+        What concerns a directory concerns all below it.
+        """
+        return generation >= self._known_since and all(
+            is_own and other != key and not (other.endswith(b"/") and key.startswith(other))
+            for other, is_own in self._behind(generation)
+        )
+
     async def wait(self, generation: int) -> None:
         """Return once there has been a change behind `generation`."""
         while self.generation <= generation:
