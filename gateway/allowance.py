@@ -40,10 +40,13 @@ class Allowance:
             self._grant()
 
     async def _take(self, size: int, name: Hashable) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         granted = trio.Event()
         line = self._lines.setdefault(name, _Line(self._level))
         line.waiting.append((size, granted))
         self._grant()
+        if granted.is_set():
+            return  # a turn of trio's loop costs more than all the rest
         try:
             await granted.wait()
         except trio.Cancelled:

@@ -24,6 +24,7 @@ from backgate.gateway.attributes import Attributes
 from backgate.gateway.errors import FileError
 from backgate.gateway.extents import Backing, BackingMap, Ranges
 from backgate.gateway.local_file import LocalFile
+from backgate.gateway.locks import Lock
 from backgate.gateway.parts import Part, Upload
 from backgate.gateway.provider import Body, ObjectInfo
 from backgate.gateway.records import HIDDEN, Held, Spooled
@@ -78,8 +79,8 @@ class SpooledFile:
         self.reason = ""  # why it could not be stored
         self.upload: Upload | None = None  # in flight while it is written
         self.next_part = 1  # of that upload
-        self.publishing = trio.Lock()
-        self.recording = trio.Lock()  # for what must be in the journal before it is done
+        self.publishing = Lock()
+        self.recording = Lock()  # for what must be in the journal before it is done
         self._sources, self._account = sources, account
         self._file = LocalFile(path)
         self._sending: dict[Part, trio.Event] = {}

@@ -108,3 +108,20 @@ async def test_who_gives_up_waiting_holds_nothing() -> None:
                 raise AssertionError
 
     assert allowance.used == 0
+
+
+async def test_who_comes_later_does_not_overtake_who_waits() -> None:
+    allowance, order = Allowance(10), list[int]()
+
+    async def take(size: int) -> None:
+        async with allowance.taken(size):
+            order.append(size)
+
+    async with trio.open_nursery() as nursery, allowance.taken(5):
+        nursery.start_soon(take, 8)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(take, 5)
+        await wait_all_tasks_blocked()
+        assert order == []
+
+    assert order == [8, 5]
