@@ -43,16 +43,19 @@ from backgate.fs.parser.parser import Parser, Unparsed
 from backgate.fs.tree import Children, Entry
 from backgate.fs.volume import DOUBT, XATTR_MAX, XATTR_NAME_MAX
 from backgate.fs.volumes.replay import JOURNAL, STATE, leaves_doubt
-from backgate.gateway.errors import Damaged, FileError
+from backgate.gateway.errors import BackgateError, Damaged, FileError
 from backgate.gateway.source import Bytes, Source
 from backgate.gateway.units import MIB
 
 DIRECTORY, FILE = stat.S_IFDIR | 0o555, stat.S_IFREG | 0o444
 RAW = "raw"  # the kind of a disk whose source has its bytes as they are
 BLOCKS = 16 * MIB  # bytes of the disks that a backup in use keeps in memory
-TRY_AGAIN = 600.0  # seconds after which a file system that cannot be opened is looked at anew
+TRY_AGAIN = 600.0  # seconds after which what cannot be opened is looked at anew
+LOOK_AGAIN = 10.0  # seconds after which it is asked whether a disk can be opened by now
+LOOK_PATIENCE = 2.0  # seconds that this may take
 TOLD_MAX = 1000  # extended attributes remembered of which the log has said that they are too long
 
+Again: TypeAlias = Callable[[], Awaitable[object]]
 Sibling: TypeAlias = Callable[[str], Awaitable[Source | None]]
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ class NamedDisk:
     sibling: Sibling | None = None  # finds a file beside the container by the name it gives
     allocated: int | None = None  # bytes that are stored, for st_blocks; None: all
     problem: str = ""  # why it cannot be read at all
+    again: Again | None = None  # opens it anew, or raises: what has kept it may have passed
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,9 +112,7 @@ async def open_disks(
 
 
 class DiskTree:
-    """The tree; `open_disks` makes one."""
-
-    is_immutable = True
+    """The tree, a `RenewableTree`; `open_disks` makes one."""
 
     def __init__(self, disks: Sequence[NamedDisk], parser: Parser, *, is_single: bool) -> None:
         self._disks, self._parser, self._is_single = disks, parser, is_single
@@ -119,6 +121,35 @@ class DiskTree:
         self._failed: TTLCache[Place, str] = TTLCache(VOLUMES_MAX, TRY_AGAIN)  # and why
         self._told: LRUCache[tuple[bytes, bytes], bool] = LRUCache(TOLD_MAX)
         self._mtime_ns = max((disk.mtime_ns for disk in disks), default=0)
+        self._lost = {number for number, disk in enumerate(disks) if disk.problem}
+        self._opened_at = trio.current_time()
+        self._look_at = self._opened_at + LOOK_AGAIN
+        self._has_more = False  # one of those can be opened by now
+
+    @property
+    def is_immutable(self) -> bool:
+        """True unless something could not be opened, of which more may be shown later."""
+        return not self._lost and not self._failed
+
+    async def is_outdated(self) -> bool:
+        if self._parser.is_outdated:
+            return True
+        if self._lost and trio.current_time() >= self._look_at:
+            self._look_at = trio.current_time() + LOOK_AGAIN
+            with trio.move_on_after(LOOK_PATIENCE):
+                for number in sorted(self._lost):
+                    self._has_more |= await self._can_be_opened(number)
+        return self._has_more
+
+    async def _can_be_opened(self, number: int) -> bool:
+        again = self._disks[number].again
+        if again is None:  # only the parser could tell
+            return trio.current_time() >= self._opened_at + TRY_AGAIN
+        try:
+            await again()
+        except BackgateError:
+            return False
+        return True
 
     async def root(self) -> Entry:
         await trio.lowlevel.checkpoint()
@@ -298,6 +329,8 @@ class DiskTree:
         if disk.kind == RAW or disk.problem:
             return disk.source.size, disk.problem, {}
         facts = (await self._parser.opened()).disks[number]
+        if facts.problem:
+            self._lost.add(number)
         return facts.size, facts.problem, facts.notes
 
     async def _readme(self, place: Place) -> bytes:

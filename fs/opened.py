@@ -1,15 +1,19 @@
-"""Backups that somebody looks into: opened once, shared, and closed when long unused."""
+"""Backups that somebody looks into: opened once, shared, and closed when long unused.
+
+One of which a part could not be opened is opened anew once it can be; whoever uses what was opened
+before keeps it.
+"""
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Hashable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
 import trio
 
 from backgate.fs.format import Backup, BackupFormat
-from backgate.fs.tree import Children, Entry, Tree
+from backgate.fs.tree import Children, Entry, Tree, is_renewable
 from backgate.gateway.errors import BackgateError
 from backgate.gateway.source import Source
 
@@ -30,7 +34,28 @@ class OpenBackups:
         """Return a tree that opens `backup` at its first use; nothing is asked of the store yet."""
         version = backup.version or (backup.time_ns, backup.size)
         identity = (format_.name, backup.key, backup.path, version)
-        return _BackupTree(identity, lambda: self._use(identity, format_, backup))
+        return _BackupTree(identity, self, format_, backup)
+
+    def is_immutable(self, identity: Hashable) -> bool:
+        """Tell of the backup with that identity whether all that is shown of it stays so."""
+        shared = self._shared.get(identity)
+        return shared is None or shared.is_immutable
+
+    @asynccontextmanager
+    async def used(
+        self, identity: Hashable, format_: BackupFormat, backup: Backup
+    ) -> AsyncIterator[Tree]:
+        """Provide the tree of a backup, opened now if it is not, or anew if it is outdated."""
+        shared = self._use(identity, format_, backup)
+        async with shared.used() as tree:
+            if not is_renewable(tree) or not await tree.is_outdated():
+                yield tree
+                return
+        if self._shared.get(identity) is shared:  # nobody else was quicker
+            del self._shared[identity]
+            shared.retire()
+        async with self._use(identity, format_, backup).used() as tree:
+            yield tree
 
     def _use(self, identity: Hashable, format_: BackupFormat, backup: Backup) -> "_Shared":
         shared = self._shared.get(identity)
@@ -65,8 +90,19 @@ class _Shared:
         self._ready = trio.Event()
         self._tree: Tree | None = None
         self._error: BaseException | None = None
+        self._is_retired = False  # another is used by whoever comes
         self.unwanted = trio.Event()
         self.users = 0
+
+    @property
+    def is_immutable(self) -> bool:
+        return self._tree is None or self._tree.is_immutable
+
+    def retire(self) -> None:
+        """Close it once nobody uses it."""
+        self._is_retired = True
+        if not self.users:
+            self.unwanted.set()
 
     @property
     def is_failed(self) -> bool:
@@ -102,15 +138,18 @@ class _Shared:
             yield self._tree
         finally:
             self.users -= 1
+            if self._is_retired and not self.users:
+                self.unwanted.set()
 
 
 class _BackupTree:
     """The tree of one backup, opened when first asked, and again when it was closed since."""
 
-    is_immutable = True
-
-    def __init__(self, identity: Hashable, use: Callable[[], _Shared]) -> None:
-        self._identity, self._use = identity, use
+    def __init__(
+        self, identity: Hashable, opened: OpenBackups, format_: BackupFormat, backup: Backup
+    ) -> None:
+        self._identity, self._opened = identity, opened
+        self._format, self._backup = format_, backup
 
     def __eq__(self, other: object) -> bool:
         """True for the same backup: the mount keeps the inodes below it."""
@@ -119,23 +158,30 @@ class _BackupTree:
     def __hash__(self) -> int:
         return hash(self._identity)
 
+    @property
+    def is_immutable(self) -> bool:
+        return self._opened.is_immutable(self._identity)
+
     async def root(self) -> Entry:
-        async with self._use().used() as tree:
+        async with self._used() as tree:
             return await tree.root()
 
     async def child(self, directory: Entry, name: bytes) -> Entry:
-        async with self._use().used() as tree:
+        async with self._used() as tree:
             return await tree.child(directory, name)
 
     async def children(self, directory: Entry, cursor: bytes | None = None) -> Children:
-        async with self._use().used() as tree:
+        async with self._used() as tree:
             return await tree.children(directory, cursor)
 
     @asynccontextmanager
     async def open(self, file: Entry) -> AsyncIterator[Source]:
-        async with self._use().used() as tree, tree.open(file) as source:
+        async with self._used() as tree, tree.open(file) as source:
             yield source
 
     async def xattrs(self, entry: Entry) -> Mapping[bytes, bytes]:
-        async with self._use().used() as tree:
+        async with self._used() as tree:
             return await tree.xattrs(entry)
+
+    def _used(self) -> AbstractAsyncContextManager[Tree]:
+        return self._opened.used(self._identity, self._format, self._backup)

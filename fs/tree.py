@@ -91,7 +91,9 @@ class Tree(Protocol):
     nobody could be asked; `Damaged` that what was found does not hold together.
     """
 
-    is_immutable: bool  # entries never change: the kernel may keep what it was told
+    @property
+    def is_immutable(self) -> bool:
+        """True when entries never change: the kernel may keep what it is told."""
 
     async def root(self) -> Entry:
         """Return the directory at the top; its name is empty."""
@@ -121,6 +123,13 @@ class NamingTree(Tree, Protocol):
 
     async def names(self, directory: Entry, cursor: bytes | None = None) -> Names:
         """Return a page as `children` does, in the same order; the first of `FEW`."""
+
+
+class RenewableTree(Tree, Protocol):
+    """A tree of which something may have been kept from being opened by what passes."""
+
+    async def is_outdated(self) -> bool:
+        """True when it should be opened anew: there is more of it by now. Raises nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +258,11 @@ class WritableTree(Tree, Protocol):
 def tells_names(tree: Tree) -> TypeGuard[NamingTree]:
     """True when `tree` is a `NamingTree`."""
     return hasattr(tree, "names")
+
+
+def is_renewable(tree: Tree) -> TypeGuard[RenewableTree]:
+    """True when `tree` is a `RenewableTree`."""
+    return hasattr(tree, "is_outdated")
 
 
 def is_writable(tree: Tree) -> bool:

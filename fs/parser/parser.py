@@ -103,6 +103,12 @@ class Parser:
         self._volumes: Volumes | None = None
         self._deadly: TTLCache[bytes, str] = TTLCache(DEADLY_MAX, DEADLY_FOR)
         self._waiting = Waiting()
+        self._is_outdated = False
+
+    @property
+    def is_outdated(self) -> bool:
+        """True when there are other volumes than those that were told of; it asks no more."""
+        return self._is_outdated
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -315,7 +321,8 @@ class Parser:
         self._opened = opened
         if self._volumes is not None:
             volumes = self._checked(await self._asked(worker, Discover()))
-            if volumes != self._volumes:
+            if volumes != self._volumes:  # one of both times something has kept it, which passes
+                self._is_outdated = True
                 raise Garbage("other volumes than before")
         return worker
 

@@ -23,8 +23,11 @@ class Note:
 
     is_immutable = True
 
-    def __init__(self, text: bytes) -> None:
-        self._text = text
+    def __init__(self, text: bytes, format_: "Notes") -> None:
+        self._text, self._format, self._opening = text, format_, format_.openings
+
+    async def is_outdated(self) -> bool:
+        return self._opening in self._format.outdated
 
     async def root(self) -> Entry:
         return Entry(name=b"", mode=0o40755)
@@ -51,6 +54,7 @@ class Notes(BackupFormat):
     name = "notes"
     openings = 0
     open_now = 0
+    outdated: Sequence[int] = ()  # openings of which there is more by now
 
     def is_landmark(self, key: str) -> bool:
         return key.endswith((".note", ".half", ".locked"))
@@ -77,7 +81,7 @@ class Notes(BackupFormat):
         self.openings += 1
         self.open_now += 1
         try:
-            yield Note(backup.key.encode())
+            yield Note(backup.key.encode(), self)
         finally:
             self.open_now -= 1
 
@@ -332,3 +336,19 @@ async def test_a_backup_that_was_stored_anew_is_opened_anew(notes, opened) -> No
 
     assert tree == again != other
     assert notes.openings == 2
+
+
+async def test_a_backup_of_which_there_is_more_by_now_is_opened_anew(notes, opened) -> None:
+    tree = opened.tree(notes, Backup(path=("a",), key="a", time_ns=1))
+    shown = await tree.root()
+    note = await tree.child(shown, b"note")
+    async with tree.open(note) as source:
+        notes.outdated = [1]
+        for _ in range(2):
+            await tree.child(shown, b"note")
+        used = notes.open_now
+
+        assert await source.read_at(0, 100) == b"a"  # of what was opened before
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert (used, notes.openings, notes.open_now) == (2, 2, 1)

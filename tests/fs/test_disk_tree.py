@@ -91,6 +91,39 @@ async def test_a_file_system_that_could_not_be_opened_is_looked_at_anew_after_a_
     assert "shown as volume.raw only" in caplog.text
 
 
+async def test_a_tree_that_was_made_of_other_volumes_wants_to_be_opened_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    data = bytearray(ext4(tmp_path))
+    whole = bytes(data)
+    data[: 64 << 10] = bytes(64 << 10)
+    async with tree_of(data) as tree:
+        assert await names(tree, b"disks/xvda/partitions") == [b"0-unknown"]
+        data[:] = whole
+        tree._parser._give_way()
+        before = await tree.is_outdated()
+
+        with pytest.raises(Damaged, match="other volumes than before"):
+            await content(tree, b"disks/xvda/partitions/0-unknown/volume.raw")
+
+        assert (before, await tree.is_outdated()) == (False, True)
+
+
+async def test_what_is_shown_while_a_file_system_cannot_be_opened_is_not_kept_for_good(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    data = bytearray(ext4(tmp_path))
+    data[SIZE_OF_INODE : SIZE_OF_INODE + 2] = b"\xff\xff"
+    async with tree_of(data) as tree:
+        assert tree.is_immutable
+
+        assert b"README.txt" in await names(tree, b"disks/xvda/partitions/0-ext4")
+
+        assert not tree.is_immutable
+
+
 async def test_a_readme_says_the_same_to_whoever_comes_back_to_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from cachetools import LRUCache
 
@@ -78,12 +79,17 @@ class ImageFormat(BackupFormat):
 
     async def _disk(self, info: ObjectInfo, name: str, source: Source, kind: Kind) -> NamedDisk:
         if kind.name == VHD:  # its bytes are found here, without a parser
+            again = partial(open_vhd, self.surroundings.objects, info.key, source)
             try:
-                chain = await open_vhd(self.surroundings.objects, info.key, source)
+                chain = await again()
             except Damaged as error:
                 log.warning("the disk cannot be read: %s", error)
                 return NamedDisk(
-                    name=name, source=Bytes(b""), mtime_ns=info.mtime_ns, problem=str(error)
+                    name=name,
+                    source=Bytes(b""),
+                    mtime_ns=info.mtime_ns,
+                    problem=str(error),
+                    again=again,
                 )
             return NamedDisk(
                 name=name,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from backgate.fs.disk_tree import NamedDisk
 from backgate.fs.formats.xen_orchestra.chains import Chains
@@ -28,12 +29,17 @@ async def open_all(
     found: dict[str, NamedDisk] = {}
 
     async def open_one(disk: Disk) -> None:
+        again = partial(chains.open, disk.key, announced, images, vm.states, share)
         try:
-            chain = await chains.open(disk.key, announced, images, vm.states, share)
+            chain = await again()
         except Damaged as error:
             log.warning("the disk %r cannot be read: %s", disk.name, error)
             found[disk.name] = NamedDisk(
-                name=disk.name, source=Bytes(b""), mtime_ns=mtime_ns, problem=str(error)
+                name=disk.name,
+                source=Bytes(b""),
+                mtime_ns=mtime_ns,
+                problem=str(error),
+                again=again,
             )
             return
         found[disk.name] = NamedDisk(

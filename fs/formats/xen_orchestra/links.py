@@ -136,7 +136,8 @@ class Finder(Generic[T]):
                 is_known = missed[missing] >= most or missed.total() >= MISSES_MAX
                 missed[missing] += 1
                 if not is_known:  # it may be another, or somewhere else, since we were told of it
-                    await self.remote.look_again(missing)
+                    for part in _beside(missing):
+                        await self.remote.look_again(part)
                 if not await merges.list_all() and is_known:
                     raise Damaged(missing, None, _reason(error)) from None
             except Unfit as error:
@@ -191,6 +192,15 @@ class Finder(Generic[T]):
                 await self.remote.info(one)
                 return True
         return False
+
+
+def _beside(key: str) -> Sequence[str]:
+    """Return the keys that may be wrong together with `key`: what says what a directory is.
+
+    That a list of filters is not there is no error, so nobody else would ask for it again.
+    """
+    directory, _, name = key.rpartition("/")
+    return [f"{directory}/{part}" for part in PARTS] if name in PARTS else [key]
 
 
 def _reason(error: NotFound | Replaced) -> str:

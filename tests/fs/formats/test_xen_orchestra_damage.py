@@ -9,7 +9,7 @@ from pathlib import Path
 import brotli
 import pytest
 from contracts.format_contract import found, surroundings
-from support.extract import content, find
+from support.extract import content, entries, find, read_all
 from support.logs import words_only
 from support.xen_orchestra import (
     BLOCK,
@@ -25,8 +25,10 @@ from support.xen_orchestra import (
     unpack_sample,
 )
 
+from backgate.fs import disk_tree
 from backgate.fs.formats.xen_orchestra import tables
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
+from backgate.fs.opened import open_backups
 from backgate.gateway.errors import BackgateError, Damaged, StoreError
 from backgate.gateway.units import GIB, MIB
 
@@ -292,3 +294,30 @@ async def test_tables_of_all_backups_that_are_open_have_one_limit(
                 assert await content(other, DISK + b"/disk.raw") == ONE
         async with format_.open(two) as tree:
             assert await content(tree, DISK + b"/disk.raw") == TWO
+
+
+async def test_a_disk_that_could_not_be_opened_is_there_as_soon_as_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(disk_tree, "LOOK_AGAIN", 0.0)
+    writer = Writer(tmp_path / "store")
+    writer.back_up(T1, {"root": ONE, "data": TWO})
+    where = tmp_path / "store" / writer.top / writer.images["root", T1].data
+    where.rename(tmp_path / "away")
+    async with surroundings(tmp_path / "store", tmp_path / "cache", KEY) as lent:
+        format_ = XenOrchestraFormat(lent)
+        (backup,) = await found(format_)
+        async with open_backups() as opened:
+            tree = opened.tree(format_, backup)
+            file = await find(tree, b"disks/xvdb-data/disk.raw")
+            async with tree.open(file) as source:  # of the disk that was whole all the time
+                missing = [one.name async for one in entries(tree, await find(tree, DISK))]
+                may_be_kept = tree.is_immutable
+                (tmp_path / "away").rename(where)
+                there = [one.name async for one in entries(tree, await find(tree, DISK))]
+
+                assert (missing[0], there[0]) == (b"README.txt", b"disk.raw")
+                assert (may_be_kept, tree.is_immutable) == (False, True)
+                assert await content(tree, DISK + b"/disk.raw") == ONE
+                assert await read_all(source) == TWO
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
