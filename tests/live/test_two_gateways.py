@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,58 @@ def test_a_delete_without_an_answer_leaves_the_lock_of_another_gateway(
         released.result()
         assert (other.repository / "lock").read_bytes() == b"other"
         assert sum(line.startswith("DELETE") for line in proxy.requests) == 1
+        for made in (one, other):
+            made.umount()
+
+
+def test_what_another_gateway_writes_after_a_kill_9_amid_a_rename_stays(
+    seaweedfs_server: Any, tmp_path: Path
+) -> None:
+    bucket = seaweedfs_server.bucket(f"two-{uuid.uuid4().hex}")
+    table = {
+        "url": f"s3://{bucket}",
+        "provider": "seaweedfs",
+        "writers": "shared",
+        "max_age": "0 s",
+    }
+    direct, keys = seaweedfs_server.endpoint_url, seaweedfs_server.environment()
+    with (
+        fault_proxy(direct) as proxy,
+        gateway(tmp_path / "one", {**table, "endpoint_url": proxy.url}, keys) as one,
+        gateway(tmp_path / "other", {**table, "endpoint_url": direct}, keys) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        one.mount()
+        (one.repository / "old").mkdir()
+        for name in ("0", "1"):
+            (one.repository / "old" / name).write_text(f"one {name}")
+        proxy.rules.append(Rule(match="DELETE .*/old/", status=503))
+        moved = pool.submit(os.rename, one.repository / "old", one.repository / "new")
+        while not {"old/0", "old/1"} <= {
+            line.rpartition(f"{bucket}/")[2] for line in proxy.requests if line[:3] == "DEL"
+        }:
+            with suppress(TimeoutError):
+                raise AssertionError(moved.exception(0.01))
+        one.kill()
+        assert isinstance(moved.exception(), OSError)
+        proxy.rules.clear()
+
+        other.mount()
+        for name in ("old/0", "old/theirs", "new/1", "new/theirs"):
+            (other.repository / name).write_text("other")
+        one.mount()
+        one.run("spool", "wait", "store")
+
+        client = seaweedfs_server.client()
+        found = {
+            key["Key"]: client.get_object(Bucket=bucket, Key=key["Key"])["Body"].read()
+            for key in client.list_objects_v2(Bucket=bucket)["Contents"]
+            if not key["Key"].endswith("/")
+        }
+        theirs = dict.fromkeys(("old/0", "old/theirs", "new/1", "new/theirs"), b"other")
+        assert found == theirs | {"old/1": b"one 1", "new/0": b"one 0"}
+        for name, data in found.items():
+            assert (one.repository / name).read_bytes() == data
         for made in (one, other):
             made.umount()
 
