@@ -25,7 +25,16 @@ FILES_MAX = 65_536  # descriptors; as in the unit, and more than a mount was see
 COMMANDS = {
     "Mounting": ("mount", "umount", "status"),
     "Looking and restoring, without a mount": ("backups", "ls", "cat", "cp", "find"),
-    "Looking after": ("cache", "spool", "validate", "doctor", "providers", "plugins", "completion"),
+    "Looking after": (
+        "cache",
+        "spool",
+        "turns",
+        "validate",
+        "doctor",
+        "providers",
+        "plugins",
+        "completion",
+    ),
 }
 
 log = logging.getLogger(__name__)

@@ -94,7 +94,7 @@ def retry(context: click.Context, target: str, keys: tuple[str, ...], as_json: b
             for name in names:
                 await spool.retry(name)
 
-        _with_spool(choice, act)
+        with_spool(choice, act)
     _print_left(choice, as_json)
 
 
@@ -128,7 +128,7 @@ def discard(
             for name in names:
                 await spool.discard(name)
 
-        _with_spool(choice, act)
+        with_spool(choice, act)
     _print_left(choice, as_json)
 
 
@@ -161,7 +161,7 @@ def wait(context: click.Context, target: str, as_json: bool) -> None:
                     await spool.drained()
                     nursery.cancel_scope.cancel()
 
-            _with_spool(choice, act)
+            with_spool(choice, act)
     _print_left(choice, as_json)
 
 
@@ -199,7 +199,7 @@ def _pending(choice: Choice) -> Sequence[Record]:
     return [asdict(one) for one in read_pending(spool, choice.config.staged)]
 
 
-def _with_spool(choice: Choice, act: "Callable[[Spool], Any]") -> None:
+def with_spool(choice: Choice, act: "Callable[[Spool], Any]") -> None:
     import trio
 
     from backgate.gateway.credentials import credentials_of

@@ -116,7 +116,7 @@ def _parts(
     claims = Claims()
     taking = Taking(config, store, metadata, claims, gateway)
     moves = Moves(journal, taking, nursery)
-    turns = Turns(store, taking, moves)
+    turns = Turns(store, taking, moves, config.name)
     return Parts(
         directory=directory,
         gateway=gateway,

@@ -29,6 +29,7 @@ from backgate.gateway.errors import (
 from backgate.gateway.keys import parent_of
 from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.provider import ObjectInfo
+from backgate.gateway.records import HIDDEN
 from backgate.gateway.staged import is_random
 from backgate.gateway.store import ObjectStore
 
@@ -105,21 +106,26 @@ class Taking:
         await self._metadata.stored(info, attributes)
         return info
 
-    async def wins(self, key: str, purpose: object) -> bool:
-        """Put an empty object under the hidden `key`, for `purpose`; False when there is one."""
+    async def wins(self, key: str, purpose: object, body: bytes) -> bool:
+        """Put `body` under the hidden `key`, for `purpose`; False when there is something."""
         try:
-            await self._store.put(key, b"", self.marked({}, purpose), if_absent=True)
+            await self._store.put(key, body, self.marked({}, purpose), if_absent=True)
         except AlreadyThere:
             return False
         return True
 
     def marked(self, metadata: Mapping[str, str], purpose: object) -> dict[str, str]:
         """Return `metadata` that says who took the name, and for what."""
-        return {**metadata, MARK: self._mark(purpose)}
+        return {**metadata, MARK: self.mark(purpose)}
+
+    def mark(self, purpose: object) -> str:
+        """Return what says of a name that this gateway took it, and for what."""
+        return f"{self._gateway}/{purpose}"
 
     def is_taken(self, info: ObjectInfo, purpose: object) -> bool:
         """True when `info` is what this gateway took for `purpose`, and no more than that."""
-        return not info.size and (info.metadata or {}).get(MARK) == self._mark(purpose)
+        is_only_a_name = not info.size or info.key.startswith(HIDDEN)
+        return is_only_a_name and (info.metadata or {}).get(MARK) == self.mark(purpose)
 
     async def learn(self, key: str) -> bool:
         """Have the index know what another gateway has under `key`; False for nothing."""
@@ -171,9 +177,6 @@ class Taking:
             await self._metadata.directory_removed(key)
         else:
             await self._metadata.removed([key])
-
-    def _mark(self, purpose: object) -> str:
-        return f"{self._gateway}/{purpose}"
 
     def _reason(self, what: str) -> str:
         why = self._store.abilities.why_unconditional

@@ -1,9 +1,11 @@
 """Tests of `gateway/turns.py`: one gateway makes a directory where its marker decides nothing."""
 
 import errno
+import socket
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,6 +17,8 @@ from backgate.gateway import turns
 from backgate.gateway.errors import AlreadyThere, FileError
 from backgate.gateway.provider import NO_METADATA, Abilities, Body, ObjectInfo
 from backgate.gateway.providers.memory import Fault, Memory
+from backgate.gateway.store import ObjectStore
+from backgate.gateway.turns import Turn
 
 SHARED = msgspec.structs.replace(CONFIG, writers="shared")
 TOGETHER = 0.2  # seconds within which a second writer of a marker is one at the same time
@@ -132,21 +136,60 @@ async def test_a_turn_that_a_crash_cut_off_ends_at_the_next_start(tmp_path: Path
     assert left == [turns.name_of_turn("x.lock/")]
 
 
+async def left_by_another(folder: Path, provider: Memory, key: str) -> Turn:
+    """Have a gateway die in its turn."""
+    with trio.CancelScope() as running:
+        async with opened(folder, provider, SHARED) as one, one.spool.turns.turn(key):
+            running.cancel()
+            await trio.lowlevel.checkpoint()
+    (turn,) = await turns.turns_in(ObjectStore(provider))
+    return turn
+
+
 async def test_who_waits_for_a_turn_that_does_not_end_is_told_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "WAITS", 0.2)
     provider = Directories()
-    stuck = turns.name_of_turn("x.lock/")
-    provider.put(stuck, b"", {"backgate-taken": "another/rename-1"})
-    async with opened(tmp_path, provider, SHARED, patience=10) as one:
-        with pytest.raises(FileError, match=stuck) as caught:
-            await make_directory(one.tree, "x.lock")
+    turn = await left_by_another(tmp_path / "gone", provider, "x y.lock/")
+    assert (turn.said.directory, turn.said.host) == ("x y.lock/", socket.gethostname())
+    async with opened(tmp_path / "one", provider, SHARED, patience=10) as one:
+        told = f"on '{socket.gethostname()}' .*: backgate turns end test 'repository/x y.lock'"
+        with pytest.raises(FileError, match=told) as caught:
+            await make_directory(one.tree, "x y.lock")
 
         assert caught.value.errno == errno.EBUSY
         assert await names(one.tree) == []
-        provider.delete([stuck])
-        await make_directory(one.tree, "x.lock")
+        await turns.end(one.store, turn)
+        await make_directory(one.tree, "x y.lock")
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+async def test_a_turn_that_began_since_is_not_ended(tmp_path: Path, *, is_exact: bool) -> None:
+    provider = Directories()
+    provider.abilities = replace(provider.abilities, conditional_delete=is_exact)
+    store = ObjectStore(provider)
+    old = await left_by_another(tmp_path / "gone", provider, "x.lock/")
+    provider.delete([old.info.key])
+    new = await left_by_another(tmp_path / "other", provider, "x.lock/")
+
+    await turns.end(store, old)
+
+    assert await turns.turns_in(store) == [new]
+    await turns.end(store, new)
+    assert await turns.turns_in(store) == []
+
+
+async def test_whatever_lies_among_the_turns_is_told_as_far_as_it_is_one() -> None:
+    provider = Directories()
+    provider.put(f"{turns.TURNS}empty", b"", {"backgate-taken": "gone/rename-1"})
+    provider.put(f"{turns.TURNS}large", b"{" * (1 << 20))
+    provider.put(f"{turns.TURNS}odd", b'{"directory": 7}')
+
+    found = await turns.turns_in(ObjectStore(provider))
+
+    assert [one.said for one in found] == 3 * [turns.Said()]
+    assert [one.gateway for one in found] == ["gone", "", ""]
 
 
 async def test_where_only_one_gateway_writes_no_turn_is_taken(tmp_path: Path) -> None:
