@@ -46,7 +46,7 @@ def wait_for(what: Callable[[], Any]) -> None:
 
 
 def metadata(made: Gateway) -> dict[str, Any]:
-    (one,) = made.json("status", "store")  # type: ignore[misc]
+    (one,) = made.statuses()
     told: dict[str, Any] = one["metadata"]
     return told
 

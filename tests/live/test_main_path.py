@@ -125,9 +125,8 @@ def test_a_file_near_the_end_of_a_known_archive_costs_few_requests(
 
 
 def store_counters(mounted: Gateway) -> dict[str, int]:
-    status = mounted.json("status")
-    assert isinstance(status, list)
-    return {"gets": status[0]["requests"].get("get", 0), "bytes": status[0]["bytes_in"]}
+    (status,) = mounted.statuses()
+    return {"gets": status["requests"].get("get", 0), "bytes": status["bytes_in"]}
 
 
 def test_rsync_and_cp_write_and_read_back(mounted: Gateway, tmp_path: Path) -> None:

@@ -70,14 +70,14 @@ def until(is_so: Callable[[], bool]) -> None:
 
 def told(one: Gateway) -> Mapping[str, Any]:
     """Return what the mount says of its metadata."""
-    found: Any = one.json("status", "store")
-    return found[0]["metadata"]  # type: ignore[no-any-return]
+    (found,) = one.statuses()
+    return found["metadata"]  # type: ignore[no-any-return]
 
 
 def waiting(one: Gateway) -> int:
     """Return how many requests of the kernel the mount has not answered."""
-    found: Any = one.json("status", "store")
-    return found[0]["requests_waiting"]  # type: ignore[no-any-return]
+    (found,) = one.statuses()
+    return found["requests_waiting"]  # type: ignore[no-any-return]
 
 
 def test_what_one_gateway_does_the_other_shows_at_once(two: tuple[Gateway, Gateway]) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 COMMAND = Path(sys.executable).parent / "backgate"
 READY_WITHIN = 120.0  # seconds
@@ -82,6 +82,12 @@ class Gateway:
     def json(self, *arguments: str) -> object:
         """Run `backgate ARGUMENTS --json` and return what it printed."""
         return json.loads(self.run(*arguments, "--json").stdout)
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """Return what mounts below `home` tell; as root one is told of everybody's."""
+        found = self.json("status")
+        assert isinstance(found, list)
+        return [one for one in found if Path(one["mountpoint"]).is_relative_to(self.home)]
 
     def mount(self, *options: str, target: str = "store") -> None:
         """Mount in the foreground of a child; returns once it reports that it answers."""
