@@ -2,7 +2,7 @@
 
 The top of the tree is that of the whole file system (subvolume 5), so that every subvolume and
 snapshot is reached, whichever would be mounted. All bytes come through the parser, which compares
-them with their checksums.
+them with their checksums; it is given the trees as they are once the log has been replayed.
 """
 
 from typing import Any
@@ -11,11 +11,12 @@ from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volumes import load
 from backgate.fs.volumes.btrfs_data import CheckedData
+from backgate.fs.volumes.btrfs_replay import replay_logs
 from backgate.fs.volumes.codecs import provide_crc32c
 from backgate.fs.volumes.explorer import Explored, context
-from backgate.fs.volumes.replay import CLEAN, DIRTY, JOURNAL, NOT_REPLAYED, STATE
 
 TOP = 5  # the subvolume that all others are below
+_UNREPLAYED = "log tree not replayed"  # what the library, which cannot, says of any log
 
 
 class Btrfs(Explored):
@@ -31,15 +32,15 @@ class Btrfs(Explored):
         shared.options["btrfs_verify_csum"] = True
         tree = load("fs_explorer.filesystems.btrfs.fs:BtrfsFS")(self._access, shared)
         tree.default_subvol = TOP
+        tree.trees, self._state = replay_logs(tree)
         tree.lra = CheckedData(tree)
         return tree
 
     def _known(self) -> dict[str, str]:
-        state = {STATE: CLEAN}
-        if self._tree.sb.log_root:
-            what = f"log tree {NOT_REPLAYED}, up to 30 s of what was synchronized"
-            state = {STATE: DIRTY, JOURNAL: what}
-        return super()._known() | state
+        known = super()._known()
+        for doubled in (f" ({_UNREPLAYED})", f"{_UNREPLAYED}, "):  # the state tells
+            known["format"] = known["format"].replace(doubled, "")
+        return known | self._state
 
     def ref_fields(self, ref: Any) -> tuple[Any, ...]:
         return tuple(ref)  # subvolume, inode

@@ -60,9 +60,9 @@ class CheckedData(LogicalRA):
             return
         longest = self._covered(bytes(self._tree.sb.nodesize))  # of one item, at most
         root, _ = self._tree.subvol_root(CHECKSUMS)
-        key = (OBJECT, KIND, max(0, start - longest))
-        for (owner, kind, first), sums in self._tree.trees.iter_from(root, key):
-            if (owner, kind) != (OBJECT, KIND) or first >= stop:
+        begin = max(0, start - longest)
+        for (_, _, first), sums in self._tree.trees.iter_range(root, OBJECT, KIND, begin):
+            if first >= stop:
                 return
             if first + self._covered(sums) > start:
                 self._start, self._sums = first, sums

@@ -1,12 +1,13 @@
-"""Use a file system hard and without end: `busy.py DIRECTORY SEED [fast]`; a line for 50 steps.
+"""Use a file system hard and without end: `busy.py DIRECTORY SEED [WAY]`; a line for 50 steps.
 
-With `fast`, as ext4 commits fast: it does not when there are attributes, symlinks or devices.
+With `fast`, as ext4 commits fast: it does not when there are attributes, symlinks or devices. With
+`logged`, as btrfs logs: much is synchronized alone, and below each directory that is there.
 """
 
+import ctypes
 import errno
 import os
 import random
-import subprocess
 import sys
 
 REFUSED = {
@@ -21,16 +22,19 @@ REFUSED = {
     errno.ENOTEMPTY,
     errno.ENOTSUP,
     errno.EPERM,
+    errno.EXDEV,
 }  # a step may well make no sense
 TOLD = 50  # steps
 FILES_MAX, DEPTH_MAX = 300, 6
+LIBC = ctypes.CDLL(None, use_errno=True)
+KEEP_SIZE, PUNCH_HOLE = 1, 2  # of fallocate(2)
 JOURNAL_MARK = b"\xc0\x3b\x39\x98"
 
 
 class Busy:
     """Makes, changes, links, renames and removes files, by chance."""
 
-    def __init__(self, root: str, seed: int, fast: bool = False) -> None:
+    def __init__(self, root: str, seed: int, way: str = "") -> None:
         self._chance = random.Random(seed)
         self._directories: list[str] = [root]
         self._files: list[str] = []
@@ -50,15 +54,16 @@ class Busy:
             self.marks: 1,
             self.allocate: 2,
         }
-        if fast:
+        if way:
+            self._steps |= {self.remove: 3, self.replace: 6, self.punch: 3, self.commit: 12}
+        if way == "fast":
             del self._steps[self.attribute], self._steps[self.symlink]
-            self._steps |= {
-                self.remove: 3,
-                self.replace: 6,
-                self.punch: 3,
-                self.synchronize: 0,
-                self.commit: 12,
-            }
+            self._steps[self.synchronize] = 0
+        if way == "logged":
+            self._directories += [
+                entry.path for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)
+            ]
+            self._steps[self.commit_directory] = 4
 
     def step(self) -> None:
         self.number += 1
@@ -136,8 +141,12 @@ class Busy:
 
     def punch(self) -> None:
         start, length = self._chance.randrange(200_000), self._chance.randrange(1, 90_000)
-        command = ["fallocate", "-p", "-o", str(start), "-l", str(length), self._old()]
-        subprocess.run(command, check=True)
+        descriptor = self._opened(self._old())
+        place = (ctypes.c_int64(start), ctypes.c_int64(length))
+        failed = LIBC.fallocate(descriptor, PUNCH_HOLE | KEEP_SIZE, *place)
+        os.close(descriptor)
+        if failed:
+            raise OSError(ctypes.get_errno(), "fallocate")
 
     def truncate(self) -> None:
         descriptor = self._opened(self._old())
@@ -166,6 +175,11 @@ class Busy:
         os.fsync(descriptor)
         os.close(descriptor)
 
+    def commit_directory(self) -> None:
+        descriptor = os.open(self._chance.choice(self._directories), os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
     def marks(self) -> None:
         path = self._new("marks")
         with open(path, "wb") as file:
@@ -182,7 +196,7 @@ class Busy:
 
 
 def main() -> None:
-    busy = Busy(sys.argv[1], int(sys.argv[2]), fast="fast" in sys.argv[3:])
+    busy = Busy(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
     while True:
         for _ in range(TOLD):
             busy.step()

@@ -205,8 +205,8 @@ def _stored_by_us(system: FileSystem, node: Node) -> Iterator[tuple[int, bytes]]
         while extent.disk != HOLE and at < stop:
             piece = system.read_at(node.handle, at, min(stop - at, READ_AT_ONCE))
             assert piece
-            yield at, piece
-            at += len(piece)
+            start, at = at, at + len(piece)
+            yield start, piece + bytes(min(-at % GRAIN, node.size - at))  # a hole, if anything
         at = stop
     assert at == node.size
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.file_systems import fuse_mounted
+from support.file_systems import fuse_mounted, unpacked
 from support.logs import words_only
 from support.trees import run
 
@@ -44,6 +44,7 @@ MAKE = {
     "iso9660": "genisoimage -quiet -R -J -o {image} {source}",
 }
 SIZES = {"btrfs": "16M", "ntfs": "4M", "vfat": "4M", "exfat": "8M"}
+CRASHED = {"btrfs, with a log": "btrfs-crashed-small-nodes"}
 SUMMED = ("btrfs",)  # have checksums of the bytes of files, and of all that leads to them
 FUSE = {"ntfs": "ntfs-3g", "exfat": "mount.exfat-fuse"}  # what fills those that mkfs cannot
 
@@ -62,6 +63,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sample(kind: str, source: Path, directory: Path) -> bytearray:
     """Return an image of this file system with the files of `source`."""
+    if kind in CRASHED:
+        return bytearray(unpacked(CRASHED[kind], directory).read_bytes())
     image = directory / kind
     words = {"source": source, "image": image}
     if kind in SIZES:
@@ -206,7 +209,7 @@ async def mutate(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", [*MAKE, *CRASHED])
 async def test_some_changed_images(
     kind: str, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,7 +218,7 @@ async def test_some_changed_images(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("kind", [*MAKE, *CRASHED])
 async def test_many_changed_images(
     kind: str, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,12 +1,14 @@
 """Whenever a disk is copied, its files are those that the kernel would find on the copy."""
 
 import fcntl
+import gc
 import os
 import random
 import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +19,9 @@ import support.busy
 from support.disks import FileDevice
 from support.file_systems import Seen, loop_mounted, run, seen_by_the_kernel, seen_by_us
 
-from backgate.fs.volume import FileSystem
+from backgate.fs.volume import FileSystem, Node
 from backgate.fs.volumes import replay
+from backgate.fs.volumes.btrfs import Btrfs
 from backgate.fs.volumes.ext import ExtFileSystem
 from backgate.fs.volumes.xfs import XfsFileSystem
 from backgate.fs.volumes.xfs_geometry import geometry
@@ -51,6 +54,17 @@ KINDS: dict[str, tuple[type[FileSystem], str, str]] = {
         "logbsize=256k,logbufs=8",
     ),
 }
+BTRFS = {  # mkfs and mount options
+    "btrfs": ("", ""),
+    "btrfs, small nodes, items for holes": ("-n 4096 -O ^no-holes", ""),
+    "btrfs, large nodes": ("-n 65536", ""),
+    "btrfs, data and metadata mixed": ("--mixed -n 4096", ""),
+    "btrfs, xxhash": ("--csum xxhash", "max_inline=0"),
+    "btrfs, sha256, compressed": ("--csum sha256", "compress-force=zstd"),
+    "btrfs, blake2, partly compressed": ("--csum blake2", "compress=lzo,flushoncommit"),
+    "btrfs, in place": ("", "nodatacow"),
+}
+SOME = ["btrfs", "btrfs, small nodes, items for holes", "btrfs, sha256, compressed"]
 COPIES = 20
 MOST_STEPS = 12  # between two copies, in lines of what is busy
 
@@ -146,6 +160,97 @@ def recovered_by_the_kernel(reader: type[FileSystem], copy: Path) -> dict[bytes,
             return seen_by_the_kernel(root)
     finally:
         recovered.unlink()
+
+
+@contextmanager
+def btrfs_mounted(kind: str, image: Path) -> Iterator[Path]:
+    """A btrfs with two subvolumes and a snapshot, that is never committed without a reason."""
+    mkfs, options = BTRFS[kind]
+    run("truncate", "-s", "500M", image)
+    run("mkfs.btrfs", "-q", *mkfs.split(), image)
+    with loop_mounted(image, ",".join(["rw,commit=300", *options.split()])) as root:
+        for name in ("one", "other"):
+            run("btrfs", "subvolume", "create", root / name)
+            (root / name / "file").write_bytes(name.encode() * 5000)
+        run("btrfs", "subvolume", "snapshot", root / "one", root / "snapshot")
+        run("sync", "-f", root)
+        yield root
+
+
+@pytest.mark.soak
+@pytest.mark.mounted
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", BTRFS)
+def test_files_of_btrfs_are_those_that_the_kernel_finds(kind: str, place: Path) -> None:
+    image, chance = place / "image", random.Random(kind)
+    copies: dict[Path, int] = {}
+    with btrfs_mounted(kind, image) as root:
+        command = [sys.executable, support.busy.__file__, root, "1", "logged"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as busy:
+            assert busy.stdout is not None
+            try:
+                for number in range(COPIES):
+                    for _ in range(chance.randrange(1, MOST_STEPS)):
+                        assert busy.stdout.readline() == b"\n"
+                    copies[clone(image, place / f"copy{number}")] = time.time_ns()
+            finally:
+                busy.kill()
+
+    assert sum(compare_btrfs(copy, copied) for copy, copied in copies.items()) > COPIES / 2
+
+
+@pytest.mark.mounted
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SOME)
+def test_what_was_synchronized_on_btrfs_is_as_the_kernel_finds_it(kind: str, place: Path) -> None:
+    image, names = place / "image", [b"kept", b"one/new", b"snapshot/file"]
+    with btrfs_mounted(kind, image) as root:
+        for name in names:
+            with open(os.path.join(os.fsencode(root), name), "ab") as file:
+                os.pwrite(file.fileno(), name * 3000, 0)
+                os.setxattr(file.fileno(), "user.name", name)
+                os.fsync(file.fileno())
+        copy, copied = clone(image, place / "copy"), time.time_ns()
+
+    system = Btrfs(FileDevice(copy))
+    assert "3 log trees" in system.notes[replay.JOURNAL]
+    assert [system.xattrs(at(system, name).handle) for name in names] == [
+        {b"user.name": name} for name in names
+    ]
+    del system
+    assert compare_btrfs(copy, copied)
+
+
+def at(system: FileSystem, path: bytes) -> Node:
+    node = system.root()
+    for name in path.split(b"/"):
+        node = system.child(node.handle, name)
+    return node
+
+
+def compare_btrfs(copy: Path, copied: int) -> bool:
+    """Compare what we read with what the kernel recovers; tell whether there was a log.
+
+    Only one file system of an identity can be mounted: not while that is which was copied.
+    """
+    system = Btrfs(FileDevice(copy))
+    notes, seen = system.notes, seen_by_us(system)
+    del system
+    gc.collect()  # nobody may have the copy open when what it lies on is unmounted
+    expected = recovered_by_the_kernel(Btrfs, copy)
+
+    assert replay.NOT_REPLAYED not in notes.get(replay.JOURNAL, "")
+    assert seen.keys() == expected.keys(), notes
+    for path, one in seen.items():
+        inode = one.inode & 2**64 - 1  # the kernel numbers them by subvolume
+        seen[path] = replace(one, inode=inode)
+        if expected[path].ctime_ns > copied:  # a name was removed when it was mounted
+            seen[path] = replace(seen[path], ctime_ns=expected[path].ctime_ns)
+        if expected[path].mtime_ns > copied:
+            seen[path] = replace(seen[path], mtime_ns=expected[path].mtime_ns)
+    assert {path: seen[path] for path in seen if seen[path] != expected[path]} == {}, notes
+    copy.unlink()
+    return notes[replay.STATE] == replay.DIRTY
 
 
 PUSHED_AFTER = Path("/proc/sys/fs/xfs/xfssyncd_centisecs")  # else no log grows long

@@ -408,7 +408,7 @@ def compare(kind: str, copies: int, directory: Path) -> int:
     run("truncate", "-s", "256M", image)
     run("mkfs.ext4", "-q", "-O", "fast_commit", *kind.split(), image)
     with loop_mounted(image, f"rw,{UNDISTURBED}") as root:
-        busy = Busy(str(root), 1, fast=True)
+        busy = Busy(str(root), 1, "fast")
         for _ in range(WARM_UP):
             busy.step()
         os.sync()
