@@ -7,7 +7,7 @@ is left of it has every byte.
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
-from backgate.fs.volume import Device, Layer, Volume
+from backgate.fs.volume import DOUBT, Device, Layer, Volume
 from backgate.fs.volumes.devices import Chain, Empty, Stretch
 from backgate.fs.volumes.md_superblock import SPARE, Superblock, superblock
 from backgate.fs.volumes.raid_layouts import Copies, Layout, Parity, Stripes
@@ -21,6 +21,7 @@ LEVEL_4_LAYOUT = 5  # its parity is on the last member
 FAR_OFFSET, FAR_SETS = 1 << 16, 0xFFFE_0000  # bits of a RAID 10's layout
 ORIGINAL, ALTERNATE = 1, 2  # layouts of a RAID 0 of uneven members
 MEMBERS_MAX = 1024  # the kernel takes fewer
+BEHIND = "only members that may be written later than others are left: the last may be missing"
 
 
 class Md(Layer):
@@ -88,6 +89,8 @@ def _volume(uuid: str, found: list[_Member]) -> Volume:
             reasons = dict.fromkeys(one.partition(": ")[2] for one in left_out)
             raise Damaged("RAID", None, f"no member can be used: {'; '.join(reasons)}")
         device = _device(array)
+        if newest.level == MIRROR and not newest.is_clean and _are_later(array.slots):
+            notes[DOUBT] = BEHIND
         on = [member.number for member in array.slots if member is not None]
     except Damaged as error:
         problem = str(error)
@@ -151,11 +154,15 @@ def _device(array: _Array) -> Device:
     return Striped(parts, told.chunk, layout, size)
 
 
+def _are_later(slots: Sequence[_Member | None]) -> bool:
+    return all(member.told.is_later for member in slots if member is not None)
+
+
 def _mirror(told: Superblock, slots: Sequence[_Member | None]) -> Device:
-    for member in slots:
-        if member is not None:
-            return member.data(told.used)
-    raise Damaged("RAID", None, "none of its members can be used")
+    there = [member for member in slots if member is not None]
+    if not there:
+        raise Damaged("RAID", None, "none of its members can be used")
+    return min(there, key=lambda member: member.told.is_later).data(told.used)
 
 
 def _layout(told: Superblock, rows: int) -> tuple[Layout, int]:

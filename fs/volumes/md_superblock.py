@@ -22,13 +22,14 @@ MEMBER_AT, STATE_AT, CHECKSUM_AT, ROLES_AT = 128, 192, 216, 256
 ROLES_MAX = 1920  # members of an array, as many as a superblock of 4 KiB can name
 RECOVERING, RESHAPING, BAD_BLOCKS, REPLACEMENT, JOURNAL = 2, 4, 8, 16, 512  # feature bits
 RAID0_LAYOUT = 4096  # the feature that says which of two orders a RAID 0 of uneven members has
+LATER = 1  # flag of a member: it may be written some time after the others ("write-mostly")
 SPARE = 0xFF00  # roles from here on are no slot: spare, faulty, journal
 
 OLD_SIZE = 4096  # bytes of the superblock 0.90
 OLD_RESERVED = 64 << 10  # bytes at the end of a member, in whole ones of these
 OLD_WORDS = struct.Struct("<1024I")
 OLD_MEMBERS = 27
-OLD_SYNC, OLD_FAULTY = 4, 1  # state bits of a member
+OLD_SYNC, OLD_FAULTY, OLD_LATER = 4, 1, 512  # state bits of a member
 OLD_CLEAN = 1  # state bit of an array
 
 
@@ -49,6 +50,7 @@ class Superblock(NamedTuple):
     number: int  # of this member in `roles`
     roles: Sequence[int]  # the slot of each member; SPARE and more: none
     is_clean: bool
+    is_later: bool  # this member may be written after the others, of a mirror
     problem: str  # why this member, or its array, cannot be read
 
 
@@ -69,7 +71,7 @@ def _one(device: Device, sector: int, version: str) -> Superblock | None:
     _, _, features, array, name, _, level, layout, used, chunk, members, _, _, _ = ONE.unpack_from(
         raw
     )
-    start, size, own, recovery, number, _, _, _, log_size, log_at = ONE_MEMBER.unpack_from(
+    start, size, own, recovery, number, _, flags, _, log_size, log_at = ONE_MEMBER.unpack_from(
         raw, MEMBER_AT
     )
     _, events, resync, checksum, count = ONE_STATE.unpack_from(raw, STATE_AT)
@@ -91,6 +93,7 @@ def _one(device: Device, sector: int, version: str) -> Superblock | None:
         number=number,
         roles=struct.unpack_from(f"<{count}H", raw, ROLES_AT),
         is_clean=resync == ALL,
+        is_later=bool(flags & LATER),
         problem=_problem(device, features, recovery, (sector + log_at, log_size)),
     )
 
@@ -142,6 +145,7 @@ def _old(device: Device) -> Superblock | None:
         number=words[992],
         roles=[row[3] if fit else SPARE for row, fit in zip(rows, in_sync, strict=True)],
         is_clean=bool(words[33] & OLD_CLEAN) and words[43] in (0, 0xFFFF_FFFF),
+        is_later=bool(words[992 + 4] & OLD_LATER),
         problem="it is being reshaped, which is not supported" if words[2] > 90 else "",
     )
 

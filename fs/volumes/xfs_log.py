@@ -28,12 +28,12 @@ from backgate.fs.volumes.xfs_geometry import Geometry, geometry
 from backgate.fs.volumes.xfs_log_buffer import block_lsn, is_read, patch
 from backgate.fs.volumes.xfs_log_inode import LoggedInode, new_inodes, replayed_inode
 from backgate.fs.volumes.xfs_log_items import (
+    BEGUN,
     BUFFER,
     BUFFER_OF_INODES,
     CANCELLED,
+    DONE,
     INODE,
-    MAPS_BEGUN,
-    MAPS_DONE,
     NEW_INODES,
     TREE_BLOCK,
     Item,
@@ -146,8 +146,8 @@ class Changes:
         yield counted(self._buffers, "buffer")
         yield counted(self._inodes, "inode")
         if self._unfinished:
-            what = counted(len(self._unfinished), "change")
-            yield f"but {what} of extents had only begun: parts of files may be missing or wrong"
+            what = f"{counted(len(self._unfinished), 'change')} of extents or attributes"
+            yield f"but {what} had only begun: parts of files may be missing or wrong"
 
     def timely(self, records: Iterator[Record]) -> Iterator[Record]:
         """Give `records` while there is time."""
@@ -213,9 +213,9 @@ class Changes:
                 self._inode(item, transaction.lsn)
             elif what == NEW_INODES:
                 self._new_inodes(item)
-            elif what in MAPS_BEGUN:
+            elif what in BEGUN:
                 self._unfinished.add(_unpacked(_IDENTITY, item[0])[0])
-            elif what in MAPS_DONE:
+            elif what in DONE:
                 self._unfinished.discard(_unpacked(_IDENTITY, item[0])[0])
 
     def _check_time(self) -> None:

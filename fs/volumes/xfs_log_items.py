@@ -9,7 +9,7 @@ from backgate.fs.volumes.xfs_log_records import Record
 from backgate.gateway.errors import Damaged
 
 INODE, BUFFER, NEW_INODES = 0x123B, 0x123C, 0x123F  # types of items
-MAPS_BEGUN, MAPS_DONE = (0x1244, 0x1248), (0x1245, 0x1249)  # extents of a file to be changed later
+BEGUN, DONE = (0x1244, 0x1248, 0x1246), (0x1245, 0x1249, 0x1247)  # extents, and attributes, later
 BUFFER_OF_INODES, CANCELLED = 0x1, 0x2  # flags of a buffer
 TREE_BLOCK = 4  # a kind of buffer
 HELD_MAX = 384 << 20  # bytes of transactions that are read at a time; one may have 64 MiB
@@ -25,7 +25,7 @@ _REGION_COST = 120  # bytes of memory beside its own
 _BEGIN = Struct("<H2xH")  # its type, and of a buffer its flags
 _KIND_SHIFT = 11
 _NOT_NEEDED = {1, 2, 3, 5, 6, 7, 12}  # kinds of buffers: quotas, free space, free inodes
-_NEEDED = {INODE, NEW_INODES, *MAPS_BEGUN, *MAPS_DONE}
+_NEEDED = {INODE, NEW_INODES, *BEGUN, *DONE}
 
 Item: TypeAlias = list[bytes]  # its regions; the first says what it is
 Wanted: TypeAlias = Callable[[bytes], bool]  # tells from what there is of its first region

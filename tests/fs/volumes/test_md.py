@@ -17,7 +17,7 @@ from support.disks import (
 
 from backgate.fs.volume import Device
 from backgate.fs.volumes.discovery import Found
-from backgate.fs.volumes.md_superblock import superblock
+from backgate.fs.volumes.md_superblock import OLD_RESERVED, superblock
 
 pytestmark = pytest.mark.slow
 
@@ -190,6 +190,38 @@ def as_member(image: bytes, number: int) -> bytes:
     struct.pack_into("<2H", data, 4096 + 256, 0, 1)
     seal(data, 4096, is_old=False)
     return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["r1-10", "r1-090"])
+@pytest.mark.parametrize("later", [0, 1])
+def test_a_member_that_is_written_later_is_read_where_no_other_is_left(
+    images: dict[str, list[Path]], name: str, later: int
+) -> None:
+    data = [bytearray(path.read_bytes()) for path in images[name]]
+    for number, one in enumerate(data):
+        write_later(one, is_old=name == "r1-090", is_later=number == later)
+    devices = [BytesDevice(one, number) for number, one in enumerate(data)]
+
+    both, alone = array(*devices), array(devices[later])
+
+    (extent,) = both.volume.device.extents(0, 512)
+    assert extent.disk == 1 - later
+    assert "doubt" not in both.volume.notes
+    assert "later" in alone.volume.notes["doubt"]
+    assert not alone.volume.problem
+
+
+def write_later(data: bytearray, *, is_old: bool, is_later: bool) -> None:
+    """Make it a member of a mirror in use, that may be written later than the other one."""
+    if is_old:
+        at = len(data) // OLD_RESERVED * OLD_RESERVED - OLD_RESERVED
+        data[at + 4 * 33] &= ~1  # clean
+        data[at + 4 * (992 + 4) + 1] |= 2 * is_later
+    else:
+        at = (len(data) // 512 - 16 & ~7) * 512
+        data[at + 184] |= is_later
+        struct.pack_into("<Q", data, at + RESYNC, 0)
+    seal(data, at, is_old=is_old)
 
 
 def test_parity_that_may_be_out_of_date_does_not_stand_in_for_a_member(

@@ -23,8 +23,8 @@ from backgate.fs.volumes.xfs import XfsFileSystem
 from backgate.fs.volumes.xfs_geometry import Geometry, geometry
 from backgate.fs.volumes.xfs_log import Changes
 from backgate.fs.volumes.xfs_log_items import (
-    MAPS_BEGUN,
-    MAPS_DONE,
+    BEGUN,
+    DONE,
     Transaction,
     is_cancelled,
     is_needed,
@@ -253,10 +253,10 @@ def test_a_longer_log_may_take_longer(tmp_path: Path, monkeypatch: pytest.Monkey
     assert system.notes[replay.JOURNAL].startswith("replayed: ")
 
 
-@pytest.mark.parametrize("begun", MAPS_BEGUN)
-def test_a_change_of_extents_that_had_only_begun_is_told_of(begun: int) -> None:
+@pytest.mark.parametrize("begun", BEGUN)
+def test_a_change_that_had_only_begun_is_told_of(begun: int) -> None:
     changes = Changes(BytesDevice(b""), LAYOUT)
-    done = MAPS_DONE[MAPS_BEGUN.index(begun)]
+    done = DONE[BEGUN.index(begun)]
 
     def item(kind: int, identity: int) -> list[bytes]:
         return [struct.pack("<HHIQ", kind, 1, 0, identity)]
@@ -266,7 +266,7 @@ def test_a_change_of_extents_that_had_only_begun_is_told_of(begun: int) -> None:
     (words,) = [word for word in changes.words() if "begun" in word]
     changes.make(Transaction(3, items=[item(done, 8)]))
 
-    assert words.startswith("but 1 change of extents")
+    assert words.startswith("but 1 change of extents or attributes")
     assert not [word for word in changes.words() if "begun" in word]
 
 
