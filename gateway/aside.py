@@ -2,11 +2,13 @@
 unlinked open.
 
 They lie below `.backgate/`, which the tree does not show. The journal knows each before it exists,
-so that none outlives its use, whatever happens to the gateway.
+so that none outlives its use, whatever happens to the gateway. It is told of several at a time:
+each telling waits for the disk.
 """
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
 import trio
 
@@ -18,6 +20,8 @@ from backgate.gateway.provider import Body, ObjectInfo
 from backgate.gateway.records import HIDDEN, Aside, Cleared
 from backgate.gateway.renames import Renames
 from backgate.gateway.store import ObjectStore
+
+AHEAD = 16  # keys announced at a time at most; the first ones fewer, for one file may be all
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +45,19 @@ class Asides:
         numbers = [key.removeprefix(prefix) for key in journal.state.asides]
         self._prefix = prefix
         self._last = max((int(number) for number in numbers if number.isdigit()), default=0)
+        self._announced: list[str] = []  # keys that the journal knows, and nobody uses yet
+        self._made = 0  # keys that were given out
+        self._announcing = trio.Lock()
 
     async def put(self, body: Body) -> ObjectInfo:
         """Store `body` as a hidden object."""
-        key = await self._announced()
-        return await self._store.put(key, body)
+        return await self._store.put(await self._key(), body)
 
     async def copy(
         self, info: ObjectInfo, attributes: Attributes | None, renames: Renames
     ) -> ObjectInfo:
         """Make a hidden copy of an object that is about to go, for those who have it open."""
-        return await renames.copy(info, attributes, await self._announced())
+        return await renames.copy(info, attributes, await self._key())
 
     def remove(self, keys: Iterable[str]) -> None:
         """Delete hidden objects in the background; the next start tries again what fails."""
@@ -65,12 +71,26 @@ class Asides:
         while self._going:
             await self._gone.wait()
 
-    async def _announced(self) -> str:
-        self._last += 1
-        key = f"{self._prefix}{self._last}"
-        self._journal.append(Aside(key))
-        await self._journal.synchronize()
-        return key
+    def close(self) -> None:
+        """Forget what was announced and never made."""
+        if self._announced:
+            with suppress(OSError):  # then the next start deletes what is not there
+                self._journal.append(Cleared(self._announced))
+            self._announced = []
+
+    async def _key(self) -> str:
+        """Return a key of which the journal knows, on disk."""
+        async with self._announcing:
+            if not self._announced:
+                first, count = self._last + 1, min(self._made + 1, AHEAD)
+                self._last += count
+                keys = [f"{self._prefix}{number}" for number in range(first, first + count)]
+                for key in keys:
+                    self._journal.append(Aside(key))
+                await self._journal.synchronize()
+                self._announced = keys
+            self._made += 1
+            return self._announced.pop(0)
 
     async def _remove(self, key: str) -> None:
         try:

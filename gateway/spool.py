@@ -258,6 +258,7 @@ class Spool:
         for file in self.shelf:
             count += file.opens > 0 and file.key is not None and file.is_dirty
             file.rest()
+        self.asides.close()
         if count:
             log.warning(
                 "%d files are still open for writing: they are kept in the spool, not stored", count

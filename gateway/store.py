@@ -2,8 +2,9 @@
 
 Head, page and delete have a limiter of their own, so that `ls` never queues behind GETs, and so
 have small puts: who writes many files at once waits for one another's round trips no longer than
-need be. What a lost answer leaves open is settled here: a conditional write that finds its own
-earlier attempt counts as done, and so does the commit of an upload that was committed already.
+need be. What the store copies by itself holds up no bytes on their way to it. What a lost answer
+leaves open is settled here: a conditional write that finds its own earlier attempt counts as done,
+and so does the commit of an upload that was committed already.
 """
 
 import copy
@@ -82,6 +83,7 @@ class ObjectStore:
         self._metadata_calls = trio.CapacityLimiter(threads.METADATA_THREADS)
         self._get_calls = trio.CapacityLimiter(threads.GET_THREADS)
         self._put_calls = trio.CapacityLimiter(threads.PUT_THREADS)
+        self._copy_calls = trio.CapacityLimiter(threads.COPY_THREADS)
         self._small_put_calls = trio.CapacityLimiter(threads.SMALL_PUT_THREADS)
         self._writers: dict[str, str] = {}  # pending upload -> what its object will be marked with
 
@@ -141,7 +143,7 @@ class ObjectStore:
     ) -> ObjectInfo:
         prefix = self._prefix
         call = partial(self._provider.copy, prefix + source, prefix + target, metadata)
-        return self._seen(await self._ask("copy", call, self._put_calls, LONG_LIMIT))
+        return self._seen(await self._ask("copy", call, self._copy_calls, LONG_LIMIT))
 
     async def delete(
         self, keys: Sequence[str], look: Look | None = None, etags: Mapping[str, str] = NO_ETAGS
@@ -218,7 +220,7 @@ class ObjectStore:
     ) -> str:
         target, source = self._prefix + key, self._prefix + source
         call = partial(self._provider.copy_part, target, upload, number, source, start, stop, etag)
-        return await self._ask("copy_part", call, self._put_calls, LONG_LIMIT)
+        return await self._ask("copy_part", call, self._copy_calls, LONG_LIMIT)
 
     async def commit_upload(
         self, key: str, upload: str, parts: Sequence[tuple[int, str]], *, if_absent: bool = False

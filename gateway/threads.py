@@ -15,9 +15,12 @@ import trio
 
 METADATA_THREADS = 16  # head, page, delete: a crawl with four streams leaves twelve to callers
 GET_THREADS = 12  # at 8 MiB each, 96 MiB in flight at most
-PUT_THREADS = 8  # put, copy and commit; more uploads at once do not fill a link faster
+PUT_THREADS = 8  # put and commit; more uploads at once do not fill a link faster
+COPY_THREADS = 8  # copies on the store's side, which take nothing of the link
 SMALL_PUT_THREADS = 32  # puts that wait for an answer longer than they send: of small files
-CONNECTIONS = METADATA_THREADS + GET_THREADS + PUT_THREADS + SMALL_PUT_THREADS  # to keep open
+CONNECTIONS = (  # to keep open
+    METADATA_THREADS + GET_THREADS + PUT_THREADS + COPY_THREADS + SMALL_PUT_THREADS
+)
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ writes.
 A part that is full leaves in the background as soon as the allowance of bytes in flight allows, so
 close has little left to send. Files that are sent in parts take turns with one another and with
 small ones, so that a long one keeps nobody waiting for all of it. When the spool is pressed for
-room, a part is stored as a hidden object instead and copied into the upload on the store's side:
-only then may the local disk forget it (see `spooled.py`).
+room, a part is stored as a hidden object instead: only then may the local disk forget it (see
+`spooled.py`). The store copies it into the upload, beside what is being sent.
 """
 
 import logging
@@ -208,14 +208,28 @@ class Uploader:
                 self._uploads.give_up(upload.key, upload.upload)
 
     async def _send_ahead(self, file: SpooledFile, upload: Upload, part: Part) -> None:
-        """Send one part while the file is written; a failure is for close to meet again."""
+        """Send one part while the file is written; a failure is for close to meet again.
+
+        What has to leave the disk leaves first, and then the store copies it: no writer waits for
+        that. A store that cannot copy gets it twice.
+        """
+        copies_parts = self._store.abilities.copies_parts
+        leaves_first = copies_parts and self._room.is_pressed
         try:
-            await self._send_in_turn(file, upload, part, is_ahead=True)
+            try:
+                if leaves_first:
+                    await self.put_aside(file, part)
+                else:
+                    await self._send_in_turn(file, upload, part, is_ahead=True)
+                    if not copies_parts and self._room.is_pressed:
+                        await self.put_aside(file, part)
+            finally:
+                self.ahead -= 1
+                self._room.changed()
+            if leaves_first:
+                await self._send_in_turn(file, upload, part, is_ahead=True)
         except (BackgateError, OSError) as error:
             log.debug("part %d of %r did not leave early: %s", part.number, upload.key, error)
-        finally:
-            self.ahead -= 1
-            self._room.changed()
 
     async def _send_in_turn(
         self, file: SpooledFile, upload: Upload, part: Part, *, is_ahead: bool = False
@@ -232,28 +246,16 @@ class Uploader:
                 await self._begin(file, upload)
                 if upload.is_given_up:
                     raise StoreError(f"{upload.key}: its upload was given up", key=upload.key)
-                etag = await self._send(file, upload, part, is_ahead=is_ahead)
+                etag = await self._send(file, upload, part)
                 upload.sent(part, etag)
                 return etag
 
-    async def _send(self, file: SpooledFile, upload: Upload, part: Part, *, is_ahead: bool) -> str:
+    async def _send(self, file: SpooledFile, upload: Upload, part: Part) -> str:
         held = self._copied(file, part)
         if held is not None:
             return await self._copy_part(upload, part, held)
         body = await file.body(part)
-        if not (is_ahead and self._room.is_pressed):
-            return await self._store.put_part(upload.key, upload.upload, part.number, body)
-        info = await self._asides.put(body)
-        try:
-            if self._store.abilities.copies_parts:
-                etag = await self._copy_part(upload, part, Backing(part.start, part.stop, info, 0))
-            else:
-                etag = await self._store.put_part(upload.key, upload.upload, part.number, body)
-        except StoreError:
-            self._asides.remove([info.key])
-            raise
-        await self._leave(file, part, info)
-        return etag
+        return await self._store.put_part(upload.key, upload.upload, part.number, body)
 
     async def _copy_part(self, upload: Upload, part: Part, held: Backing) -> str:
         key, start = held.info.key, held.offset

@@ -23,7 +23,8 @@ class SdkClients:
     def __init__(self, connection: Connection) -> None:
         session = _session()
         self.quick = _client(session, connection, s3_client.ANSWER_WITHIN, threads.CONNECTIONS)
-        self.moving = _client(session, connection, s3_client.MOVE_WITHIN, threads.PUT_THREADS)
+        moving = threads.PUT_THREADS + threads.COPY_THREADS
+        self.moving = _client(session, connection, s3_client.MOVE_WITHIN, moving)
 
     def close(self) -> None:
         for client in (self.quick, self.moving):

@@ -20,7 +20,7 @@ from backgate.gateway.errors import (
 from backgate.gateway.provider import Abilities, Limits
 from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.store import SMALL, ObjectStore
-from backgate.gateway.threads import GET_THREADS, PUT_THREADS, SMALL_PUT_THREADS
+from backgate.gateway.threads import COPY_THREADS, GET_THREADS, PUT_THREADS, SMALL_PUT_THREADS
 
 
 def fault() -> Exception:
@@ -321,6 +321,23 @@ async def test_small_puts_are_under_way_together_and_not_behind_large_ones() -> 
         gate.set()
 
     assert len(memory.page().objects) == PUT_THREADS + SMALL_PUT_THREADS
+
+
+async def test_what_the_store_copies_holds_up_no_bytes_that_are_sent() -> None:
+    memory, gate = Memory(), threading.Event()
+    memory.put("a", bytes(SMALL + 1))
+    memory.faults.append(Fault(verb="copy", gate=gate))
+    store = ObjectStore(memory)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2 * COPY_THREADS):
+            nursery.start_soon(store.copy, "a", f"copy {number}")
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(PUT_THREADS):
+            await store.put(f"large {number}", bytes(SMALL + 1))
+        gate.set()
+
+    assert len(memory.page().objects) == 1 + 2 * COPY_THREADS + PUT_THREADS
 
 
 async def test_closing_the_store_closes_its_provider() -> None:

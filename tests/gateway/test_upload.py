@@ -167,3 +167,49 @@ async def test_a_small_file_does_not_wait_for_all_parts_of_a_long_one(
         await long.flush()
         assert repository.content("long") == bytes(10 * PART)
         await long.release()
+
+
+async def test_a_writer_does_not_wait_for_what_the_store_copies(tmp_path: Path) -> None:
+    pressed = msgspec.structs.replace(CONFIG, spool=16 * PART)
+    provider, gate, data = memory(), threading.Event(), os.urandom(60 * PART)
+    provider.faults = [Fault(verb="copy_part", gate=gate)]
+    try:
+        async with opened(tmp_path, provider, pressed) as repository:
+            file = await create(repository, "long")
+            with trio.fail_after(60):
+                for start in range(0, len(data), PART):
+                    await file.write_at(start, data[start : start + PART])
+                    assert repository.spool.used <= pressed.spool
+            gate.set()
+            await file.flush()
+            await file.release()
+            await repository.spool.drained()
+
+            assert repository.content("long") == data
+            assert repository.stored_keys() == ["long"]
+    finally:
+        gate.set()
+
+
+async def test_a_part_that_changes_between_leaving_and_being_copied_is_sent_as_it_is(
+    tmp_path: Path,
+) -> None:
+    pressed = msgspec.structs.replace(CONFIG, spool=16 * PART)
+    provider, gate, data = memory(), threading.Event(), bytearray(os.urandom(60 * PART))
+    provider.faults = [Fault(verb="copy_part", gate=gate)]
+    try:
+        async with opened(tmp_path, provider, pressed) as repository:
+            file = await create(repository, "long")
+            with trio.fail_after(60):
+                for start in range(0, len(data), PART):
+                    await file.write_at(start, bytes(data[start : start + PART]))
+            gate.set()
+            for at in range(0, 60 * PART, 5 * PART):
+                data[at + 7 : at + 14] = b"changed"
+                await file.write_at(at + 7, b"changed")
+            await file.flush()
+            await file.release()
+
+            assert repository.content("long") == data
+    finally:
+        gate.set()

@@ -441,3 +441,17 @@ async def test_a_copy_in_parts_that_is_refused_leaves_no_upload(
     assert list(await store.uploads()) == []
     assert not journal.state.uploads
     journal.close()
+
+
+def test_a_copied_part_that_is_the_whole_of_an_object_tells_its_version_itself(
+    store: ObjectStore, provider: Provider, proxy: FaultProxy
+) -> None:
+    whole, upload = provider.head("a"), provider.begin_upload("b")
+    proxy.requests.clear()
+
+    provider.copy_part("b", upload, 1, "a", 0, whole.size, whole.etag)
+    assert not [one for one in proxy.requests if one.startswith("HEAD")]
+
+    provider.copy_part("b", upload, 2, "a", 0, whole.size - 1, whole.etag)
+    assert [one.split()[0] for one in proxy.requests[-2:]] == ["PUT", "HEAD"]
+    provider.abort_upload("b", upload)
