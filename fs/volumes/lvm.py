@@ -148,12 +148,13 @@ def _volumes(
         if not is_visible or kind.partition("+")[0] in POOLS:
             continue
         device: Device = Empty(0)
-        problem, shown, on = "", own, whole
+        problem, shown, on, doubt = "", own, whole, ""
         try:
             shown = _shown(own, volume, kind)
-            device, on = logical.device(own)
+            device, on, doubt = logical.made(own)
         except Damaged as error:
             problem = str(error)
+        doubts = [one for one in (doubt, TWICE if twice.intersection(on) else "") if one]
         yield Volume(
             name=f"{name}-{shown}",
             device=device,
@@ -163,7 +164,7 @@ def _volumes(
                 "volume group": found.name,
                 "type": kind,
                 "uuid": str(volume.get("id", "")),
-                **({DOUBT: TWICE} if twice.intersection(on) else {}),
+                **({DOUBT: "; ".join(doubts)} if doubts else {}),
             },
             problem=problem,
             members=on,

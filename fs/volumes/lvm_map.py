@@ -1,6 +1,7 @@
 """The logical volumes of one group as devices: each segment over members, or over other volumes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from backgate.fs.volume import Device
@@ -42,6 +43,8 @@ RAIDS = {  # LVM's words for the kernel's layouts: (parities, algorithm)
     "raid6_ra_6": (2, layouts.SINGLE_AND_LAST + layouts.RIGHT_ASYMMETRIC),
     "raid6_n_6": (2, layouts.PARITY_LAST),
 }
+MOVED = "PVMOVE"  # the status of what is being moved from the first leg of a mirror to the others
+BEHIND = "the first leg of a mirror is missing, and the one that is shown may have lacked something"
 SAFE_CACHES = ("writethrough", "passthrough")  # modes in which the origin has every write
 
 
@@ -60,17 +63,26 @@ class _Images(NamedTuple):
     why: str  # one of them is missing, to be added to what that means
 
 
+class Made(NamedTuple):
+    """A logical volume that was made."""
+
+    device: Device
+    members: Sequence[int]  # that it lies on
+    doubt: str  # why not all of it may be there, "" when it surely is
+
+
 class LogicalVolumes:
     """Devices of one group's volumes by name, made when they are asked for."""
 
     def __init__(self, group: Group, members: Mapping[str, Member]) -> None:
         """Let `members` be what was found, by UUID."""
         self._group, self._members = group, members
-        self._pools: dict[str, tuple[Pool, set[int]]] = {}  # with the members it lies on
+        self._pools: dict[str, tuple[Pool, set[int], str]] = {}  # with members, and a doubt
         self._room = CHANGED_ALL  # chunks that snapshots may have changed
         self._merged = set(_merged(group.logical.values()))
         self._depth = 0
         self._used: set[int] = set()
+        self._doubt = ""
         self._types: dict[str, Callable[[str, Section], Device]] = {
             "striped": self._striped,
             "linear": self._striped,
@@ -87,13 +99,14 @@ class LogicalVolumes:
             "zero": lambda name, segment: Empty(self._size(name, segment)),
         }
 
-    def device(self, name: str) -> tuple[Device, Sequence[int]]:
-        """Return the volume `name`, and the members that it lies on.
+    def made(self, name: str) -> Made:
+        """Return the volume `name`.
 
         Raises `Damaged` when a member is missing, or a kind of volume is not supported.
         """
-        self._used = set()
-        return self._device(name), sorted(self._used)
+        self._used, self._doubt = set(), ""
+        device = self._device(name)
+        return Made(device, sorted(self._used), self._doubt)
 
     def _device(self, name: str) -> Device:
         volume = self._group.logical.get(name)
@@ -160,13 +173,18 @@ class LogicalVolumes:
 
     def _mirror(self, name: str, segment: Section) -> Device:
         size = self._size(name, segment)
-        legs = _pairs(values(segment, "mirrors", name), name)
-        wrong = Damaged("LVM metadata", None, f"{name} is a mirror without legs")
-        for image, start in legs:  # the first is what the others are copied from
-            try:
-                return self._area(image, start, size)
-            except Damaged as error:
-                wrong = error
+        first, *others = _pairs(values(segment, "mirrors", name), name)
+        try:
+            return self._area(*first, size)  # what the others are copied from
+        except Damaged as error:
+            wrong = error
+        status = self._group.logical[name].get("status")
+        is_moved = isinstance(status, list) and MOVED in status
+        for leg in [] if is_moved else others:
+            with suppress(Damaged):
+                device = self._area(*leg, size)
+                self._doubt = BEHIND
+                return device
         raise wrong
 
     def _raid0(self, name: str, segment: Section) -> Device:
@@ -238,14 +256,17 @@ class LogicalVolumes:
                 raise Damaged("LVM metadata", None, f"there is no thin pool {name}")
             segment = section(volume, "segment1", name)
             before, self._used = self._used, set()
+            doubt, self._doubt = self._doubt, ""
             try:
                 metadata = self._device(word(segment, "metadata", name))
                 data = self._device(word(segment, "pool", name))
-                self._pools[name] = Pool(metadata, data), self._used
+                self._pools[name] = Pool(metadata, data), self._used, self._doubt
             finally:
                 self._used |= before
-        pool, used = self._pools[name]
+                self._doubt = self._doubt or doubt
+        pool, used, doubt = self._pools[name]
         self._used |= used
+        self._doubt = self._doubt or doubt
         return pool
 
     def _cached(self, name: str, segment: Section) -> Device:

@@ -155,6 +155,34 @@ def test_mirrors_and_parity_bear_a_missing_disk(disks: list[FileDevice], missing
             assert data == sectors(name, 0, len(data) // 512), name
 
 
+@pytest.mark.parametrize("missing", range(5))
+def test_a_mirror_without_its_first_leg_is_a_doubt(disks: list[FileDevice], missing: int) -> None:
+    (extent,) = found_in(*disks)["vg-one-mirror"].volume.device.extents(0, 512)
+
+    found = found_in(*[disk for number, disk in enumerate(disks) if number != missing])
+
+    assert ("doubt" in found["vg-one-mirror"].volume.notes) == (extent.disk == missing)
+    assert "doubt" not in found["vg-one-raid1"].volume.notes
+
+
+def test_what_is_being_moved_is_not_shown_without_the_disk_that_it_is_moved_from(
+    disks: list[FileDevice],
+) -> None:
+    (extent,) = found_in(*disks)["vg-one-mirror"].volume.device.extents(0, 512)
+    others = [disk for number, disk in enumerate(disks) if number != extent.disk]
+    left = [BytesDevice(bytearray(disk.read_at(0, disk.size))) for disk in others]
+    for disk in left:
+        rewrite(disk, moving)
+
+    assert "is missing" in found_in(*left)["vg-one-mirror"].volume.problem
+
+
+def moving(text: str) -> str:
+    """Return the metadata with its mirror as what pvmove(8) makes for a while."""
+    place = text.index("status", text.index("mirror {"))
+    return text[:place] + text[place:].replace('["READ", ', '["PVMOVE", "READ", ', 1)
+
+
 def test_two_groups_of_one_name_are_told_apart_by_their_uuid(paths: list[Path]) -> None:
     found = found_in(*[FileDevice(path, number) for number, path in enumerate(paths)])
     linear = {path: one for path, one in found.items() if path.endswith("-linear")}
