@@ -42,7 +42,7 @@ from backgate.fs.parser.messages import VOLUMES_MAX, Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser, Unparsed
 from backgate.fs.tree import Children, Entry
 from backgate.fs.volume import DOUBT, XATTR_MAX, XATTR_NAME_MAX
-from backgate.fs.volumes.replay import JOURNAL, STATE, leaves_doubt
+from backgate.fs.volumes.replay import DAMAGE, JOURNAL, STATE, leaves_doubt
 from backgate.gateway.errors import BackgateError, Damaged, FileError
 from backgate.gateway.source import Bytes, Source
 from backgate.gateway.units import MIB
@@ -255,7 +255,7 @@ class DiskTree:
     def _say(self, place: Place, facts: VolumeFacts, notes: Notes) -> None:
         """Log what became of the journal of a file system that is opened for the first time.
 
-        What leaves a doubt of the files is a warning, and so is a doubt of the volume.
+        What leaves a doubt of the files is a warning, and so is a doubt of the volume, and damage.
         """
         if place in self._roots:
             return
@@ -264,8 +264,9 @@ class DiskTree:
             level = logging.WARNING if leaves_doubt(journal) else logging.INFO
             state = notes.get(STATE, "")
             log.log(level, "%s: %s, %s; journal: %s", where, facts.file_system, state, journal)
-        if doubt := facts.notes.get(DOUBT):
-            log.warning("%s: %s", where, doubt)
+        for doubt in (facts.notes.get(DOUBT), notes.get(DAMAGE)):
+            if doubt:
+                log.warning("%s: %s", where, doubt)
 
     def _say_too_long(self, inside: Inside, name: bytes) -> None:
         """Log, once, that an extended attribute, or its name, is too long to be asked for."""

@@ -11,6 +11,8 @@ from backgate.fs.volumes.explorer import Explored, context
 from backgate.fs.volumes.ext_changed import ChangedExt
 from backgate.fs.volumes.ext_checked import HAS_CHECKSUMS, CheckedExt, Ext
 from backgate.fs.volumes.jbd2 import replay_journal
+from backgate.fs.volumes.jbd2_place import has_errors, superblock
+from backgate.fs.volumes.replay import DAMAGE
 from backgate.gateway.errors import Damaged
 
 XATTRS = struct.pack("<I", 0xEA020000)  # in front of those in the inode itself
@@ -18,6 +20,7 @@ ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 ACL_ON_DISK, ACL_TOLD = 1, 2  # versions of the two forms
 NAMED = (0x02, 0x08)  # tags of entries for one user or group, which alone have an id
 NOBODY = 0xFFFFFFFF  # the id of the others
+HAS_ERRORS = "it says that errors were found, which nothing has mended since"
 
 
 class ExtFileSystem(Explored):
@@ -30,7 +33,9 @@ class ExtFileSystem(Explored):
     def __init__(self, device: Device) -> None:
         self._replay = replay_journal(device)
         super().__init__(self._replay.device)
-        self.notes = {**self.notes, "format": self._tree.format, **self._replay.notes}
+        start = superblock(self._replay.device)
+        damage = {DAMAGE: HAS_ERRORS} if start is not None and has_errors(start) else {}
+        self.notes = {**self.notes, "format": self._tree.format, **self._replay.notes, **damage}
 
     def _opened(self) -> Any:
         tree = Ext(self._access, context())

@@ -80,6 +80,8 @@ def replay_journal(device: Device) -> Replay:
         return _replay(device, place, layout, proves_inodes(start))
     except Damaged as error:
         return replay.unreplayed(device, str(error))
+    except MemoryError:
+        return replay.unreplayed(device, "it takes too much memory")
 
 
 def _without(device: Device) -> Replay:

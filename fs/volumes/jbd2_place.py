@@ -88,6 +88,11 @@ def was_unmounted(superblock: bytes) -> bool:
     return bool(unpack_from("<H", superblock, 0x3A)[0] & 1)
 
 
+def has_errors(superblock: bytes) -> bool:
+    """Tell whether who used the file system found errors that nobody has mended since."""
+    return bool(unpack_from("<H", superblock, 0x3A)[0] & 2)
+
+
 def journal_place(device: Device, superblock: bytes) -> JournalPlace:
     """Find the blocks of the journal; `Damaged` where it is elsewhere or cannot be found."""
     log_block = _WORD.unpack_from(superblock, 0x18)[0]

@@ -11,7 +11,7 @@ from backgate.fs.volumes.ext_changes import Changes
 
 PACE = 8 << 20  # bytes of a long log that are gone through in a second of CPU, or it is given up
 
-STATE, JOURNAL = "state", "journal"  # of the notes of a file system
+STATE, JOURNAL, DAMAGE = "state", "journal", "damage"  # of the notes of a file system
 CLEAN = "clean"
 DIRTY = "in use when it was copied"
 NOT_REPLAYED = "not replayed, so what was written last may be missing or wrong"

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from backgate.fs.volume import HOLE, Device, Extent, FileSystem, Node, Nodes
 from backgate.fs.volumes.reading import read_exactly
+from backgate.fs.volumes.replay import DAMAGE
 from backgate.fs.volumes.xfs_attributes import Attributes, has_attributes
 from backgate.fs.volumes.xfs_blocks import ForkBlocks, Seal
 from backgate.fs.volumes.xfs_directory import Directories, Named
@@ -47,7 +48,7 @@ class XfsFileSystem(FileSystem):
             "label": layout.label,
             "uuid": str(UUID(bytes=layout.uuid)),
             **log.replay.notes,
-            **({"damage": "it says that it needs repair"} if layout.needs_repair else {}),
+            **({DAMAGE: "it says that it needs repair"} if layout.needs_repair else {}),
         }
 
     def root(self) -> Node:

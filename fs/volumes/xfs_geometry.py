@@ -16,7 +16,7 @@ CRC_AT = 224  # of the superblock
 SUPER = "superblock"
 
 _SIZES = Struct(">4sIQ16x16sQQ20xII4xIHHH2x12sBxBBB")
-_FEATURES_AT, _FEATURES = 200, Struct(">I8xII")  # features2, and of version 5 two more
+_FEATURES_AT, _FEATURES = 200, Struct(">I12xII")  # features2, and of version 5 two more
 _DIRECTORY_LOG_AT, _LSN, _META_UUID = 192, slice(240, 248), slice(248, 264)
 
 _VERSION, _VERSIONS = 0xF, (4, 5)
@@ -50,6 +50,7 @@ class Geometry:
     lsn: int  # where in the log its last change stands; 0 in version 4
     has_file_types: bool  # in directories
     ignores_case: bool  # of ASCII letters, in names
+    log_features: int  # that whoever replays the log must know
     needs_repair: bool
 
     @property
@@ -92,7 +93,7 @@ def geometry(device: Device, *, unsealed: bool = False) -> Geometry:
     """
     data = read_exactly(device, 0, SMALLEST_SECTOR, SUPER)
     fields = _Fields(*_SIZES.unpack_from(data))
-    features2, _, incompatible = _FEATURES.unpack_from(data, _FEATURES_AT)
+    features2, incompatible, of_log = _FEATURES.unpack_from(data, _FEATURES_AT)
     is_v5 = fields.version & _VERSION == _VERSIONS[1]
     _check_version(data, fields.version, incompatible if is_v5 else 0)
     directory_log = data[_DIRECTORY_LOG_AT]
@@ -119,6 +120,7 @@ def geometry(device: Device, *, unsealed: bool = False) -> Geometry:
         lsn=int.from_bytes(data[_LSN], "big") if is_v5 else 0,
         has_file_types=bool(file_types),
         ignores_case=bool(fields.version & _IGNORES_CASE),
+        log_features=of_log if is_v5 else 0,
         needs_repair=bool(is_v5 and incompatible & _NEEDS_REPAIR),
     )
 

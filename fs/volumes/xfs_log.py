@@ -64,6 +64,7 @@ _INODE, _INODE_32 = Struct("<4xIHH4xQ16sqii"), Struct("<4xIHHQ16sqii")
 _NEW_INODES = Struct(">4xIIIIII")  # group, block, count, size, length, generation
 _NEW_INODES_MAX = 64 * 2048  # bytes
 _IDENTITY = Struct("<8xQ")
+_KNOWN = 0x1  # features of a log: changes of attributes may be in it before they are made
 
 
 class LogReplay(NamedTuple):
@@ -82,6 +83,8 @@ def replay_log(device: Device, layout: Geometry) -> LogReplay:
         log = Log(device, layout)
         if log.is_clean:
             return LogReplay(replay.clean(device), frozenset())
+        if unknown := layout.log_features & ~_KNOWN:
+            raise Damaged("log", None, f"features {unknown:#x} are not supported")
         changes = _changes(log, device, layout)
     except Damaged as error:
         return LogReplay(replay.unreplayed(device, str(error)), frozenset())

@@ -193,6 +193,17 @@ async def test_a_doubt_of_what_is_shown_is_a_warning(
     assert said.message.endswith("what was written last may be missing")
 
 
+async def test_errors_that_a_file_system_tells_of_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with tree_of(ext4(tmp_path, "ssv state 2")) as tree:
+        assert await names(tree, b"disks/xvda/partitions/0-ext4")
+        (volume,) = (await tree.report()).volumes
+
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
+    assert volume.notes["damage"] in caplog.text
+
+
 async def test_what_became_of_a_journal_is_in_the_log_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

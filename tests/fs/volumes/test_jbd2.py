@@ -10,7 +10,7 @@ from support.disks import BytesDevice
 from support.file_systems import run, unpacked
 
 from backgate.fs.volume import ENCODED
-from backgate.fs.volumes import replay
+from backgate.fs.volumes import jbd2, replay
 from backgate.fs.volumes.jbd2 import replay_journal
 from backgate.fs.volumes.jbd2_place import SUPER_AT, SUPER_SIZE, journal_place, superblock
 from backgate.gateway.errors import Damaged
@@ -127,6 +127,19 @@ def test_the_replay_ends_before_a_transaction_that_is_damaged(mark: bytes, tmp_p
     assert whole.startswith("replayed: 7 transactions")
     assert shorter.startswith("replayed: 1 transaction,")
     assert "which is damaged" in shorter
+
+
+def test_a_journal_that_takes_too_much_memory_is_not_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(jbd2, "_replay", no_room)
+
+    told = replay_journal(BytesDevice(image("ext4-crashed", tmp_path)))
+
+    assert told.notes[replay.JOURNAL].endswith("it takes too much memory")
 
 
 def test_a_revoke_block_that_is_damaged_costs_no_transaction_before_it(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ LAYOUT = Geometry(
     lsn=0,
     has_file_types=True,
     ignores_case=False,
+    log_features=0,
     needs_repair=False,
 )
 
@@ -207,6 +208,20 @@ def test_a_log_of_another_machine_is_told_of(tmp_path: Path) -> None:
 
     assert system.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
     assert "big-endian" in system.notes[replay.JOURNAL]
+
+
+def test_a_log_with_features_that_are_not_known_is_not_replayed(tmp_path: Path) -> None:
+    device = FileDevice(unpacked("xfs-crashed", tmp_path))
+    layout = geometry(device)
+
+    known, unknown = (
+        xfs_log.replay_log(device, replace(layout, log_features=features)) for features in (1, 3)
+    )
+
+    assert known.replay.notes[replay.JOURNAL].startswith("replayed: ")
+    assert unknown.replay.notes[replay.JOURNAL].startswith(replay.NOT_REPLAYED)
+    assert "0x2" in unknown.replay.notes[replay.JOURNAL]
+    assert layout.log_features == 0
 
 
 def test_a_log_whose_changes_are_strewn_over_too_much_is_not_replayed(
