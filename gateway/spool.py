@@ -194,7 +194,12 @@ class Spool:
         self.shelf.rename(file, key)
 
     def unlinked(self, file: SpooledFile) -> None:
-        """Take its name from a file; it lives on for those who have it open."""
+        """Take its name from a file; it lives on for those who have it open.
+
+        Whoever was the last of them may have closed it since it was looked up: then it is gone.
+        """
+        if file.is_disposed:
+            return
         self.shelf.rename(file, None)
         self._keeping.note_done(file)
         self._uploader.give_up(file)

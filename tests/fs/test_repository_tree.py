@@ -185,6 +185,35 @@ async def test_unlink_while_it_is_being_stored_leaves_nothing(tmp_path: Path) ->
         assert await names(tree) == []
 
 
+@pytest.mark.parametrize("verb", ["unlink", "rename"])
+async def test_what_loses_its_name_may_be_closed_meanwhile(
+    tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, memory()) as repository:
+        tree, spool = repository.tree, repository.spool
+        await write(tree, "lost", b"of somebody who closes it")
+        await write(tree, "new", b"new")
+        file = await tree.open_for_writing(await entry_at(tree, "lost"), truncate=False)
+        by, call = (spool.deletions, "delete") if verb == "unlink" else (spool.renames, "rename")
+        done = getattr(by, call)
+
+        async def closing(*arguments: object) -> None:
+            await file.release()
+            await done(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(by, call, closing)
+            if verb == "unlink":
+                await tree.unlink(*await place(tree, "lost"))
+            else:
+                await rename(tree, "new", "lost")
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert await names(tree) == (["new"] if verb == "unlink" else ["lost"])
+        assert repository.stored_keys() == await names(tree)
+        assert len(repository.spool.shelf) == 0
+
+
 async def test_an_empty_directory_is_kept_by_a_marker(tmp_path: Path) -> None:
     provider = memory()
     async with opened(tmp_path, provider) as repository:
