@@ -22,6 +22,7 @@ from backgate.gateway.credentials import credentials_of
 from backgate.gateway.errors import Denied, WrongCredentials
 from backgate.gateway.places import Places, places_of
 from backgate.gateway.repository import Repository, open_repository
+from backgate.gateway.store import ObjectStore
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -148,12 +149,16 @@ async def test_what_is_denied_is_not_waited_for(
 
 
 async def read_until_renewed(
-    config: RepositoryConfig, tmp_path: Path, renew: Callable[[], None]
+    config: RepositoryConfig,
+    tmp_path: Path,
+    renew: Callable[[], None],
+    expire: Callable[[ObjectStore], None] = lambda _: None,
 ) -> None:
     """Read again and again with credentials that expire, and on with those that `renew` gives."""
     async with opening(config, places_in(tmp_path, config)) as repository:
         store, is_renewed = repository.store, trio.Event()
         await store.put("a", DATA)
+        expire(store)
 
         async def read() -> None:
             while not is_renewed.is_set():
@@ -192,9 +197,15 @@ async def test_a_signature_of_azure_that_expires_is_replaced(
         endpoint_url=azurite_server.endpoint_url,
         credentials=f"file:{keys}",
     )
-    sign(seconds=3)
 
-    await read_until_renewed(config, tmp_path, lambda: sign(seconds=600))
+    def expire(store: ObjectStore) -> None:
+        """Have the time pass for which what was signed is good."""
+        sign(seconds=-60)
+        store._provider.renew(credentials_of(config))
+
+    sign(seconds=600)
+
+    await read_until_renewed(config, tmp_path, lambda: sign(seconds=600), expire)
 
 
 async def test_an_account_of_google_that_is_no_longer_known_is_replaced(
