@@ -121,7 +121,9 @@ class Transfers:
         etags = {one.key: one.etag for one in copied.infos.values() if self._is_versioned(one.key)}
         store = self._store.patient(UNDO_PATIENCE)
         try:
-            failed = await store.delete(sorted(keys), etags=etags if self._is_exact else {})
+            failed = await store.delete(
+                sorted(keys, reverse=True), etags=etags if self._is_exact else {}
+            )
         except StoreError as error:
             failed = dict.fromkeys(keys, error)
         left = [key for key, reason in failed.items() if not isinstance(reason, Replaced)]
@@ -131,7 +133,8 @@ class Transfers:
     async def delete(self, move: Move, copied: Copied) -> list[str]:
         """Delete the originals; return the keys of those that are something else by now."""
         originals = copied.originals
-        keys, known = list(originals), originals if self._taking.is_shared else {}
+        keys = sorted(originals, reverse=True)  # some stores keep a directory that is not empty yet
+        known = originals if self._taking.is_shared else {}
         etags = {key: info.etag for key, info in originals.items() if self._is_versioned(key)}
         look = partial(still, self._store, known)
         try:

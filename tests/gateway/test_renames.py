@@ -314,3 +314,23 @@ async def test_a_file_that_another_replaces_while_it_is_renamed_stays(
         assert contents(provider) == {"old": b"other", "new": b"one"}
         assert await names(one.tree) == ["new", "old"]
         assert "'old' was changed by another gateway while it was renamed" in caplog.text
+
+
+@EXACT
+async def test_what_is_in_a_directory_is_deleted_before_it(
+    tmp_path: Path, *, is_exact: bool
+) -> None:
+    abilities = {"markers_are_objects": False, "conditional_delete": is_exact}
+    provider = memory(**abilities)
+    async with opened(tmp_path, provider, SHARED) as one:
+        for name in ("old", "old/sub", "old/sub/empty"):
+            await make_directory(one.tree, name)
+        await written(one.tree, "old/sub/file", b"content")
+        await written(one.tree, "old/zzz", b"content")
+        provider.requests.clear()
+        await renamed(one.tree, "old", "new")
+
+    deleted = [key for verb, key in provider.requests if verb == "delete" and key[:3] == "old"]
+    assert len(deleted) == 5
+    for number, key in enumerate(deleted):
+        assert not any(later.startswith(key) for later in deleted[number + 1 :])

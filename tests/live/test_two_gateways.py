@@ -147,10 +147,22 @@ def test_a_lock_directory_is_renamed_onto_none_of_another_gateway(pair: Pair) ->
     one, other = pair.mounts
     lock = "locks/0.exclusive"
     shutil.rmtree(one.repository / lock)
-    # SeaweedFS goes on listing the directory that was renamed: its files are gone.
     mine = next(one for one in (other.repository / "locks").glob("0.*.tmp") if os.listdir(one))
     os.rename(mine, other.repository / lock)
     assert len(os.listdir(one.repository / lock)) == 1
+
+
+def test_a_directory_that_was_renamed_is_free_for_another_gateway(pair: Pair) -> None:
+    one, other = (made.repository / "locks" for made in pair.mounts)
+    for name in ("old", "old/sub", "old/sub/empty"):
+        (one / name).mkdir()
+    (one / "old" / "sub" / "file").write_bytes(b"content")
+    (one / "old").rename(one / "new")
+
+    assert os.listdir(other) == ["new"]
+    (other / "old").mkdir()
+    assert sorted(os.listdir(other)) == ["new", "old"]
+    assert os.listdir(other / "old") == []
 
 
 def test_a_delete_without_an_answer_leaves_the_lock_of_another_gateway(
