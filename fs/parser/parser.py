@@ -49,7 +49,7 @@ from backgate.fs.parser.messages import (
     Xattrs,
     frame,
 )
-from backgate.fs.parser.places import Places
+from backgate.fs.parser.places import Places, idle_for
 from backgate.fs.parser.process import PATIENCE, Ended, Killed, NotStarted, Worker, start_worker
 from backgate.fs.parser.supplies import Siblings, Supplies
 from backgate.fs.parser.waiting import Job, Waiting
@@ -57,7 +57,6 @@ from backgate.fs.volume import Node
 from backgate.gateway.errors import BackgateError, Damaged, Unreachable
 from backgate.gateway.source import Source
 
-IDLE = 60.0  # seconds without a request after which the worker is ended
 TRIES = 2  # workers that a request may cost
 DEADLY_MAX = 1000  # requests remembered that cost so many
 AHEAD = 16  # sources whose beginning is fetched while a worker starts
@@ -104,6 +103,7 @@ class Parser:
         self._deadly: TTLCache[bytes, str] = TTLCache(DEADLY_MAX, DEADLY_FOR)
         self._waiting = Waiting()
         self._is_outdated = False
+        self._longest = 0.0  # seconds that an answer of the worker took
 
     @property
     def is_outdated(self) -> bool:
@@ -122,7 +122,9 @@ class Parser:
                 while True:
                     job = await self._next()
                     self._places.work(self)
+                    begun = trio.current_time()
                     await self._serve(job, nursery)
+                    self._longest = max(self._longest, trio.current_time() - begun)
                     self._places.rest(self)
         finally:
             self._waiting.close()
@@ -214,7 +216,7 @@ class Parser:
 
     async def _next(self) -> Job:
         while True:
-            with trio.move_on_after(IDLE):
+            with trio.move_on_after(idle_for(self._longest)):
                 return await self._waiting.next()
             self._give_way()
 
@@ -340,7 +342,7 @@ class Parser:
     def _end_worker(self) -> None:
         if self._worker is not None:
             self._worker.end()
-            self._worker = None
+            self._worker, self._longest = None, 0.0
         self._places.leave(self)
 
 

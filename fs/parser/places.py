@@ -15,6 +15,9 @@ MOST = 8  # workers; a search through several backups uses four
 REST = 1.0  # seconds without a request, after which a worker is idle
 TURN = 10.0  # seconds that one which is not may keep its place while others wait
 LOOK_AGAIN = 0.1  # seconds
+IDLE = 60.0  # seconds without a request after which a worker is ended, though nobody waits
+DEAR = 20  # times as long as its longest answer took, a long log: that would be due again
+IDLE_MAX = 3600.0  # seconds
 
 
 @dataclass(slots=True)
@@ -74,3 +77,8 @@ class Places:
 
     def _end(self, who: object) -> None:
         self._taken.pop(who).end()
+
+
+def idle_for(longest: float) -> float:
+    """Return for how many seconds a worker is kept that nobody asks, by its longest answer."""
+    return max(IDLE, min(DEAR * longest, IDLE_MAX))

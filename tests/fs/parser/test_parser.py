@@ -21,7 +21,7 @@ from backgate.fs.parser import process, supplies
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import Disk
 from backgate.fs.parser.parser import Parser, Unparsed
-from backgate.fs.parser.places import Places
+from backgate.fs.parser.places import Places, idle_for
 from backgate.fs.parser.process import WORKER, start_worker
 from backgate.fs.parser.supplies import Siblings
 from backgate.gateway.errors import Damaged, FileError, Unreachable
@@ -453,7 +453,8 @@ async def test_who_reads_much_may_take_longer(
 async def test_a_worker_that_nobody_asks_ends_and_another_sees_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(parser_module, "IDLE", 0.05)
+    monkeypatch.setattr("backgate.fs.parser.places.IDLE", 0.05)
+    monkeypatch.setattr("backgate.fs.parser.places.DEAR", 0)
     async with parser_of(disk("")) as parser:
         before = await parser.volumes()
         first = parser._worker
@@ -463,6 +464,17 @@ async def test_a_worker_that_nobody_asks_ends_and_another_sees_the_same(
         assert (await parser.child(VOLUME, b"root", b"file")).size == 1000
         assert parser._worker is not first
         assert await parser.volumes() == before
+
+
+async def test_a_worker_whose_answers_took_long_is_kept_longer() -> None:
+    async with parser_of(disk("")) as parser:
+        await parser.volumes()
+        await until(lambda: parser._longest > 0)
+        parser._end_worker()
+        after = parser._longest
+
+    assert after == 0
+    assert [idle_for(longest) for longest in (0, 1, 100, 1e6)] == [60, 60, 2000, 3600]
 
 
 async def test_a_worker_that_rests_gives_its_place_to_one_that_is_needed(
