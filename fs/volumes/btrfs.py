@@ -10,9 +10,8 @@ from typing import Any
 from fs_explorer.tree import Node as Parsed
 
 from backgate.fs.volumes import load
-from backgate.fs.volumes.btrfs_data import CheckedData
+from backgate.fs.volumes.btrfs_data import CheckedData, provide_checksums
 from backgate.fs.volumes.btrfs_replay import replay_logs
-from backgate.fs.volumes.codecs import provide_crc32c
 from backgate.fs.volumes.explorer import Explored, context
 
 TOP = 5  # the subvolume that all others are below
@@ -27,7 +26,7 @@ class Btrfs(Explored):
     sure = 70
 
     def _opened(self) -> Any:
-        provide_crc32c()
+        provide_checksums()
         shared = context()
         shared.options["btrfs_verify_csum"] = True
         tree = load("fs_explorer.filesystems.btrfs.fs:BtrfsFS")(self._access, shared)

@@ -1,7 +1,8 @@
 """The log trees of btrfs: what was synchronized since the last transaction was committed.
 
 A small tree names one log for each subvolume that has one. All their blocks belong to the one
-transaction that was never committed, and each has its checksum: what does not fit is not believed.
+transaction that was never committed, and have a checksum each, which the library compares: what
+does not fit is not believed.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from typing import Any
 
 from fs_explorer.filesystems.btrfs.btree import HEADER, BNode, Key
 
-from backgate.fs.volumes.btrfs_data import ALGORITHMS
 from backgate.gateway.errors import Damaged
 
 LOG_MAX = 32 << 20  # bytes of log blocks; 30 seconds of fsync make some hundred KB
@@ -22,7 +22,6 @@ OLD_DIR_RANGE = 60  # the same by the hashes of names; until Linux 5.16, and not
 ROOT = 132
 KINDS = {INODE, REF, XATTR, OLD_DIR_RANGE, DIR_RANGE, DIR_ITEM, DIR_INDEX, EXTENT, CHECKSUM}
 ZONED = 0x1000  # of the incompatible features: there logs are written in another way
-CHECKSUM_FIELD = 32  # bytes at the beginning of a block
 _GENERATION_OWNER = Struct("<80xQQ")
 _POINTER = Struct("<QBQ")
 _POINTER_SIZE = 33
@@ -54,7 +53,6 @@ class Logs:
 
     def __init__(self, tree: Any) -> None:
         self._trees, self._generation = tree.trees, tree.sb.generation + 1
-        self._width, self._digest = ALGORITHMS[tree.sb.csum_type]
         self._left = LOG_MAX // tree.sb.nodesize  # blocks
         if tree.sb.incompat_flags & ZONED:
             raise Damaged("", None, "a zoned file system has another kind of log")
@@ -97,8 +95,6 @@ class Logs:
         if self._left < 0:
             raise Damaged("", None, f"the log has more than {LOG_MAX >> 20} MiB")
         block: BNode = self._trees.node(address, level)
-        if self._digest(block.data[CHECKSUM_FIELD:]) != block.data[: self._width]:
-            raise Damaged("", None, f"log block {address:#x} has a wrong checksum")
         if _GENERATION_OWNER.unpack_from(block.data) != (self._generation, LOGS):
             raise Damaged("", None, f"block {address:#x} is not of this log")
         for number in range(len(block.ptrs)):

@@ -8,9 +8,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-import google_crc32c
 import zstandard
-from fs_explorer.filesystems.btrfs import super as superblock
 
 WINDOW_MAX = 128 << 20  # bytes; what `zstd -d` takes without being told to
 
@@ -25,11 +23,6 @@ def provide_zstd() -> None:
     package = ModuleType("compression")
     package.__path__ = []
     sys.modules |= {"compression": package, "compression.zstd": module}
-
-
-def provide_crc32c() -> None:
-    """Let the library use a CRC-32C at memory speed: its own takes a millisecond for each node."""
-    vars(superblock)["crc32c"] = google_crc32c.value
 
 
 def _decompressor() -> Any:

@@ -1,4 +1,4 @@
-"""Bytes of a btrfs file that are not what was written are damage."""
+"""Bytes of a btrfs that are not what was written are damage."""
 
 import os
 from pathlib import Path
@@ -39,3 +39,23 @@ def test_a_sector_with_a_wrong_checksum_is_damage_and_the_others_are_not(
     for offset, length in ((8192, 4096), (12_000, 10), (0, 100_000)):
         with pytest.raises(Damaged, match="wrong checksum"):
             wrong.read_at(node.handle, offset, length)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_directory_with_a_wrong_checksum_is_damage(algorithm: str, tmp_path: Path) -> None:
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/a name of a file").touch()
+    image = tmp_path / "image"
+    run("truncate", "-s", "120M", image)
+    run("mkfs.btrfs", "-q", "--csum", algorithm, "--rootdir", tmp_path / "from", image)
+    data = bytearray(image.read_bytes())
+    assert Btrfs(BytesDevice(data)).root().size
+
+    at = data.find(b"a name of a file")
+    while at >= 0:
+        data[at] ^= 1
+        at = data.find(b"a name of a file", at + 1)
+
+    with pytest.raises(Damaged, match="checksum mismatch"):
+        Btrfs(BytesDevice(data)).root()
