@@ -102,7 +102,7 @@ class Extents:
 
     def _drop(self, number: int, start: int, stop: int) -> int:
         """Remove what a file has in a range; return how many bytes were stored for it."""
-        found = self._files.items(number, EXTENT, start, stop)
+        found = list(self._files.items(number, EXTENT, start, stop))
         before = self._files.last((number, EXTENT, start - 1))
         dropped = 0
         for key, item in [before, *found] if before else found:
@@ -151,7 +151,7 @@ class Checksums:
 
     def _drop(self, start: int, stop: int) -> None:
         first = max(0, start - self._longest)
-        for key, sums in self._tree.items(SUMMED, SUMS, first, stop):
+        for key, sums in list(self._tree.items(SUMMED, SUMS, first, stop)):
             end = key[2] + self._covered(sums)
             if end <= start:
                 continue

@@ -5,6 +5,7 @@ inode has an item of all its names in one directory, with those numbers.
 """
 
 import stat
+from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -109,14 +110,12 @@ class Subvolume:
     def set(self, key: Key, item: bytes | None) -> None:
         self._trees.change(self._root, key, item or None)
 
-    def items(self, owner: int, kind: int, start: int = 0, stop: int = 1 << 64) -> list[Item]:
-        """Return the items of an object with `start <= offset < stop`; they may then be changed."""
-        found = list[Item]()
+    def items(self, owner: int, kind: int, start: int = 0, stop: int = 1 << 64) -> Iterator[Item]:
+        """Give the items of an object in `[start, stop)`, which are not to be changed meanwhile."""
         for key, item in self._trees.iter_range(self._root, owner, kind, start):
             if key[2] >= stop:
-                break
-            found.append((key, item))
-        return found
+                return
+            yield key, item
 
     def last(self, key: Key) -> Item | None:
         """Return the last item of this object and kind that is not behind `key`."""

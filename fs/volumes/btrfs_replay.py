@@ -11,6 +11,7 @@ from time import process_time
 from typing import Any, NamedTuple
 
 from fs_explorer.filesystems.btrfs.btree import BTrees, Key
+from fs_explorer.filesystems.btrfs.super import MIRRORS
 
 from backgate.fs.volumes.btrfs_changed import ChangedTrees
 from backgate.fs.volumes.btrfs_data import ALGORITHMS, CHECKSUMS
@@ -51,6 +52,7 @@ from backgate.gateway.errors import Damaged
 
 SECONDS = 15  # of CPU that a replay may take
 NO_HOLES = 0x200  # of the incompatible features: no items for holes
+_UNKNOWN = f"{NOT_REPLAYED}: only the first superblock tells whether there is a log"
 _ROOT_REFERENCES = 216  # where a root item says whether the subvolume is still there, 4 bytes
 
 
@@ -66,6 +68,8 @@ def replay_logs(tree: Any) -> Replayed:
 
     Logs that cannot be read, or do not fit, leave the trees as they are, and the notes say why.
     """
+    if tree.sb.offset != MIRRORS[0]:
+        return Replayed(tree.trees, {STATE: "its first superblock is damaged", JOURNAL: _UNKNOWN})
     if not tree.sb.log_root:
         return Replayed(tree.trees, {STATE: CLEAN})
     try:
@@ -182,7 +186,7 @@ class _Replay:
 
     def _remove_attributes(self, number: int) -> None:
         """Remove the extended attributes that the log does not have."""
-        for key, item in self._files.items(number, XATTR):
+        for key, item in list(self._files.items(number, XATTR)):
             kept = [one for one in entries(item) if self._is_logged(number, XATTR, one.name)]
             self._files.set(key, b"".join(one.raw for one in kept))
 
@@ -194,12 +198,15 @@ class _Replay:
 
     def _remove_names(self, directory: int) -> None:
         """Remove what the log does not have although it has all names of that stretch."""
+        gone = []
         for start, stop in self._log.ranges.get(directory, ()):
             for key, item in self._files.items(directory, DIR_INDEX, start, stop + 1):
-                entry = _only(item)
-                logged = self._log.items.get(key)
+                self._check_time()
+                entry, logged = _only(item), self._log.items.get(key)
                 if logged is None or _only(logged).name != entry.name:
-                    self._drop(directory, entry)
+                    gone.append(entry)
+        for entry in gone:
+            self._drop(directory, entry)
 
     def _drop(self, directory: int, entry: Entry) -> None:
         number = _inode_of(entry)
@@ -222,7 +229,7 @@ class _Replay:
         if len(same) == len(places):
             return
         _inode_of(new)
-        if not is_there or new.name in {one.name for one in self._logged_refs(number, directory)}:
+        if not is_there or new.name in self._logged_names(directory, number):
             return  # it never was, or it comes with the names of the inode
         ref = Ref(index, new.name)
         if self._files.link(directory, number, ref, with_ref=True) and new.kind != DIRECTORY:
@@ -244,15 +251,14 @@ class _Replay:
         if not self._files.has_inode(directory):
             return
         self._files.inode(number)
-        key, names = (number, REF, directory), refs(item)
         if number == directory:  # the top one is its own
             return
-        for ref in names:
+        for ref in refs(item):
             if not self._has_name(directory, number, ref):
                 self._make_room(directory, number, ref)
                 self._files.link(directory, number, ref, with_ref=False)
-        self._remove_unlogged(directory, number, names)
-        self._files.set(key, item)
+        self._remove_unlogged(directory, number)
+        self._files.set((number, REF, directory), item)
 
     def _has_name(self, directory: int, number: int, ref: Ref) -> bool:
         by_index = self._files.entry((directory, DIR_INDEX, ref.number), ref.name)
@@ -260,20 +266,20 @@ class _Replay:
         return all(one is not None and one.target[0] == number for one in (by_index, by_name))
 
     def _make_room(self, directory: int, number: int, ref: Ref) -> None:
-        self._remove_unlogged(directory, number, self._logged_refs(number, directory))
+        self._remove_unlogged(directory, number)
         for key in ((directory, DIR_INDEX, ref.number), self._by_name(directory, ref.name)):
             entry = self._files.entry(key, ref.name)
             if entry is not None:
                 self._drop(directory, entry)
 
-    def _remove_unlogged(self, directory: int, number: int, logged: list[Ref]) -> None:
-        names = {ref.name for ref in logged}
+    def _remove_unlogged(self, directory: int, number: int) -> None:
+        logged = self._logged_names(directory, number)
         for ref in refs(self._files.get((number, REF, directory))):
-            if ref.name not in names:
+            if ref.name not in logged:
                 self._files.unlink(directory, number, ref.name)
 
-    def _logged_refs(self, number: int, directory: int) -> list[Ref]:
-        return refs(self._log.items.get((number, REF, directory)))
+    def _logged_names(self, directory: int, number: int) -> set[bytes]:
+        return {ref.name for ref in refs(self._log.items.get((number, REF, directory)))}
 
     def _by_name(self, directory: int, name: bytes) -> Key:
         return directory, DIR_ITEM, hashed(name)
@@ -284,12 +290,12 @@ class _Replay:
         """Have an inode say how many names it has; without any, it and all below it goes."""
         if not self._files.has_inode(number):
             return
-        if self._files.items(number, EXTENDED_REF):
+        if any(self._files.items(number, EXTENDED_REF)):
             raise Damaged("", None, f"inode {number} has very many names in one directory")
         links = sum(len(refs(item)) for _, item in self._files.items(number, REF))
         inode = self._files.inode(number)
         if not links and stat.S_ISDIR(word(inode, MODE, 4)):
-            for _, item in self._files.items(number, DIR_INDEX):
+            for _, item in list(self._files.items(number, DIR_INDEX)):
                 self._drop(number, _only(item))
         self._files.set((number, INODE, 0), with_word(inode, LINKS, links, 4) if links else None)
 

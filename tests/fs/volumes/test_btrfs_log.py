@@ -145,10 +145,22 @@ def test_a_damaged_block_of_the_log_leaves_the_last_transaction(small: Image) ->
         system = small.opened()
 
         assert replay.NOT_REPLAYED in system.notes[replay.JOURNAL]
-        assert "has a wrong checksum" in system.notes[replay.JOURNAL]
+        assert "checksum mismatch" in system.notes[replay.JOURNAL]
         assert seen_by_us(system) == expected
         small.data[at + small.size - 1] ^= 1
     assert seen_by_us(small.opened()) != expected
+
+
+def test_without_its_first_superblock_nobody_knows_of_a_log(tmp_path: Path) -> None:
+    image = Image(unpacked("btrfs-crashed", tmp_path))
+    expected = last_transaction(image)
+    image.data[SUPER_AT + SUPER_SIZE - 1] ^= 1
+
+    system = image.opened()
+
+    assert system.notes[replay.STATE] == "its first superblock is damaged"
+    assert replay.NOT_REPLAYED in system.notes[replay.JOURNAL]
+    assert seen_by_us(system) == expected
 
 
 def another_generation(block: bytearray) -> None:
