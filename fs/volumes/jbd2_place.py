@@ -98,7 +98,7 @@ def journal_place(device: Device, superblock: bytes) -> JournalPlace:
     log_block = _WORD.unpack_from(superblock, 0x18)[0]
     number, other_device = unpack_from("<II", superblock, 0xE0)
     if not number or other_device:
-        raise Damaged("", None, "a journal on another device is not supported")
+        raise Damaged("journal", None, "it lies on another device, which is not supported")
     if log_block > LARGEST_LOG_BLOCK:
         raise Damaged("superblock", SUPER_AT, f"blocks of 1024 << {log_block} bytes")
     block_size = 1024 << log_block

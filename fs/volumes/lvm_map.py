@@ -45,6 +45,8 @@ RAIDS = {  # LVM's words for the kernel's layouts: (parities, algorithm)
 }
 MOVED = "PVMOVE"  # the status of what is being moved from the first leg of a mirror to the others
 BEHIND = "the first leg of a mirror is missing, and the one that is shown may have lacked something"
+UNCHECKED = "its thin pool says that it has to be checked"
+OTHER_TIMES = "its thin pool and the group's metadata are of different times: it may be another"
 SAFE_CACHES = ("writethrough", "passthrough")  # modes in which the origin has every write
 
 
@@ -260,7 +262,9 @@ class LogicalVolumes:
             try:
                 metadata = self._device(word(segment, "metadata", name))
                 data = self._device(word(segment, "pool", name))
-                self._pools[name] = Pool(metadata, data), self._used, self._doubt
+                pool = Pool(metadata, data)
+                self._doubt = self._doubt or _doubt_of(pool, segment)
+                self._pools[name] = pool, self._used, self._doubt
             finally:
                 self._used |= before
                 self._doubt = self._doubt or doubt
@@ -288,6 +292,13 @@ class LogicalVolumes:
         snapshot = Snapshot(origin, store, self._size(name, segment), self._room)
         self._room -= snapshot.changed
         return snapshot
+
+
+def _doubt_of(pool: Pool, segment: Section) -> str:
+    """Return why a pool may not be that of which the group tells, "" when it is."""
+    if pool.needs_check:
+        return UNCHECKED
+    return "" if segment.get("transaction_id", 0) == pool.transaction else OTHER_TIMES
 
 
 def _merged(volumes: Iterable[Section]) -> Iterator[str]:

@@ -22,6 +22,7 @@ NODE = 4096  # bytes: the size of every block of the metadata
 SECTOR = 512  # bytes
 SUPERBLOCK = struct.Struct("<IIQ16sQIIQQ128s128sQQIIQ")
 MAGIC = 27022010
+NEEDS_CHECK = 1  # the flag of a pool whose metadata could not be written once
 SUPERBLOCK_XOR, NODE_XOR = 160774, 121107  # each kind of block has its own checksum
 HEADER = struct.Struct("<IIQIIII")  # checksum, flags, own number, entries, most entries, value size
 INTERNAL, LEAF = 1, 2
@@ -50,6 +51,7 @@ class Pool:
         fields = SUPERBLOCK.unpack_from(raw)
         if fields[4] != MAGIC:
             raise Damaged("thin pool", 0, "its metadata has no superblock")
+        self.needs_check, self.transaction = bool(fields[1] & NEEDS_CHECK), fields[7]
         self._roots, sectors, metadata_sectors = fields[11], fields[13], fields[14]
         self.chunk = sectors * SECTOR
         if not CHUNK_MIN <= self.chunk <= CHUNK_MAX or metadata_sectors * SECTOR != NODE:

@@ -60,7 +60,7 @@ class Log:
     def __init__(self, device: Device, layout: Geometry) -> None:
         """Find them; `Damaged` where there is no log, or what there is does not hold together."""
         if not layout.log_start:
-            raise Damaged("", None, "a log on another device is not supported")
+            raise Damaged("log", None, "it lies on another device, which is not supported")
         self._device, self._layout = device, layout
         self._at = layout.block_at(layout.log_start)
         self._sectors = layout.log_blocks * layout.block_size // SECTOR

@@ -1,5 +1,6 @@
 """LVM2, against disks that the kernel has written (`tests/data/images/make_volumes.sh`)."""
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,20 @@ def moving(text: str) -> str:
     """Return the metadata with its mirror as what pvmove(8) makes for a while."""
     place = text.index("status", text.index("mirror {"))
     return text[:place] + text[place:].replace('["READ", ', '["PVMOVE", "READ", ', 1)
+
+
+def test_a_thin_pool_of_another_time_than_its_group_is_a_doubt(disks: list[FileDevice]) -> None:
+    before = found_in(*disks)["vg-one-thin"].volume.notes
+    bent = [BytesDevice(bytearray(disk.read_at(0, disk.size))) for disk in disks]
+    for disk in bent:
+        rewrite(disk, lambda text: re.sub("transaction_id = [0-9]+", "transaction_id = 0", text))
+
+    found = found_in(*bent)
+
+    assert "doubt" not in before
+    for name in ("thin", "thinsnap"):
+        assert "different times" in found[f"vg-one-{name}"].volume.notes["doubt"]
+    assert "doubt" not in found["vg-one-linear"].volume.notes
 
 
 def test_two_groups_of_one_name_are_told_apart_by_their_uuid(paths: list[Path]) -> None:
