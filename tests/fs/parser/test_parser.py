@@ -425,11 +425,12 @@ async def test_waiting_for_the_store_is_not_counted(mock_clock: MockClock) -> No
 
     async with parser_of(source) as parser, trio.open_nursery() as nursery:
         await parser.volumes()
-        source.gate = trio.Event()
+        worker, source.gate = parser._worker, trio.Event()
         nursery.start_soon(wait_long)
 
         (node,) = (await parser.children(VOLUME, b"root", None)).nodes
 
+        assert parser._worker is worker
     assert node.name == b"file"
 
 
