@@ -11,7 +11,7 @@ import trio
 from cachetools import LRUCache, RRCache
 from msgspec.structs import replace
 
-from backgate.fs.known_directories import KnownDirectories
+from backgate.fs.known_names import KnownNames
 from backgate.fs.name_pages import NamePages
 from backgate.fs.repository_pages import Found, cursor_of, is_hidden, key_in, merged, place_of
 from backgate.fs.tree import FEW, Children, Entry, Names
@@ -60,8 +60,7 @@ class Entries:
         self._pages: RRCache[tuple[str, bytes | None, int], Children]
         self._pages = RRCache(KEPT, getsizeof=lambda page: 1 + len(page.entries))
         self._name_pages = NamePages()
-        self._is_alone = repository.config.writers == "exclusive" and not repository.config.metadata
-        self._directories = KnownDirectories(repository.metadata)
+        self._known = KnownNames(repository)
 
     async def root(self) -> Entry:
         """Return the top directory."""
@@ -98,8 +97,11 @@ class Entries:
         attributes = await self._attributes_of(entry) if entry.has_xattrs else None
         return xattrs_of(attributes.xattrs) if attributes is not None else NONE
 
-    async def find(self, prefix: str, name: bytes) -> Found | None:
-        """Return what `name` in the directory `prefix` is; None when there surely is nothing."""
+    async def find(self, prefix: str, name: bytes, *, is_expected: bool = True) -> Found | None:
+        """Return what `name` in the directory `prefix` is; None when there surely is nothing.
+
+        Who expects nothing is told what was seen a moment ago, if nothing came since.
+        """
         text = decoded(name)
         if prefix + text == HIDDEN[:-1]:
             return None
@@ -107,13 +109,19 @@ class Entries:
             component = component_of(text)
         except InvalidKey:
             return None  # no key is shown under this name
-        if not (component.is_beside or component.is_abbreviated):
-            spooled = self._shelf.get(prefix + component.text)
+        key, is_key = prefix + component.text, not (component.is_beside or component.is_abbreviated)
+        if is_key:
+            spooled = self._shelf.get(key)
             if spooled is not None:
                 return spooled
+            if not is_expected and self._known.is_absent(key):
+                return None
+        generation = self._metadata.generation
         try:
             found = await self._metadata.look_up_name(prefix, text)
         except NotFound:
+            if is_key:
+                self._known.keep_absent(key, generation)
             return None
         if isinstance(found, Known):
             return self._shelf.get(found.info.key) or found
@@ -121,7 +129,7 @@ class Entries:
 
     async def child(self, prefix: str, name: bytes) -> Entry:
         """Return the entry `name` of the directory `prefix`, its attributes settled."""
-        known = self._directories.get(prefix, name)
+        known = self._known.directory(prefix, name)
         if known is not None and self._shelf.get(known.prefix[:-1]) is None:
             return self.directory(name, known)
         generation = self._metadata.generation
@@ -131,8 +139,7 @@ class Entries:
         if not isinstance(found, Subdirectory):
             return await self.entry(name, found)
         settled = await self._settled(found)
-        if self._is_alone and settled.attributes is not None:
-            self._directories.put(prefix, name, generation, settled)
+        self._known.keep_directory(prefix, name, generation, settled)
         return self.directory(name, settled)
 
     async def entry(self, name: bytes, found: Found) -> Entry:

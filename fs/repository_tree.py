@@ -102,7 +102,7 @@ class RepositoryTree:
         key = self._new_key(directory, name)
         above = await self._entries.xattrs(directory)
         async with self._spool.claims.claim(key, key + "/"):
-            found = await self._entries.find(prefix_of(directory), name)
+            found = await self._entries.find(prefix_of(directory), name, is_expected=False)
             if found is None or (exclusive and self._may_be_gone(found, Known)):
                 attributes = new_attributes(stat.S_IFREG | mode, uid, gid, above)
                 spooled = await self._names.create(key, attributes, exclusive=exclusive)

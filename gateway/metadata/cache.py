@@ -135,9 +135,13 @@ class Metadata:
         found = self._index.changes.found_since(generation)
         return None if found is None else {spans.decoded(key) for key in found}
 
-    def has_spared(self, key: str, generation: int) -> bool:
-        """True when surely nothing has changed of `key` behind `generation`."""
-        return self._index.changes.spared(spans.encoded(key), generation)
+    def has_spared(self, key: str, generation: int, *, with_below: bool = False) -> bool:
+        """True when surely nothing has changed of `key` behind `generation`.
+
+        Nor, `with_below`, of what would be in the directory `key/`.
+        """
+        changes = self._index.changes
+        return changes.spared(spans.encoded(key), generation, with_below=with_below)
 
     async def look_up(self, key: str) -> Known:
         """Return the object `key`; `NotFound` when there surely is none."""

@@ -69,13 +69,17 @@ class Changes:
             return None
         return {key for key, is_own in self._behind(generation) if not is_own}
 
-    def spared(self, key: bytes, generation: int) -> bool:
+    def spared(self, key: bytes, generation: int, *, with_below: bool = False) -> bool:
         """True when surely nothing behind `generation` concerned `key`: only own changes came.
 
-        What concerns a directory concerns all below it.
+        What concerns a directory concerns all in it; `with_below`, what is in `key/` matters too.
         """
+        below = key + b"/"
         return generation >= self._known_since and all(
-            is_own and other != key and not (other.endswith(b"/") and key.startswith(other))
+            is_own
+            and other != key
+            and not (other.endswith(b"/") and key.startswith(other))
+            and not (with_below and other.startswith(below))
             for other, is_own in self._behind(generation)
         )
 
