@@ -388,6 +388,7 @@ async def test_hidden_objects_of_a_crash_are_deleted(tmp_path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
 
         assert repository.stored_keys() == []
+        assert not repository.spool.journal.state.asides
 
 
 async def test_many_short_files_may_exceed_the_spool_rather_than_wait_for_ever(
