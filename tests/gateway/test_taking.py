@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import trio
 from support.writing import (
     CONFIG,
+    SMALL,
     Open,
     create,
     entry_at,
@@ -27,6 +29,7 @@ from support.writing import (
 
 from backgate.gateway import deletions, pending, recovery, taking
 from backgate.gateway.errors import AlreadyThere, FileError, Unreachable, Unsupported
+from backgate.gateway.provider import NO_METADATA, Abilities, Body, ObjectInfo
 from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.store import Look
 
@@ -503,6 +506,67 @@ async def test_a_name_that_was_given_back_and_taken_by_another_is_not_given_back
         await one.spool.is_recovered.wait()
 
         assert other.content("lock") == b"me"
+
+
+class Versions(Memory):
+    """A store in which each version of an object has an etag of its own, as Azure does."""
+
+    def __init__(self) -> None:
+        super().__init__("memory:test", Abilities(limits=SMALL, conditional_delete=True))
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str] = NO_METADATA,
+        *,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        with self._request("put", key):
+            data = bytes(body)
+            return self._store(key, data, uuid.uuid4().hex, metadata, if_absent=if_absent)
+
+
+async def test_what_another_makes_between_a_look_and_the_delete_stays(tmp_path: Path) -> None:
+    provider = Versions()
+    async with opened(tmp_path / "one", provider, SHARED) as one:
+        await create(one, "lock", exclusive=True)
+    late = Fault(verb="delete", key="lock", times=1, gate=threading.Event())
+    provider.faults = [late]
+    async with (
+        opened(tmp_path / "other", provider, SHARED) as other,
+        opened(tmp_path / "one", provider, SHARED) as one,
+    ):
+        await until(lambda: ("delete", "lock") in provider.requests)  # it is to be given back
+        await other.tree.unlink(*await place(other.tree, "lock"))
+        await lock_with_a_file(other, "lock")
+        assert late.gate is not None
+        late.gate.set()
+        await one.spool.is_recovered.wait()
+
+        assert other.content("lock") == b"me"
+        assert await read(one.tree, "lock") == b"me"
+
+
+async def test_what_another_makes_between_a_look_and_the_next_delete_stays(tmp_path: Path) -> None:
+    provider = Versions()
+    late = Fault(verb="delete", key="lock", skip=1, times=1, gate=threading.Event())
+    lost = Fault(verb="delete", key="lock", times=1, error=lambda: Unreachable("away"))
+    async with (
+        opened(tmp_path / "one", provider, SHARED, patience=60) as one,
+        opened(tmp_path / "other", provider, SHARED) as other,
+        trio.open_nursery() as nursery,
+    ):
+        await lock_with_a_file(one, "lock")
+        provider.faults = [late, lost]
+        nursery.start_soon(one.tree.unlink, *await place(one.tree, "lock"))
+        await until(lambda: provider.requests.count(("delete", "lock")) == 2)
+        await other.tree.unlink(*await place(other.tree, "lock"))
+        await lock_with_a_file(other, "lock")
+        assert late.gate is not None
+        late.gate.set()
+
+    assert provider.get("lock", 0, 9) == b"me"
 
 
 async def test_a_lock_whose_directory_was_empty_for_long_is_held_by_one(tmp_path: Path) -> None:
