@@ -124,12 +124,13 @@ class DiskTree:
         self._lost = {number for number, disk in enumerate(disks) if disk.problem}
         self._opened_at = trio.current_time()
         self._look_at = self._opened_at + LOOK_AGAIN
+        self._has_failed = False  # `_failed` may have something, and takes long to say
         self._has_more = False  # one of those can be opened by now
 
     @property
     def is_immutable(self) -> bool:
         """True unless something could not be opened, of which more may be shown later."""
-        return not self._lost and not self._failed
+        return not self._lost and not (self._has_failed and self._failed)  # asked at every look
 
     async def is_outdated(self) -> bool:
         if self._parser.is_outdated:
@@ -247,7 +248,7 @@ class DiskTree:
             raise  # no word about the file system
         except Damaged as error:
             log.warning("%s: shown as volume.raw only: %s", _shown(place), error)
-            self._failed[place] = error.reason
+            self._failed[place], self._has_failed = error.reason, True
             return None
         self._roots[place] = root
         return root

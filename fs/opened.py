@@ -41,12 +41,19 @@ class OpenBackups:
         shared = self._shared.get(identity)
         return shared is None or shared.is_immutable
 
-    @asynccontextmanager
-    async def used(
+    def used(
         self, identity: Hashable, format_: BackupFormat, backup: Backup
-    ) -> AsyncIterator[Tree]:
+    ) -> AbstractAsyncContextManager[Tree]:
         """Provide the tree of a backup, opened now if it is not, or anew if it is outdated."""
         shared = self._use(identity, format_, backup)
+        if shared.is_renewable:
+            return self._renewed(shared, identity, format_, backup)
+        return shared.used()
+
+    @asynccontextmanager
+    async def _renewed(
+        self, shared: "_Shared", identity: Hashable, format_: BackupFormat, backup: Backup
+    ) -> AsyncIterator[Tree]:
         async with shared.used() as tree:
             if not is_renewable(tree) or not await tree.is_outdated():
                 yield tree
@@ -97,6 +104,10 @@ class _Shared:
     @property
     def is_immutable(self) -> bool:
         return self._tree is None or self._tree.is_immutable
+
+    @property
+    def is_renewable(self) -> bool:
+        return self._tree is not None and is_renewable(self._tree)
 
     def retire(self) -> None:
         """Close it once nobody uses it."""
