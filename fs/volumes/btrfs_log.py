@@ -5,6 +5,7 @@ transaction that was never committed, and have a checksum each, which the librar
 does not fit is not believed.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from struct import Struct
@@ -19,6 +20,7 @@ LOGS = 2**64 - 6  # the object that logs belong to, and the owner of their block
 INODE, REF, XATTR, DIR_ITEM, DIR_INDEX, EXTENT, CHECKSUM = 1, 12, 24, 84, 96, 108, 128  # kinds
 DIR_RANGE = 72  # a stretch of a directory's indices of which the log has all names
 OLD_DIR_RANGE = 60  # the same by the hashes of names; until Linux 5.16, and nothing needs it
+LAST_INDEX = 2**64 - 1
 ROOT = 132
 KINDS = {INODE, REF, XATTR, OLD_DIR_RANGE, DIR_RANGE, DIR_ITEM, DIR_INDEX, EXTENT, CHECKSUM}
 ZONED = 0x1000  # of the incompatible features: there logs are written in another way
@@ -44,8 +46,26 @@ class Log:
         if kind != CHECKSUM and (owner, INODE, 0) not in self.items and key != (owner, INODE, 0):
             raise Damaged("", None, f"an item of kind {kind} is in the log without its inode")
         if kind == DIR_RANGE:
-            self.ranges.setdefault(owner, []).append((offset, *_INDEX.unpack(item)))
+            (last,) = _INDEX.unpack(item)
+            if last < offset:
+                raise Damaged("", None, "a stretch of a directory in the log ends before it begins")
+            self.ranges.setdefault(owner, []).append((offset, last))
         self.items[key] = item
+
+    def stretches(self, directory: int) -> Iterator[tuple[int, int]]:
+        """Give the first and last index of each stretch of which the log has all names.
+
+        Some lie in others: of those that begin before an index, the last one alone tells of it.
+        """
+        ranges, at = self.ranges.get(directory, []), 0
+        while at <= LAST_INDEX:
+            number = bisect_right(ranges, (at, LAST_INDEX)) - 1
+            if number < 0 or ranges[number][1] < at:
+                number += 1
+            if number >= len(ranges):
+                return
+            yield ranges[number]
+            at = ranges[number][1] + 1
 
 
 class Logs:

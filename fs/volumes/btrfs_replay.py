@@ -198,14 +198,14 @@ class _Replay:
 
     def _remove_names(self, directory: int) -> None:
         """Remove what the log does not have although it has all names of that stretch."""
-        gone = []
-        for start, stop in self._log.ranges.get(directory, ()):
-            for key, item in self._files.items(directory, DIR_INDEX, start, stop + 1):
+        gone: dict[int, Entry] = {}
+        for first, last in self._log.stretches(directory):
+            for key, item in self._files.items(directory, DIR_INDEX, first, last + 1):
                 self._check_time()
                 entry, logged = _only(item), self._log.items.get(key)
                 if logged is None or _only(logged).name != entry.name:
-                    gone.append(entry)
-        for entry in gone:
+                    gone[key[2]] = entry
+        for entry in gone.values():
             self._drop(directory, entry)
 
     def _drop(self, directory: int, entry: Entry) -> None:

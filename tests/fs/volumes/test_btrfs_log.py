@@ -19,7 +19,7 @@ from backgate.fs.volumes.btrfs import Btrfs
 from backgate.fs.volumes.btrfs_changed import ChangedTrees
 from backgate.fs.volumes.btrfs_data import ALGORITHMS, KIND, OBJECT
 from backgate.fs.volumes.btrfs_extents import Checksums, Extents
-from backgate.fs.volumes.btrfs_log import DIR_INDEX, EXTENT, INODE, Log, Logs
+from backgate.fs.volumes.btrfs_log import DIR_INDEX, DIR_RANGE, EXTENT, INODE, Log, Logs
 from backgate.fs.volumes.btrfs_names import ALLOCATED, INODE_SIZE, Subvolume, word
 from backgate.gateway.errors import Damaged
 
@@ -307,6 +307,17 @@ def test_changed_items_are_found_as_those_on_the_disk_are(tree: Any, data: st.Da
     assert [trees.get(root, (owner, kind, offset)) for offset in asked] == [
         model.get(offset) for offset in asked
     ]
+
+
+def test_stretches_of_a_directory_that_lie_in_others_are_gone_through_once() -> None:
+    log = Log({(256, INODE, 0): bytes(INODE_SIZE)})
+    for first, last in [(2, 6), (4, 4), (5, 6), (8, 2**64 - 1), (9, 9)]:
+        log.add((256, DIR_RANGE, first), struct.pack("<Q", last))
+
+    assert list(log.stretches(256)) == [(2, 6), (8, 2**64 - 1)]
+    assert list(log.stretches(257)) == []
+    with pytest.raises(Damaged, match="ends before it begins"):
+        log.add((256, DIR_RANGE, 10), struct.pack("<Q", 9))
 
 
 def extent(address: int, skipped: int, length: int) -> bytes:
