@@ -347,11 +347,12 @@ class ObjectStore:
             except StoreError as error:
                 failed[key] = error
 
-        others = [key for key in keys if not (is_able and etags.get(key))]
-        async with trio.open_nursery() as nursery:
-            for key in set(keys).difference(others):
-                nursery.start_soon(delete_version, key)
-        if others:
+        versions = {key for key in keys if is_able and etags.get(key)}
+        if versions:  # an empty nursery would cost a turn of trio's loop at each unlink
+            async with trio.open_nursery() as nursery:
+                for key in versions:
+                    nursery.start_soon(delete_version, key)
+        if others := [key for key in keys if key not in versions]:
             call = partial(self._provider.delete, others)
             failed |= await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT)
         return failed

@@ -55,8 +55,9 @@ def deadline(seconds: float, ring: Callable[[], None]) -> Iterator[None]:
 class _Work(Generic[T]):
     """One call in a thread, for one task, which may have given it up.
 
-    `trio.to_thread` does the same for twice the CPU: it names the thread anew for each call, takes
-    one more turn of trio's loop for a limiter that is free, and lets the thread call back.
+    `trio.to_thread` does the same for half as much CPU again: it names the thread anew for each
+    call, takes one more turn of trio's loop for a limiter that is free, and lets the thread call
+    back.
     """
 
     def __init__(
