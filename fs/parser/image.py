@@ -72,6 +72,7 @@ class Image:
             self._notes.append(opened.notes)
         self._found: Sequence[Found] | None = None
         self._file_systems: LRUCache[int, FileSystem | Damaged] = LRUCache(OPEN_MAX)
+        self._told: dict[int, Mapping[str, str]] = {}  # notes of those that were open once
 
     def forget(self) -> None:
         """Let go of what can be had again: memory has run out."""
@@ -165,9 +166,12 @@ class Image:
             return Damaged("", None, found.problem or "no file system that is known")
         kind: type[FileSystem] = load(FILE_SYSTEMS[found.file_system])
         try:
-            return kind(found.volume.device)
+            opened = kind(found.volume.device)
         except Damaged as error:
             return error
+        if self._told.setdefault(number, opened.notes) != opened.notes:
+            return Damaged("", None, "it can no longer be opened in the state that it was in")
+        return opened
 
 
 def _lying(extents: Iterable[Extent]) -> Lying:

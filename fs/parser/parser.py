@@ -103,6 +103,8 @@ class Parser:
         self._deadly: TTLCache[bytes, str] = TTLCache(DEADLY_MAX, DEADLY_FOR)
         self._waiting = Waiting()
         self._is_outdated = False
+        self._facts: dict[int, Notes] = {}  # of file systems, as they were first told
+        self._confirmed: set[int] = set()  # those of which this worker tells the same
         self._longest = 0.0  # seconds that an answer of the worker took
 
     @property
@@ -145,9 +147,7 @@ class Parser:
 
     async def facts(self, volume: int) -> Notes:
         """Return what the file system of a volume tells of itself."""
-        return await self._ask(
-            Facts(volume), lambda said: checked_notes(answer_to(said, Told).notes)
-        )
+        return await self._ask(Facts(volume), lambda said: self._told(volume, said))
 
     async def root(self, volume: int) -> Node:
         """Return the root directory of a volume's file system."""
@@ -292,7 +292,22 @@ class Parser:
                 raise NotStarted(str(error)) from error
         if isinstance(request, Open) and self._opened is not None:
             return self._opened
+        volume = getattr(request, "volume", None)
+        if volume in self._facts and volume not in self._confirmed:
+            self._told(volume, await self._asked(worker, Facts(volume)))
         return await self._asked(worker, request)
+
+    def _told(self, volume: int, said: Said) -> Notes:
+        """Return what is told of a file system, which must be what was told of it before.
+
+        A log that once was replayed and now takes too long, or too much memory, would leave what
+        was shown of it so far beside what was there before.
+        """
+        notes = checked_notes(answer_to(said, Told).notes)
+        if self._facts.setdefault(volume, notes) != notes:
+            raise NotStarted(f"the file system on volume {volume} is in another state than before")
+        self._confirmed.add(volume)
+        return notes
 
     async def _asked(self, worker: Worker, request: Request) -> Said:
         keys = KEYS_PATIENCE * len(self._passphrases)
@@ -343,6 +358,7 @@ class Parser:
         if self._worker is not None:
             self._worker.end()
             self._worker, self._longest = None, 0.0
+            self._confirmed.clear()
         self._places.leave(self)
 
 

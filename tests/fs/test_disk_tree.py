@@ -193,6 +193,26 @@ async def test_a_doubt_of_what_is_shown_is_a_warning(
     assert said.message.endswith("what was written last may be missing")
 
 
+async def test_a_file_system_whose_log_can_no_longer_be_replayed_is_not_shown_as_it_was_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    data = bytearray(unpacked("ext4-crashed", tmp_path).read_bytes())
+    journal = data.index(b"\xc0\x3b\x39\x98\0\0\0\4")
+    place = b"disks/xvda/partitions/0-ext4"
+    async with tree_of(data) as tree:
+        before = await names(tree, place)
+        data[journal] ^= 1
+        tree._parser._give_way()
+
+        with pytest.raises(Damaged, match="in another state than before"):
+            await names(tree, place)
+
+        data[journal] ^= 1
+        tree._parser._give_way()
+        assert await names(tree, place) == before
+
+
 async def test_errors_that_a_file_system_tells_of_are_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
