@@ -260,17 +260,18 @@ class _Recovery:
                 self._spool.moved_below(move.source, move.target)
                 log.info("%r was renamed to %r: finished", move.source, move.target)
             else:
-                self._end_in_vain(move)
                 log.error("%r could not be renamed to %r: %s", move.source, move.target, error)
+        if error is not None:
+            await self._end_in_vain(move)  # for which the name must not be claimed
 
-    def _end_in_vain(self, move: Move) -> None:
+    async def _end_in_vain(self, move: Move) -> None:
         """Note that a rename ends as it is, and give its name back if no original has gone yet."""
         last = self._journal.state.moves.get(move.number, move)
         if last.is_copied:
             self._parts.moves.ended(move)
             return
         self._journal.append(msgspec.structs.replace(last, is_taken=False))
-        self._parts.moves.give_up_behind(move)
+        await self._parts.moves.give_up(last)
 
     async def _finished(self, move: Move) -> BackgateError | OSError | None:
         while True:

@@ -10,7 +10,7 @@ and so does the commit of an upload that was committed already.
 import copy
 import hashlib
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from backgate.gateway import threads
 from backgate.gateway.counters import Counters
+from backgate.gateway.delete_batch import DeleteBatch, Look
 from backgate.gateway.errors import (
     AlreadyThere,
     NotFound,
@@ -52,9 +53,6 @@ WRITER = "backgate-writer"  # metadata name; says which call stored an object
 
 T = TypeVar("T")
 NO_ETAGS: Mapping[str, str] = MappingProxyType({})
-
-# What is there of the object to be deleted: its etag, "" for any, None for nothing or another one.
-Look = Callable[[str], Awaitable[str | None]]
 
 
 class ObjectStore:
@@ -307,55 +305,20 @@ class ObjectStore:
             raise
 
     async def _delete_batch(
-        self, keys: list[str], look: Look | None, etags: dict[str, str]
+        self, keys: list[str], look: Look | None, etags: Mapping[str, str]
     ) -> dict[str, Exception]:
-        failed: dict[str, Exception] = {}
-        left, is_again = keys, False
+        async def relative(key: str) -> str | None:
+            return await look(key.removeprefix(self._prefix)) if look is not None else ""
 
-        async def attempt() -> None:
-            nonlocal left, is_again
-            if is_again and look is not None:
-                found = {key: await look(key.removeprefix(self._prefix)) for key in left}
-                etags.update((key, etag) for key, etag in found.items() if etag)
-                left = [key for key in left if found[key] is not None]
-            is_again = True
-            failed.update(await self._delete_once(left, etags))
-            left = [key for key, error in failed.items() if isinstance(error, Unreachable)]
-            faults = [failed.pop(key) for key in left]
-            if faults:
-                raise faults[0]
+        async def ask(call: Callable[[], T]) -> T:
+            return await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT)
 
+        batch = DeleteBatch(self._provider, keys, etags, relative, ask)
         try:
-            await retried(attempt, patience=self._patience, counters=self.counters)
+            await retried(batch.attempt, patience=self._patience, counters=self.counters)
         except StoreError as error:
-            if left is keys:
-                raise  # not one answer: the store, not a key, is at fault
-            failed |= dict.fromkeys(left, error)
-        return failed
-
-    async def _delete_once(
-        self, keys: Sequence[str], etags: Mapping[str, str]
-    ) -> Mapping[str, Exception]:
-        """Delete `keys`, those with an etag one by one; an error of one is told with its key."""
-        failed: dict[str, Exception] = {}
-        is_able = self.abilities.conditional_delete
-
-        async def delete_version(key: str) -> None:
-            call = partial(self._provider.delete_version, key, etags[key])
-            try:
-                await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT)
-            except StoreError as error:
-                failed[key] = error
-
-        versions = {key for key in keys if is_able and etags.get(key)}
-        if versions:  # an empty nursery would cost a turn of trio's loop at each unlink
-            async with trio.open_nursery() as nursery:
-                for key in versions:
-                    nursery.start_soon(delete_version, key)
-        if others := [key for key in keys if key not in versions]:
-            call = partial(self._provider.delete, others)
-            failed |= await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT)
-        return failed
+            batch.give_up(error)
+        return batch.failed
 
     async def _own(
         self, key: str, writer: str | None, etag: str | None = None

@@ -14,10 +14,11 @@ from backgate.gateway.errors import (
     Denied,
     NotFound,
     Refused,
+    Replaced,
     StoreError,
     Unreachable,
 )
-from backgate.gateway.provider import Abilities, Limits
+from backgate.gateway.provider import Abilities, Limits, Provider
 from backgate.gateway.providers.memory import Fault, Memory
 from backgate.gateway.store import SMALL, ObjectStore
 from backgate.gateway.threads import COPY_THREADS, GET_THREADS, PUT_THREADS, SMALL_PUT_THREADS
@@ -346,3 +347,35 @@ async def test_closing_the_store_closes_its_provider() -> None:
     await ObjectStore(memory).aclose()
 
     assert memory.is_closed
+
+
+async def test_what_is_deleted_by_version_counts_when_the_rest_cannot_be() -> None:
+    class Refusing(Memory):
+        def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+            raise Denied("no")
+
+    memory = Refusing(abilities=Abilities(conditional_delete=True))
+    store = ObjectStore(memory, prefix="xo/")
+    etags = {key: (await store.put(key, key.encode())).etag for key in ("a", "b", "c")}
+    memory.put("xo/b", b"another")
+
+    failed = await store.delete(["a", "b", "c"], etags={"a": etags["a"], "b": etags["b"]})
+
+    assert {key: type(error) for key, error in failed.items()} == {"b": Replaced, "c": Denied}
+    assert [info.key for info in (await store.page()).objects] == ["b", "c"]
+    with pytest.raises(Denied):
+        await store.delete(["c"], etags={"a": etags["a"]})
+
+
+async def test_a_condition_that_the_store_does_not_know_is_left_out() -> None:
+    class Unknowing(Memory):
+        def delete_version(self, key: str, etag: str) -> None:
+            Provider.delete_version(self, key, etag)
+
+    memory = Unknowing(abilities=Abilities(conditional_delete=True))
+    store = ObjectStore(memory)
+    etags = {key: memory.put(key, b"").etag for key in ("a", "b")}
+
+    assert await store.delete(["a", "b"], etags=etags) == {}
+
+    assert memory.page().objects == []
