@@ -28,7 +28,7 @@ SMALL = "btrfs-crashed-small-nodes"
 SUPER_AT, LOG_ROOT_AT, SUPER_SIZE = 65536, 96, 4096
 GENERATION_AT, ITEMS_AT, HEADER = 80, 96, 101  # in a block of a tree
 SECTOR = 4096
-FEW, MANY = 60, 3000  # logs with something else in them
+FEW, MANY = 30, 3000  # logs with something else in them
 
 
 class Blocks(Logs):
@@ -87,7 +87,7 @@ def comparable(all_of: Mapping[bytes, Seen]) -> dict[bytes, Seen]:
 
 def last_transaction(image: Image) -> dict[bytes, Seen]:
     """Return what is there without any log."""
-    before = bytes(image.data)
+    before = image.data[SUPER_AT : SUPER_AT + SUPER_SIZE]
 
     def without_log(block: bytearray) -> None:
         block[LOG_ROOT_AT : LOG_ROOT_AT + 8] = bytes(8)
@@ -96,7 +96,7 @@ def last_transaction(image: Image) -> dict[bytes, Seen]:
     system = image.opened()
     assert system.notes[replay.STATE] == replay.CLEAN
     seen = seen_by_us(system)
-    image.data[:] = before
+    image.data[SUPER_AT : SUPER_AT + SUPER_SIZE] = before
     return seen
 
 
@@ -118,6 +118,7 @@ def test_a_log_is_replayed_as_the_kernel_replays_it(name: str, tmp_path: Path) -
     assert b"never synchronized" not in seen
 
 
+@pytest.mark.slow
 def test_names_are_found_one_by_one_as_they_are_listed(tmp_path: Path) -> None:
     image = unpacked(SMALL, tmp_path)
     listed = Btrfs(FileDevice(image))
@@ -133,9 +134,10 @@ def every_node(system: FileSystem) -> Iterator[tuple[Node, Node]]:
     for node in all_children(system, top):
         yield top, node
         if node.mode & 0o040000:
-            yield from ((node, below) for below in list(all_children(system, node))[:5])
+            yield from ((node, below) for below in list(all_children(system, node))[:2])
 
 
+@pytest.mark.slow
 def test_a_damaged_block_of_the_log_leaves_the_last_transaction(small: Image) -> None:
     expected = last_transaction(small)
     assert len(small.blocks) > 10
@@ -151,6 +153,7 @@ def test_a_damaged_block_of_the_log_leaves_the_last_transaction(small: Image) ->
     assert seen_by_us(small.opened()) != expected
 
 
+@pytest.mark.slow
 def test_without_its_first_superblock_nobody_knows_of_a_log(tmp_path: Path) -> None:
     image = Image(unpacked("btrfs-crashed", tmp_path))
     expected = last_transaction(image)
@@ -236,15 +239,17 @@ def test_many_logs_with_anything_in_them_are_replayed_or_not(name: str, tmp_path
 
 def changed_log(image: Image, chance: Random) -> bool:
     """Change bytes of the log, with right checksums; tell whether it was replayed all the same."""
-    before = bytes(image.data)
-    for _ in range(chance.choice((1, 1, 2, 5))):
-        image.change(chance.choice(image.blocks), lambda block: bend(block, chance))
+    places = [chance.choice(image.blocks) for _ in range(chance.choice((1, 1, 2, 5)))]
+    before = {at: image.data[at : at + image.size] for at in places}
+    for at in places:
+        image.change(at, lambda block: bend(block, chance))
     try:
         system = image.opened()
         read_what_can_be_read(system)
         return replay.NOT_REPLAYED not in system.notes[replay.JOURNAL]
     finally:
-        image.data[:] = before
+        for at, block in before.items():
+            image.data[at : at + image.size] = block
 
 
 def bend(block: bytearray, chance: Random) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import support.busy
 from support.disks import FileDevice
+from support.few_names import FewNames
 from support.file_systems import Seen, loop_mounted, run, seen_by_the_kernel, seen_by_us
 
 from backgate.fs.volume import FileSystem, Node
@@ -66,6 +67,7 @@ BTRFS = {  # mkfs and mount options
 }
 SOME = ["btrfs", "btrfs, small nodes, items for holes", "btrfs, sha256, compressed"]
 COPIES = 20
+ROUNDS, STEPS = 4, 300
 MOST_STEPS = 12  # between two copies, in lines of what is busy
 
 
@@ -197,6 +199,28 @@ def test_files_of_btrfs_are_those_that_the_kernel_finds(kind: str, place: Path) 
                 busy.kill()
 
     assert sum(compare_btrfs(copy, copied) for copy, copied in copies.items()) > COPIES / 2
+
+
+@pytest.mark.soak
+@pytest.mark.mounted
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", BTRFS)
+def test_names_of_btrfs_that_are_used_again_are_as_the_kernel_finds_them(
+    kind: str, place: Path
+) -> None:
+    image = place / "image"
+    copies: dict[Path, int] = {}
+    for number in range(ROUNDS):
+        with btrfs_mounted(kind, image) as root:
+            busy = FewNames(root, f"{kind} {number}")
+            run("sync", "-f", root)
+            for step in range(STEPS):
+                if busy.step() and step % 2:
+                    copies[clone(image, place / f"copy{number}-{step}")] = time.time_ns()
+        image.unlink()
+
+    dirty = sum(compare_btrfs(copy, copied) for copy, copied in copies.items())
+    assert dirty > ROUNDS
 
 
 @pytest.mark.mounted
