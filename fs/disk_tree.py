@@ -139,7 +139,8 @@ class DiskTree:
             self._look_at = trio.current_time() + LOOK_AGAIN
             with trio.move_on_after(LOOK_PATIENCE):
                 for number in sorted(self._lost):
-                    self._has_more |= await self._can_be_opened(number)
+                    if await self._can_be_opened(number):
+                        self._has_more = True
         return self._has_more
 
     async def _can_be_opened(self, number: int) -> bool:
