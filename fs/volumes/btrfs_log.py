@@ -18,6 +18,7 @@ from backgate.gateway.errors import Damaged
 LOG_MAX = 32 << 20  # bytes of log blocks; 30 seconds of fsync make some hundred KB
 LOGS = 2**64 - 6  # the object that logs belong to, and the owner of their blocks
 INODE, REF, XATTR, DIR_ITEM, DIR_INDEX, EXTENT, CHECKSUM = 1, 12, 24, 84, 96, 108, 128  # kinds
+EXTENDED_REF = 13  # more names of an inode in one directory than fit into an item; not read
 DIR_RANGE = 72  # a stretch of a directory's indices of which the log has all names
 OLD_DIR_RANGE = 60  # the same by the hashes of names; until Linux 5.16, and nothing needs it
 LAST_INDEX = 2**64 - 1
@@ -41,6 +42,8 @@ class Log:
 
     def add(self, key: Key, item: bytes) -> None:
         owner, kind, offset = key
+        if kind == EXTENDED_REF:
+            raise Damaged("", None, f"inode {owner} has very many names in one directory")
         if kind not in KINDS:
             raise Damaged("", None, f"an item of kind {kind} is in the log")
         if kind != CHECKSUM and (owner, INODE, 0) not in self.items and key != (owner, INODE, 0):

@@ -20,7 +20,6 @@ TOP = 256  # inode of the top directory of a subvolume
 INODE_SIZE = 160  # bytes
 GENERATION, SIZE, ALLOCATED = 0, 16, 24  # where they lie in an inode, 8 bytes each
 LINKS, MODE = 40, 52  # 4 bytes each
-EXTENDED_REF = 13  # kind of item: more names of an inode in one directory than fit into one item
 DIRECTORY = 2  # kind of a name
 _KINDS = {
     stat.S_IFREG: 1,

@@ -19,6 +19,7 @@ from backgate.fs.volumes.btrfs_extents import Checksums, Extents
 from backgate.fs.volumes.btrfs_log import (
     DIR_INDEX,
     DIR_ITEM,
+    EXTENDED_REF,
     EXTENT,
     INODE,
     REF,
@@ -30,7 +31,6 @@ from backgate.fs.volumes.btrfs_log import (
 from backgate.fs.volumes.btrfs_names import (
     ALLOCATED,
     DIRECTORY,
-    EXTENDED_REF,
     GENERATION,
     INODE_SIZE,
     LINKS,

@@ -314,6 +314,19 @@ def test_changed_items_are_found_as_those_on_the_disk_are(tree: Any, data: st.Da
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (13, "inode 257 has very many names in one directory"),
+        (36, "an item of kind 36 is in the log"),
+        (EXTENT, "an item of kind 108 is in the log without its inode"),
+    ],
+)
+def test_an_item_that_is_not_understood_is_named(kind: int, reason: str) -> None:
+    with pytest.raises(Damaged, match=reason):
+        Log().add((257, kind, 0), b"")
+
+
 def test_stretches_of_a_directory_that_lie_in_others_are_gone_through_once() -> None:
     log = Log({(256, INODE, 0): bytes(INODE_SIZE)})
     for first, last in [(2, 6), (4, 4), (5, 6), (8, 2**64 - 1), (9, 9)]:
