@@ -26,7 +26,7 @@ class DeleteBatch:
         provider: Provider,
         keys: list[str],
         etags: Mapping[str, str],
-        look: Look,
+        look: Look | None,
         ask: Attempt,
     ) -> None:
         self._provider, self._look, self._ask = provider, look, ask
@@ -37,7 +37,7 @@ class DeleteBatch:
 
     async def attempt(self) -> None:
         """Ask for what is left; raises `Unreachable` when that is to be done again."""
-        if self._is_again:
+        if self._is_again and self._look is not None:
             found = {key: await self._look(key) for key in self._left}
             if self._provider.abilities.conditional_delete:
                 self._etags.update((key, etag) for key, etag in found.items() if etag)

@@ -307,13 +307,13 @@ class ObjectStore:
     async def _delete_batch(
         self, keys: list[str], look: Look | None, etags: Mapping[str, str]
     ) -> dict[str, Exception]:
-        async def relative(key: str) -> str | None:
-            return await look(key.removeprefix(self._prefix)) if look is not None else ""
+        async def looked(key: str) -> str | None:
+            return "" if look is None else await look(key.removeprefix(self._prefix))
 
         async def ask(call: Callable[[], T]) -> T:
             return await self._attempt("delete", call, self._metadata_calls, LONG_LIMIT)
 
-        batch = DeleteBatch(self._provider, keys, etags, relative, ask)
+        batch = DeleteBatch(self._provider, keys, etags, look and looked, ask)
         try:
             await retried(batch.attempt, patience=self._patience, counters=self.counters)
         except StoreError as error:
