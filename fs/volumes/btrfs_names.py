@@ -166,12 +166,12 @@ class Subvolume:
     def unlink(self, directory: int, number: int, name: bytes) -> None:
         """Remove a name from where it lies; the inode's count of its links is left as it is."""
         by_name, by_inode = (directory, DIR_ITEM, hashed(name)), (number, REF, directory)
-        entry = self.entry(by_name, name)
-        names = refs(self.get(by_inode))
+        listed, names = entries(self.get(by_name)), refs(self.get(by_inode))
+        left = [entry.raw for entry in listed if entry.name != name]
         gone = [ref for ref in names if ref.name == name]
-        if entry is None or len(gone) != 1:
+        if len(left) != len(listed) - 1 or len(gone) != 1:
             raise Damaged("", None, f"the log removes {name!r}, which is no name of inode {number}")
-        self.set(by_name, (self.get(by_name) or b"").replace(entry.raw, b"", 1))
+        self.set(by_name, b"".join(left))
         kept = (_REF.pack(ref.number, len(ref.name)) + ref.name for ref in names if ref != gone[0])
         self.set(by_inode, b"".join(kept))
         self.set((directory, DIR_INDEX, gone[0].number), None)

@@ -50,7 +50,7 @@ from backgate.fs.volumes.limits import raised
 from backgate.fs.volumes.replay import CLEAN, DIRTY, JOURNAL, NOT_REPLAYED, STATE, counted
 from backgate.gateway.errors import Damaged
 
-SECONDS = 15  # of CPU that a replay may take
+SECONDS = 8  # of CPU that a replay may take; some 200,000 items, and less than is waited for it
 NO_HOLES = 0x200  # of the incompatible features: no items for holes
 _UNKNOWN = f"{NOT_REPLAYED}: only the first superblock tells whether there is a log"
 _ROOT_REFERENCES = 216  # where a root item says whether the subvolume is still there, 4 bytes
