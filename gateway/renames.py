@@ -30,7 +30,7 @@ from backgate.gateway.taking import Taking
 from backgate.gateway.transfers import Copied, Transfers
 from backgate.gateway.turns import Turns
 
-CHANGED = "%r was changed by another gateway while it was renamed: it stays"
+CHANGED = "%r stays: another gateway changed it, or its copy, while it was renamed"
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,8 @@ class Renames:
                 stay = remains.originals.keys() - done.keys()
                 some = [one for one in objects if one.info.key not in stay]
                 for key in sorted(stay):
-                    log.warning(CHANGED, key)
+                    if not key.endswith("/"):  # which stays because something in it does
+                        log.warning(CHANGED, key)
                 await self._replace(Copied(move, some, remains.copies, done), on_moved)
             else:
                 await self._expect_nothing_strange(move, objects, remains)

@@ -313,7 +313,7 @@ async def test_a_file_that_another_replaces_while_it_is_renamed_stays(
 
         assert contents(provider) == {"old": b"other", "new": b"one"}
         assert await names(one.tree) == ["new", "old"]
-        assert "'old' was changed by another gateway while it was renamed" in caplog.text
+        assert "'old' stays: another gateway changed it" in caplog.text
 
 
 @EXACT
