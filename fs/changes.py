@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from backgate.fs import acl
 from backgate.fs.attributes import attributes, lifetime
 from backgate.fs.inodes import Directory, Inode
-from backgate.fs.operations import Reading
+from backgate.fs.operations import OVERTAKEN, Reading
 from backgate.fs.replies import NAME_MAX, answered
 from backgate.fs.tree import Changes, Entry, Tree, WritableFile, WritableTree, is_writable
 from backgate.gateway.errors import FileError
@@ -184,7 +184,11 @@ class Operations(Reading):
         if inode.is_nameless and inode.file is None:
             raise FileError(errno.ESTALE, inode.name)
         await self._handles.expect_changes(inode)
+        place = inode.place
         file = await tree.open_for_writing(await self._inodes.entry(inode), truncate=truncate)
+        if inode.place != place:
+            await file.release()
+            raise FileError(errno.ESTALE, inode.name, OVERTAKEN)
         keep = inode.is_as_cached()
         number = self._handles.opened_for_writing(inode, file, appends=self._appends(flags))
         return pyfuse3.FileInfo(fh=number, keep_cache=keep and not truncate)

@@ -56,6 +56,11 @@ class Inode:
         return self.parent is None and self.number != ROOT
 
     @property
+    def place(self) -> "tuple[Directory | None, bytes]":
+        """The name by which a tree finds it: what changes meanwhile may be another's by now."""
+        return self.parent, self.name
+
+    @property
     def file(self) -> WritableFile | None:
         """The file as it is open for writing, if anybody has it so."""
         return self.opened.file if self.opened else None

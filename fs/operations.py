@@ -22,6 +22,7 @@ from backgate.gateway.errors import FileError, NotFound
 
 STATFS_BLOCK = 4096  # bytes
 FILES_MAX = 2**32  # what statfs says: no limit that a tool should mind
+OVERTAKEN = "its name went meanwhile; the kernel looks again what the path leads to"
 
 
 class Reading(pyfuse3.Operations):
@@ -91,7 +92,11 @@ class Reading(pyfuse3.Operations):
         known = self._inodes[inode]
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             return await self._open_for_writing(known, flags)
+        place = known.place
         number = await self._handles.open_for_reading(known)
+        if known.place != place:
+            await self._handles.release(number)
+            raise FileError(errno.ESTALE, known.name, OVERTAKEN)
         keep = known.tree.is_immutable or known.file is not None or known.is_as_cached()
         return pyfuse3.FileInfo(fh=number, keep_cache=keep)
 

@@ -20,11 +20,13 @@ from support.dict_tree import DictTree
 from support.mounting import Mounted, mounted
 from support.syscalls import refusal
 
+from backgate.fs.repository_file import RepositoryFile
 from backgate.fs.repository_tree import RepositoryTree
-from backgate.fs.tree import Tree
+from backgate.fs.tree import Entry, Tree
 from backgate.gateway.config import RepositoryConfig
 from backgate.gateway.places import places_of
 from backgate.gateway.repository import open_repository
+from backgate.gateway.source import Source
 
 pytestmark = [pytest.mark.mounted, pytest.mark.slow]
 
@@ -399,6 +401,55 @@ def test_what_was_removed_is_no_fault_of_what_is_written(tmp_path: Path) -> None
         os.replace(mount.path / "newer", mount.path / "old")
 
         subprocess.run(["sync", "--file-system", mount.path], check=True)
+
+
+class Overtaken(RepositoryTree):
+    """A tree in which a rename is always a moment quicker than who opens the file it replaces."""
+
+    rename_through_the_mount: Callable[[], None] | None = None
+
+    async def _be_overtaken(self) -> None:
+        rename, self.rename_through_the_mount = self.rename_through_the_mount, None
+        if rename is not None:
+            await trio.to_thread.run_sync(rename)
+
+    @asynccontextmanager
+    async def open(self, file: Entry) -> AsyncIterator[Source]:
+        await self._be_overtaken()
+        async with super().open(file) as source:
+            yield source
+
+    async def open_for_writing(self, file: Entry, *, truncate: bool) -> RepositoryFile:
+        await self._be_overtaken()
+        return await super().open_for_writing(file, truncate=truncate)
+
+
+@asynccontextmanager
+async def overtaken(home: Path, happened: Callable[[str, bytes], None]) -> AsyncIterator[Tree]:
+    config = RepositoryConfig(name="store", url=f"file://{home}/store")
+    places = places_of(config, {name: str(home / name) for name in PLACES})
+    async with open_repository(config, places, None, writable=True) as opened:
+        tree = Overtaken(opened)
+        tree.rename_through_the_mount = partial(os.rename, home / "mnt/new", home / "mnt/old")
+        yield tree
+
+
+@pytest.mark.parametrize("how", [os.O_RDONLY, os.O_RDWR])
+def test_what_a_rename_replaced_is_not_taken_for_what_replaced_it(tmp_path: Path, how: int) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "old").write_bytes(b"the longer old content")
+    (tmp_path / "store" / "new").write_bytes(b"the new")
+    with mounted(partial(overtaken, tmp_path), tmp_path, writeback=True) as mount:
+        file = os.open(mount.path / "old", how)
+        assert os.path.samestat(os.fstat(file), os.stat(mount.path / "old"))
+        if how == os.O_RDWR:
+            os.pwrite(file, b"end", 30)
+        os.close(file)
+
+        seen, stored = mount.path / "old", tmp_path / "store" / "old"
+        assert os.listdir(mount.path) == ["old"]
+        assert seen.stat().st_size == stored.stat().st_size
+        assert seen.read_bytes() == stored.read_bytes()
 
 
 def raced(happened: Callable[[str, bytes], None]) -> Tree:
