@@ -13,7 +13,7 @@ from servers.seaweedfs import SeaweedFS
 from support.gateway import Gateway, gateway
 from support.trees import make_odd_tree, run
 
-pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MIB = 1 << 20  # bytes
 PASSWORD = "correct horse"

@@ -20,7 +20,7 @@ from servers.faultproxy import FaultProxy, Rule, fault_proxy
 from servers.seaweedfs import SeaweedFS
 from support.gateway import COMMAND, Gateway, gateway
 
-pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MIB = 1 << 20  # bytes
 OUTAGE = 20.0  # seconds, real ones

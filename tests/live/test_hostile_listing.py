@@ -170,7 +170,7 @@ def check(home: Path, store: Store, within: float) -> None:
     assert memory < MEMORY_MAX
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_store_that_hangs_and_refuses_is_listed_whole(
     tmp_path: Path, seaweedfs_server: SeaweedFS
 ) -> None:

@@ -12,7 +12,7 @@ from support.compare import differences
 from support.gateway import Gateway, gateway
 from support.trees import make_odd_tree, run
 
-pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MEMORY_MAX = 250 * 1024 * 1024  # bytes resident, the promise
 PASSWORD = "correct horse"

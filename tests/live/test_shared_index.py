@@ -15,7 +15,7 @@ from servers.postgresql import PostgreSQL, postgresql
 from servers.seaweedfs import SeaweedFS
 from support.gateway import COMMAND, Gateway, gateway
 
-pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SOON = 120.0  # seconds; far more than anything here takes
 

@@ -18,7 +18,7 @@ from servers.faultproxy import Rule, fault_proxy
 from servers.faults.rulesets import rule_set
 from support.gateway import Gateway, gateway
 
-pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.mounted, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROUNDS = 8
 ENFORCES = """
