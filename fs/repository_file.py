@@ -60,13 +60,22 @@ class RepositoryFile:
         await self._spool.write(self._file, offset, data)
 
     async def change(self, changes: Changes) -> Entry:
+        self._spool.hold(self._file)  # whoever has it open may close it meanwhile
+        try:
+            await self._change(changes)
+            if self._file.opens == 1:  # they did, all of them: nobody else will store it
+                await self._spool.flush(self._file)
+            return self.entry
+        finally:
+            await self._spool.release(self._file)
+
+    async def _change(self, changes: Changes) -> None:
         if changes.size is not None and changes.size != self._file.size:
             await self._spool.truncate(self._file, changes.size)
         elif changes.size is not None and changes.mtime_ns is None:
             changes = dataclasses.replace(changes, mtime_ns=time.time_ns())
         if changes.sets_attributes:
             await self._attributes.of_spooled(self._file, partial(changed, changes=changes))
-        return self.entry
 
     async def synchronize(self) -> None:
         await self._spool.synchronize(self._file)

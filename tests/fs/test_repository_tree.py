@@ -6,6 +6,7 @@ import stat
 import time
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from support.writing import (
     CONFIG,
     PART,
     Open,
+    create,
     entry_at,
     make_directory,
     memory,
@@ -30,6 +32,7 @@ from backgate.fs.tree import Changes, is_writable
 from backgate.gateway.attributes import SYMLINK_MAX
 from backgate.gateway.errors import Damaged, FileError, NotFound
 from backgate.gateway.provider import NO_METADATA
+from backgate.gateway.spooled import SpooledFile
 
 
 async def refused(work: Awaitable[object]) -> int:
@@ -212,6 +215,33 @@ async def test_what_loses_its_name_may_be_closed_meanwhile(
         assert await names(tree) == (["new"] if verb == "unlink" else ["lost"])
         assert repository.stored_keys() == await names(tree)
         assert len(repository.spool.shelf) == 0
+
+
+@pytest.mark.parametrize("durability", ["store", "journal"])
+async def test_what_is_truncated_may_be_closed_meanwhile(
+    tmp_path: Path, durability: Literal["store", "journal"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = memory()
+    config = msgspec.structs.replace(CONFIG, durability=durability)
+    async with opened(tmp_path, provider, config) as repository:
+        tree, spool = repository.tree, repository.spool
+        file = await create(repository, "a")
+        await file.write_at(0, b"written and closed")
+        await file.flush()
+        truncate = spool.truncate
+
+        async def closing(spooled: SpooledFile, size: int) -> None:
+            await file.release()
+            await truncate(spooled, size)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(spool, "truncate", closing)
+            await file.change(Changes(size=7))
+
+        assert await read(tree, "a") == b"written"
+        await spool.drained()
+        assert provider.head("a").size == 7
+        assert len(spool.shelf) == 0
 
 
 async def test_an_empty_directory_is_kept_by_a_marker(tmp_path: Path) -> None:
