@@ -40,12 +40,15 @@ class Job:
 class Failures:
     """What could not be copied; said at once, and counted for the exit code."""
 
+    directory: str = ""  # the local one that is copied into
     said: list[dict[str, str]] = field(default_factory=list)
 
     def __call__(self, path: bytes, error: Exception) -> None:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         self.said.append({"path": printable(path), "reason": reason})
-        click.echo(f"backgate: {printable(path)}: {reason}", err=True)
+        is_local = isinstance(error, OSError)  # the tree's own errors are others
+        named = os.path.join(os.fsencode(self.directory), path) if is_local else path
+        click.echo(f"backgate: {printable(named)}: {reason}", err=True)
 
 
 @click.command()
@@ -104,6 +107,7 @@ def _restoring(
 
         place = await session.place(job.choice.target.path)
         directory, name = _destination(job, place[1])
+        failures.directory = directory
         entries = [place[1].named(os.fsencode(name))] if name else None
         meter = Meter(progress)
         with _opened(directory) as top:

@@ -21,6 +21,7 @@ from backgate.gateway.errors import BackgateError, UsageError
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 FILES_MAX = 65_536  # descriptors; as in the unit, and more than a mount was seen to use
+HELP_MAX = 200  # letters that say what a command is for: the whole first sentence, on two lines
 
 COMMANDS = {
     "Mounting": ("mount", "umount", "status"),
@@ -59,7 +60,11 @@ class Commands(click.Group):
             with formatter.section(topic):
                 commands = [(name, self.get_command(ctx, name)) for name in names]
                 formatter.write_dl(
-                    [(name, found.get_short_help_str(70)) for name, found in commands if found]
+                    [
+                        (name, found.get_short_help_str(HELP_MAX))
+                        for name, found in commands
+                        if found
+                    ]
                 )
 
 
@@ -107,6 +112,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return code if isinstance(code, int) else DONE
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return WRONG_USAGE
     except click.ClickException as error:
         return _complain(_usage(error), WRONG_USAGE)
     except BaseExceptionGroup as error:

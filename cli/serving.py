@@ -139,7 +139,8 @@ def _spool_verbs(spool: Spool) -> Mapping[str, Verb]:
 
 async def repository_status(repository: Repository) -> Mapping[str, Any]:
     """Return what a running repository has done and met, as plain numbers and texts."""
-    counters = repository.store.counters
+    counters, spool = repository.store.counters, repository.spool
+    failed = [one for one in spool.pending() if one.state == "failed"] if spool else []
     return {
         "repository": repository.config.name,
         "store": repository.store.name,
@@ -154,4 +155,6 @@ async def repository_status(repository: Repository) -> Mapping[str, Any]:
         "last_fault_time": counters.last_error_time,
         "waiting_for_store": counters.waiting,
         "waiting_for_credentials": counters.expired,
+        "failed_files": len(failed),
+        "failed_reason": failed[0].reason if failed else "",
     }

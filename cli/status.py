@@ -76,7 +76,8 @@ def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
     up = f"{hours}:{minutes:02}"
     if "error" in one:
         return one["mountpoint"], one["target"], up, "-", "-", "-", "-", "does not answer"
-    pending = f"{one['pending_files']} files, {size_to_text(one['pending_bytes'])}"
+    count = one["pending_files"]
+    pending = f"{count} file{'' if count == 1 else 's'}, {size_to_text(one['pending_bytes'])}"
     fetched, stored = size_to_text(one["bytes_in"]), size_to_text(one["bytes_out"])
     known = coverage_text(one["metadata"])
     return one["mountpoint"], one["target"], up, pending, fetched, stored, known, _state(one)
@@ -96,6 +97,9 @@ def _state(one: Mapping[str, Any]) -> str:
 def _troubles(one: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is wrong that the mount goes on in spite of."""
     metadata = one.get("metadata", {})
+    if count := one.get("failed_files"):
+        reason = f"{one['failed_reason']}; `backgate spool list` shows what is not in the store"
+        yield f"{count} file{'' if count == 1 else 's'} cannot be stored", reason
     if metadata.get("last_error"):
         yield "listing fails", metadata["last_error"]
     if metadata.get("index_trouble"):

@@ -30,7 +30,8 @@ def command(directory: str, abort: bool, as_json: bool) -> None:
     What it waits for is shown: by a bar on a terminal, else by a line now and then.
 
     With --abort it does not wait. Nothing is lost then either: what was not stored stays in the
-    spool, is listed by `backgate spool list`, and is stored by the next mount.
+    spool and is listed by `backgate spool list`. The next mount stores what was closed; what was
+    still open waits for `backgate spool retry`.
 
     \b
     Examples:
@@ -48,9 +49,11 @@ def command(directory: str, abort: bool, as_json: bool) -> None:
     if as_json:
         print_json(dict(left))
     elif left["pending_files"]:
+        count = left["pending_files"]
+        files = f"{count} file{' is' if count == 1 else 's are'}"
         click.echo(
-            f"backgate: {directory}: {left['pending_files']} files are not stored yet: "
-            "the next mount, or `backgate spool retry`, stores them",
+            f"backgate: {directory}: {files} not stored yet: `backgate spool list` shows which; "
+            "the next mount stores what was closed, `backgate spool retry` the others too",
             err=True,
         )
 

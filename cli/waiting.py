@@ -55,7 +55,8 @@ def _line(answer: Answer) -> str:
     count = answer["files"]
     files = f"{count} file{'' if count == 1 else 's'} ({size_to_text(answer['bytes'])})"
     first = _printable(answer.get("first", ""))
-    text = f"waiting until {files} are in the store" + (f", {first} first" if first else "")
+    are = "is" if count == 1 else "are"
+    text = f"waiting until {files} {are} in the store" + (f", {first} first" if first else "")
     return text + (f": {_printable(answer['reason'])}" if answer.get("reason") else "")
 
 

@@ -293,7 +293,10 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"{path.parent}: another gateway is writing here") from None
+            raise UsageError(
+                f"{path.parent}: another gateway is writing here: `backgate status` shows where it "
+                "is mounted; use that mount, unmount it first, or mount with --read-only"
+            ) from None
         yield
     finally:
         os.close(descriptor)

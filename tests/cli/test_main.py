@@ -88,6 +88,16 @@ def test_the_installed_command_tells_its_version() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", [[], ["spool"]], ids=["backgate", "spool"])
+def test_without_a_command_the_help_is_shown_as_it_is(command: list[str]) -> None:
+    asked, alone = run(*command, "--help"), run(*command)
+
+    assert alone.stderr == asked.stdout
+    assert "..." not in asked.stdout.partition("Mounting:")[2]
+    assert (alone.stdout, alone.returncode) == ("", 2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

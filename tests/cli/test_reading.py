@@ -366,3 +366,13 @@ def test_what_is_not_there_is_said_with_its_path(made: Commands, tmp_path: Path)
     assert absent.stderr == "backgate: backups/tar/web/nope: No such file or directory\n"
     assert below.stderr == "backgate: backups/tar/nope/monday/small: No such file or directory\n"
     assert named.stderr == "backgate: repository/nope: No such file or directory\n"
+
+
+def test_a_local_path_that_cannot_be_written_is_named_whole(made: Commands, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    (target / "small").mkdir(parents=True)
+
+    clash = made.run("cp", "store:backups/tar/web/monday/small", str(target), check=False)
+
+    assert clash.returncode == 1
+    assert clash.stderr.startswith(f"backgate: {target}/small: ")

@@ -182,6 +182,7 @@ def test_what_a_store_refuses_is_told_by_close_kept_and_stored_when_it_is_mended
 
     assert sorted(faulty.pending()) == [("large", "failed"), ("small", "failed")]
     assert code in faulty.made.run("spool", "list", "store").stdout
+    faulty.wait_for(lambda: "store: 2 files cannot be stored: " in faulty.made.run("status").stdout)
     assert (faulty.top / "small").read_bytes() == data["small"]
     assert faulty.keys() == []
     faulty.made.kill()  # and what was told not to be stored survives a crash
@@ -289,7 +290,7 @@ def test_umount_says_what_it_waits_for(tmp_path: Path, seaweedfs_server: Seaweed
             lazy.proxy.rules.clear()
         lazy.made.ended()
 
-        assert "waiting until 1 file (3.0 MiB) are in the store, wednesday.dump first" in line
+        assert "waiting until 1 file (3.0 MiB) is in the store, wednesday.dump first" in line
         assert "SlowDown" in line
 
 
