@@ -229,7 +229,11 @@ class _Recovery:
 
     def _leave(self, left: LeftOver, number: int) -> None:
         self._spool.left_over[number] = left
-        log.warning("%r: %s: it is kept, not stored", left.pending.key, left.pending.reason)
+        log.warning(
+            "%r: %s: it is kept, not stored: `backgate spool list` shows it, `retry` stores it",
+            left.pending.key,
+            left.pending.reason,
+        )
 
     def _unsynced(self, record: Spooled, path: Path) -> SpooledFile | None:
         """Return a file that was written from nothing, as far as the disk has it."""
