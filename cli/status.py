@@ -62,7 +62,7 @@ def _print(found: list[dict[str, Any]]) -> None:
     print_table(head, rows, "UP PENDING FETCHED STORED")
     for one in found:
         if one.get("last_fault"):
-            over = "" if one["waiting_for_store"] else ", over by now"
+            over = "" if one["waiting_for_store"] else ", for which nobody waits now"
             click.echo(f"{one['target']}: last fault of the store{over}: {one['last_fault']}")
         for what, reason in _troubles(one):
             click.echo(f"{one['target']}: {what}: {reason}")
@@ -88,8 +88,8 @@ def _state(one: Mapping[str, Any]) -> str:
         return "stopping"
     if source := one.get("waiting_for_credentials"):  # a mount of an older version says nothing
         return f"credentials expired, waiting for new ones in {source}"
-    if one["waiting_for_store"]:
-        return f"waiting for the store ({one['waiting_for_store']} calls)"
+    if count := one["waiting_for_store"]:
+        return f"waiting for the store ({count} call{'' if count == 1 else 's'})"
     troubles = [what for what, _ in _troubles(one)]
     return ", ".join(troubles) or "ok"
 

@@ -242,7 +242,7 @@ def test_credentials_that_expire_are_waited_for_and_said(
 
             assert read == [b"x" * 10_000]
             after = made.run("status", "store").stdout
-            assert "over by now: credentials expired" in after
+            assert "for which nobody waits now: credentials expired" in after
             assert waiting not in after.splitlines()[1]
             made.umount()
 
