@@ -45,6 +45,13 @@ class RepositoryFile:
         return entry if self._file.key is not None else replace(entry, nlink=0)
 
     async def read_at(self, offset: int, length: int) -> Data:
+        self._spool.hold(self._file)  # whoever has it open may close it meanwhile
+        try:
+            return await self._read_at(offset, length)
+        finally:
+            await self._spool.release(self._file)
+
+    async def _read_at(self, offset: int, length: int) -> Data:
         file, stop = self._file, offset + length
         while True:
             held = file.backing.within(offset, stop)

@@ -6,7 +6,7 @@ import stat
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -242,6 +242,25 @@ async def test_what_is_truncated_may_be_closed_meanwhile(
         await spool.drained()
         assert provider.head("a").size == 7
         assert len(spool.shelf) == 0
+
+
+async def test_what_is_read_may_be_closed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(10 * PART)
+    async with opened(tmp_path, memory()) as repository:
+        await write(repository.tree, "a", data)
+        entry = await entry_at(repository.tree, "a")
+        file = await repository.tree.open_for_writing(entry, truncate=False)
+        fetched = SpooledFile._fetched
+
+        async def closing(*arguments: Any) -> Any:
+            await file.release()
+            return await fetched(*arguments)
+
+        monkeypatch.setattr(SpooledFile, "_fetched", closing)
+        assert bytes(await file.read_at(0, len(data))) == data
+        assert len(repository.spool.shelf) == 0
 
 
 async def test_an_empty_directory_is_kept_by_a_marker(tmp_path: Path) -> None:
