@@ -252,6 +252,8 @@ async def test_what_is_read_may_be_closed_meanwhile(
         await write(repository.tree, "a", data)
         entry = await entry_at(repository.tree, "a")
         file = await repository.tree.open_for_writing(entry, truncate=False)
+        await file.write_at(5 * PART, b"changed")
+        await file.flush()
         fetched = SpooledFile._fetched
 
         async def closing(*arguments: Any) -> Any:
@@ -259,7 +261,9 @@ async def test_what_is_read_may_be_closed_meanwhile(
             return await fetched(*arguments)
 
         monkeypatch.setattr(SpooledFile, "_fetched", closing)
-        assert bytes(await file.read_at(0, len(data))) == data
+        assert bytes(await file.read_at(0, len(data))) == (
+            data[: 5 * PART] + b"changed" + data[5 * PART + 7 :]
+        )
         assert len(repository.spool.shelf) == 0
 
 
