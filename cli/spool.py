@@ -75,7 +75,9 @@ def list_command(context: click.Context, target: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def retry(context: click.Context, target: str, keys: tuple[str, ...], as_json: bool) -> None:
-    """Store now what waits, or only the named files; left-over ones as far as they were written.
+    """Store now what waits, or only the named files.
+
+    Left-over ones are stored as far as they were written.
 
     \b
     Examples:
@@ -108,7 +110,7 @@ def retry(context: click.Context, target: str, keys: tuple[str, ...], as_json: b
 def discard(
     context: click.Context, target: str, keys: tuple[str, ...], yes: bool, as_json: bool
 ) -> None:
-    """Drop files of the spool for good: what was not stored of them is lost.
+    """Drop files of the spool: what was not stored of them is lost.
 
     \b
     Example:

@@ -57,7 +57,7 @@ def list_command(context: click.Context, target: str, as_json: bool) -> None:
 def end_command(
     context: click.Context, target: str, directory: str, yes: bool, as_json: bool
 ) -> None:
-    """End the turn for a directory, of a gateway that will never run again.
+    """End the turn that a gateway left which will never run again.
 
     If that gateway does run, two tools may both be told that they have made the directory. So it
     asks, unless the turn is this machine's own, and its gateway is not running: then that is sure.
