@@ -8,10 +8,9 @@ stays.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import trio
-
 from backgate.gateway.attributes import Attributes, metadata_with
-from backgate.gateway.errors import NotFound, StoreError
+from backgate.gateway.each import for_each
+from backgate.gateway.errors import NotFound
 from backgate.gateway.moves import purpose_of
 from backgate.gateway.provider import ObjectInfo
 from backgate.gateway.records import Move
@@ -64,22 +63,12 @@ class Looking:
 
     async def remains(self, move: Move, objects: Iterable[Renamed]) -> Remains:
         """Return what is there of `objects`, and of their copies; raises `StoreError`."""
-        found, errors = Remains(), list[StoreError]()
-        limiter = trio.CapacityLimiter(LOOKS_AT_ONCE)
+        found = Remains()
 
         async def look(one: Renamed) -> None:
-            async with limiter:
-                try:
-                    if not errors:
-                        await self._look(move, one, found)
-                except StoreError as error:
-                    errors.append(error)
+            await self._look(move, one, found)
 
-        async with trio.open_nursery() as nursery:
-            for one in objects:
-                nursery.start_soon(look, one)
-        if errors:
-            raise errors[0]
+        await for_each(objects, look, LOOKS_AT_ONCE)
         return found
 
     async def stranger(self, target: str, ours: set[str]) -> str | None:

@@ -9,10 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 
-import trio
-
 from backgate.gateway.copies import Copies
 from backgate.gateway.deletions import still
+from backgate.gateway.each import for_each
 from backgate.gateway.errors import BackgateError, NotFound, Replaced, StoreError
 from backgate.gateway.metadata.cache import Metadata
 from backgate.gateway.moves import purpose_of
@@ -86,34 +85,28 @@ class Transfers:
             copied.infos.update(remains.copies)
             copied.originals.update(remains.originals)
         is_new = move.is_directory and not is_marked and not await self._is_known(move.target)
-        limiter = trio.CapacityLimiter(COPIES_AT_ONCE)
-        errors: list[BackgateError | OSError] = []
         made = {one.target for one in copied.objects if one.info.key in copied.infos}  # or may be
 
         async def copy(one: Renamed) -> None:
-            async with limiter:
-                if errors or one.info.key in copied.infos:
-                    return  # those under way go on: what is taken back must be there, or not come
-                if not is_resumed:
-                    made.add(one.target)
-                try:
-                    one = await self._current(one)
-                    copied.originals[one.info.key] = one.info
-                    copied.infos[one.info.key] = await self._copy(one, move, is_marked=is_marked)
-                    made.add(one.target)
-                except NotFound:
-                    made.discard(one.target)
-                    copied.originals.pop(one.info.key, None)
-                    log.debug("%r is not there any more", one.info.key)
-                except (BackgateError, OSError) as error:
-                    errors.append(error)
+            if one.info.key in copied.infos:
+                return
+            if not is_resumed:
+                made.add(one.target)
+            try:
+                one = await self._current(one)
+                copied.originals[one.info.key] = one.info
+                copied.infos[one.info.key] = await self._copy(one, move, is_marked=is_marked)
+                made.add(one.target)
+            except NotFound:
+                made.discard(one.target)
+                copied.originals.pop(one.info.key, None)
+                log.debug("%r is not there any more", one.info.key)
 
-        async with trio.open_nursery() as nursery:
-            for one in copied.objects:
-                nursery.start_soon(copy, one)
-        if errors:
+        try:  # those under way end first: what is taken back must be there, or not come
+            await for_each(copied.objects, copy, COPIES_AT_ONCE)
+        except (BackgateError, OSError):
             await self.undo(made if is_new else made - {move.target}, copied)
-            raise errors[0]
+            raise
         return copied
 
     async def undo(self, keys: Collection[str], copied: Copied) -> None:

@@ -5,11 +5,11 @@ for one that is not.
 """
 
 import logging
-from collections.abc import Sequence
 
 import trio
 
 from backgate.gateway.attributes import Attributes, attributes_from_metadata
+from backgate.gateway.each import for_each
 from backgate.gateway.errors import InvalidKey, NotFound, StoreError
 from backgate.gateway.metadata import coverage, names, own, rows, spans
 from backgate.gateway.metadata.children import unsettled
@@ -117,7 +117,7 @@ class Asking:
         at = raw if settled < sequence else None
         while at is not None:
             keys, at = await self._index.read(unsettled, raw, at, settled)
-            await self._expect_objects([spans.decoded(key) for key in keys])
+            await for_each(map(spans.decoded, keys), self._expect_object, AT_ONCE)
 
     def packed(self, info: ObjectInfo, attributes: Attributes | None) -> bytes | None:
         """Return `attributes`, or else those in the metadata of `info`, for the index."""
@@ -176,23 +176,6 @@ class Asking:
             await self._head(key, is_last=False)
         except NotFound:
             log.debug("%r is listed, and is not there", key)
-
-    async def _expect_objects(self, keys: Sequence[str]) -> None:
-        limiter, errors = trio.CapacityLimiter(AT_ONCE), list[StoreError]()
-
-        async def expect(key: str) -> None:
-            async with limiter:
-                try:
-                    if not errors:
-                        await self._expect_object(key)
-                except StoreError as error:
-                    errors.append(error)
-
-        async with trio.open_nursery() as nursery:
-            for key in keys:
-                nursery.start_soon(expect, key)
-        if errors:
-            raise errors[0]
 
     async def _first_below(self, prefix: str) -> ObjectInfo | None:
         token: str | None = None

@@ -8,13 +8,13 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.faultproxy import Rule, fault_proxy
+from servers.faultproxy import FaultProxy, Rule, fault_proxy
 from servers.faults.rulesets import rule_set
 from support.gateway import Gateway, gateway
 
@@ -94,6 +94,30 @@ class Pair:
         return [one["Key"] for one in answer.get("Contents", ()) if not one["Key"].endswith("/")]
 
 
+@contextmanager
+def one_behind_a_proxy(
+    server: Any, home: Path
+) -> Iterator[tuple[FaultProxy, str, Gateway, Gateway]]:
+    """Yield a proxy, a bucket, a gateway that reaches it through the proxy, and one that does not.
+
+    Neither is mounted yet.
+    """
+    bucket = server.bucket(f"two-{uuid.uuid4().hex}")
+    table = {
+        "url": f"s3://{bucket}",
+        "provider": "seaweedfs",
+        "writers": "shared",
+        "max_age": "0 s",
+    }
+    direct, keys = server.endpoint_url, server.environment()
+    with (
+        fault_proxy(direct) as proxy,
+        gateway(home / "one", {**table, "endpoint_url": proxy.url}, keys) as one,
+        gateway(home / "other", {**table, "endpoint_url": direct}, keys) as other,
+    ):
+        yield proxy, bucket, one, other
+
+
 @pytest.fixture(params=["seaweedfs", "ceph"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
     server = request.getfixturevalue(f"{request.param}_server")
@@ -168,18 +192,8 @@ def test_a_directory_that_was_renamed_is_free_for_another_gateway(pair: Pair) ->
 def test_a_delete_without_an_answer_leaves_the_lock_of_another_gateway(
     seaweedfs_server: Any, tmp_path: Path
 ) -> None:
-    bucket = seaweedfs_server.bucket(f"two-{uuid.uuid4().hex}")
-    table = {
-        "url": f"s3://{bucket}",
-        "provider": "seaweedfs",
-        "writers": "shared",
-        "max_age": "0 s",
-    }
-    direct, keys = seaweedfs_server.endpoint_url, seaweedfs_server.environment()
     with (
-        fault_proxy(direct) as proxy,
-        gateway(tmp_path / "one", {**table, "endpoint_url": proxy.url}, keys) as one,
-        gateway(tmp_path / "other", {**table, "endpoint_url": direct}, keys) as other,
+        one_behind_a_proxy(seaweedfs_server, tmp_path) as (proxy, _, one, other),
         ThreadPoolExecutor(1) as pool,
     ):
         one.mount()
@@ -206,18 +220,8 @@ def test_a_delete_without_an_answer_leaves_the_lock_of_another_gateway(
 def test_what_another_gateway_writes_after_a_kill_9_amid_a_rename_stays(
     seaweedfs_server: Any, tmp_path: Path
 ) -> None:
-    bucket = seaweedfs_server.bucket(f"two-{uuid.uuid4().hex}")
-    table = {
-        "url": f"s3://{bucket}",
-        "provider": "seaweedfs",
-        "writers": "shared",
-        "max_age": "0 s",
-    }
-    direct, keys = seaweedfs_server.endpoint_url, seaweedfs_server.environment()
     with (
-        fault_proxy(direct) as proxy,
-        gateway(tmp_path / "one", {**table, "endpoint_url": proxy.url}, keys) as one,
-        gateway(tmp_path / "other", {**table, "endpoint_url": direct}, keys) as other,
+        one_behind_a_proxy(seaweedfs_server, tmp_path) as (proxy, bucket, one, other),
         ThreadPoolExecutor(1) as pool,
     ):
         one.mount()
