@@ -9,15 +9,14 @@ that told of them.
 import errno
 import logging
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import trio
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 from msgspec.structs import replace
 
+from backgate.fs.backup_disks import RAW, TRY_AGAIN, LostDisks, NamedDisk
 from backgate.fs.disk_entries import Inside, entry_of, require_directory, shown_as
 from backgate.fs.disk_layout import (
     DISK_RAW,
@@ -35,45 +34,22 @@ from backgate.fs.disk_layout import (
     about_volume,
     is_below_disks,
 )
+from backgate.fs.disk_remarks import Remarks, shown_place
 from backgate.fs.format import Surroundings
 from backgate.fs.nurseries import open_nursery
 from backgate.fs.parser.file import ParsedFile
 from backgate.fs.parser.messages import VOLUMES_MAX, Disk, Notes, VolumeFacts
 from backgate.fs.parser.parser import Parser, Unparsed
 from backgate.fs.tree import Children, Entry
-from backgate.fs.volume import DOUBT, XATTR_MAX, XATTR_NAME_MAX
-from backgate.fs.volumes.replay import DAMAGE, JOURNAL, STATE, leaves_doubt
-from backgate.gateway.errors import BackgateError, Damaged, FileError
+from backgate.fs.volume import XATTR_MAX, XATTR_NAME_MAX
+from backgate.gateway.errors import Damaged, FileError
 from backgate.gateway.source import Bytes, Source
 from backgate.gateway.units import MIB
 
 DIRECTORY, FILE = stat.S_IFDIR | 0o555, stat.S_IFREG | 0o444
-RAW = "raw"  # the kind of a disk whose source has its bytes as they are
 BLOCKS = 16 * MIB  # bytes of the disks that a backup in use keeps in memory
-TRY_AGAIN = 600.0  # seconds after which what cannot be opened is looked at anew
-LOOK_AGAIN = 10.0  # seconds after which it is asked whether a disk can be opened by now
-LOOK_PATIENCE = 2.0  # seconds that this may take
-TOLD_MAX = 1000  # extended attributes remembered of which the log has said that they are too long
-
-Again: TypeAlias = Callable[[], Awaitable[object]]
-Sibling: TypeAlias = Callable[[str], Awaitable[Source | None]]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedDisk:
-    """One disk of a backup. `source` has its bytes, or those of the container it comes in."""
-
-    name: str  # unique among them, and can be a file's name
-    source: Source
-    mtime_ns: int
-    kind: str = RAW  # "raw", or the container: "qcow2", "vmdk", "vhdx"
-    sibling: Sibling | None = None  # finds a file beside the container by the name it gives
-    allocated: int | None = None  # bytes that are stored, for st_blocks; None: all
-    problem: str = ""  # why it cannot be read at all
-    again: Again | None = None  # opens it anew, or raises: what has kept it may have passed
-    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -119,13 +95,10 @@ class DiskTree:
         self._layout: Layout | None = None
         self._roots: dict[Place, Inside] = {}  # of file systems that are open
         self._failed: TTLCache[Place, str] = TTLCache(VOLUMES_MAX, TRY_AGAIN)  # and why
-        self._told: LRUCache[tuple[bytes, bytes], bool] = LRUCache(TOLD_MAX)
+        self._remarks = Remarks(parser.where)
         self._mtime_ns = max((disk.mtime_ns for disk in disks), default=0)
-        self._lost = {number for number, disk in enumerate(disks) if disk.problem}
-        self._opened_at = trio.current_time()
-        self._look_at = self._opened_at + LOOK_AGAIN
+        self._lost = LostDisks(disks)
         self._has_failed = False  # `_failed` may have something, and takes long to say
-        self._has_more = False  # one of those can be opened by now
 
     @property
     def is_immutable(self) -> bool:
@@ -133,25 +106,7 @@ class DiskTree:
         return not self._lost and not (self._has_failed and self._failed)  # asked at every look
 
     async def is_outdated(self) -> bool:
-        if self._parser.is_outdated:
-            return True
-        if self._lost and trio.current_time() >= self._look_at:
-            self._look_at = trio.current_time() + LOOK_AGAIN
-            with trio.move_on_after(LOOK_PATIENCE):
-                for number in sorted(self._lost):
-                    if await self._can_be_opened(number):
-                        self._has_more = True
-        return self._has_more
-
-    async def _can_be_opened(self, number: int) -> bool:
-        again = self._disks[number].again
-        if again is None:  # only the parser could tell
-            return trio.current_time() >= self._opened_at + TRY_AGAIN
-        try:
-            await again()
-        except BackgateError:
-            return False
-        return True
+        return self._parser.is_outdated or await self._lost.have_come()
 
     async def root(self) -> Entry:
         await trio.lowlevel.checkpoint()
@@ -165,7 +120,7 @@ class DiskTree:
             number, _ = await self._volume(inside.place)
             node = await self._parser.child(number, inside.node.handle, name)
             if node.inode and stat.S_ISDIR(node.mode) and node.inode in inside.below:
-                where = f"{self._parser.where}: {_shown(inside.place)}"
+                where = f"{self._parser.where}: {shown_place(inside.place)}"
                 raise Damaged(where, None, f"the directory {name!r} contains itself")
             return entry_of(inside, node)
         for entry in await self._entries(directory.node):
@@ -199,7 +154,7 @@ class DiskTree:
         found = await self._parser.xattrs(number, entry.node.node.handle)
         for name, value in found.items():
             if len(value) > XATTR_MAX or len(name) > XATTR_NAME_MAX:
-                self._say_too_long(entry.node, name)
+                self._remarks.too_long(entry.node, name)
         return found
 
     async def report(self) -> Report:
@@ -244,44 +199,17 @@ class DiskTree:
             return None
         try:
             root = Inside(place, await self._parser.root(number))
-            self._say(place, facts, await self._parser.facts(number))
+            notes = await self._parser.facts(number)
         except Unparsed:
             raise  # no word about the file system
         except Damaged as error:
-            log.warning("%s: shown as volume.raw only: %s", _shown(place), error)
+            log.warning("%s: shown as volume.raw only: %s", shown_place(place), error)
             self._failed[place], self._has_failed = error.reason, True
             return None
+        if place not in self._roots:
+            self._remarks.opened(place, facts, notes)
         self._roots[place] = root
         return root
-
-    def _say(self, place: Place, facts: VolumeFacts, notes: Notes) -> None:
-        """Log what became of the journal of a file system that is opened for the first time.
-
-        What leaves a doubt of the files is a warning, and so is a doubt of the volume, and damage.
-        """
-        if place in self._roots:
-            return
-        where, journal = f"{self._parser.where}: {_shown(place)}", notes.get(JOURNAL)
-        if journal is not None:
-            level = logging.WARNING if leaves_doubt(journal) else logging.INFO
-            state = notes.get(STATE, "")
-            log.log(level, "%s: %s, %s; journal: %s", where, facts.file_system, state, journal)
-        for doubt in (facts.notes.get(DOUBT), notes.get(DAMAGE)):
-            if doubt:
-                log.warning("%s: %s", where, doubt)
-
-    def _say_too_long(self, inside: Inside, name: bytes) -> None:
-        """Log, once, that an extended attribute, or its name, is too long to be asked for."""
-        key = (inside.node.handle, name)
-        if key not in self._told:
-            self._told[key] = True
-            log.warning(
-                "%s: %s: %r: the extended attribute %r is longer than Linux gives to anybody",
-                self._parser.where,
-                _shown(inside.place),
-                inside.node.name,
-                name,
-            )
 
     # What is no file of a file system.
 
@@ -386,7 +314,7 @@ class DiskTree:
             except Damaged as error:
                 problem = error.reason
         return VolumeReport(
-            path=_shown(place),
+            path=shown_place(place),
             disks=[self._disks[disk].name for disk in facts.disks],
             size=facts.size,
             kind=facts.kind,
@@ -395,7 +323,3 @@ class DiskTree:
             problem=problem,
             notes=notes,
         )
-
-
-def _shown(place: Place) -> str:
-    return b"/".join(place).decode("utf-8", "replace")

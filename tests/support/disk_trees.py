@@ -6,7 +6,8 @@ from pathlib import Path
 
 import trio
 
-from backgate.fs.disk_tree import DiskTree, NamedDisk, open_disks
+from backgate.fs.backup_disks import NamedDisk
+from backgate.fs.disk_tree import DiskTree, open_disks
 from backgate.fs.format import Surroundings
 from backgate.gateway.source import Bytes
 

@@ -7,7 +7,8 @@ from functools import partial
 
 from cachetools import LRUCache
 
-from backgate.fs.disk_tree import NamedDisk, open_disks
+from backgate.fs.backup_disks import NamedDisk
+from backgate.fs.disk_tree import open_disks
 from backgate.fs.disks.images import open_vhd
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.format import Backup, BackupFormat, Surroundings

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from backgate.fs.disk_tree import NamedDisk
+from backgate.fs.backup_disks import NamedDisk
 from backgate.fs.formats.xen_orchestra.chains import Chains
 from backgate.fs.formats.xen_orchestra.layout import VmLayout, stamp_of, time_ns_of
 from backgate.fs.formats.xen_orchestra.tables import Share

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import trio
 
-from backgate.fs.disk_tree import NamedDisk, open_disks
+from backgate.fs.backup_disks import NamedDisk
+from backgate.fs.disk_tree import open_disks
 from backgate.fs.disks.chunks import Chunks
 from backgate.fs.disks.keys import BadPath, beside
 from backgate.fs.format import Backup, Count, Surroundings

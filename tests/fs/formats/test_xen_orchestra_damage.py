@@ -25,7 +25,7 @@ from support.xen_orchestra import (
     unpack_sample,
 )
 
-from backgate.fs import disk_tree
+from backgate.fs import backup_disks
 from backgate.fs.formats.xen_orchestra import tables
 from backgate.fs.formats.xen_orchestra.format import XenOrchestraFormat
 from backgate.fs.opened import open_backups
@@ -299,7 +299,7 @@ async def test_tables_of_all_backups_that_are_open_have_one_limit(
 async def test_a_disk_that_could_not_be_opened_is_there_as_soon_as_it_can_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(disk_tree, "LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(backup_disks, "LOOK_AGAIN", 0.0)
     writer = Writer(tmp_path / "store")
     writer.back_up(T1, {"root": ONE, "data": TWO})
     where = tmp_path / "store" / writer.top / writer.images["root", T1].data

@@ -18,8 +18,9 @@ from support.file_systems import fuse_mounted, unpacked
 from support.logs import words_only
 from support.trees import run
 
+from backgate.fs.backup_disks import NamedDisk
 from backgate.fs.disk_layout import README
-from backgate.fs.disk_tree import DiskTree, NamedDisk, open_disks
+from backgate.fs.disk_tree import DiskTree, open_disks
 from backgate.fs.format import Surroundings
 from backgate.fs.tree import Entry
 from backgate.gateway.errors import BackgateError, Damaged
