@@ -100,13 +100,20 @@ class Answers:
                 break  # listed whole; what still does not count as complete does not exist
         return answer
 
-    async def is_name_known(self, parent: str, path: bytes) -> bool:
-        """True when it is sure what `path` is, in the directory `parent`; it may be old."""
-        confirmed = await self._index.read(coverage.name_confirmed, spans.encoded(parent), path)
-        if confirmed is None:
-            return False
-        if self._freshness.is_strict:
-            return False
+    async def name(self, parent: str, path: bytes, question: Question[T]) -> tuple[T, bool]:
+        """Answer about `path`, in the directory `parent`, and whether that is sure; it may be old.
+
+        Both are of one moment: a listing that ends in between would make what it has just brought
+        surely absent.
+        """
+
+        def ask(db: Database) -> tuple[T, int | None]:
+            with snapshot(db):
+                return question(db), coverage.name_confirmed(db, spans.encoded(parent), path)
+
+        answer, confirmed = await self._index.read(ask)
+        if confirmed is None or self._freshness.is_strict:
+            return answer, False
         if not self._freshness.is_fresh(confirmed):
             self._listings.refresh(parent, is_level=True)
-        return True
+        return answer, True

@@ -24,6 +24,7 @@ from backgate.gateway.metadata.asking import Asking, Bucket
 from backgate.gateway.metadata.audit import Audit
 from backgate.gateway.metadata.children import Child, children, listed, long_named
 from backgate.gateway.metadata.crawler import Crawler
+from backgate.gateway.metadata.database import Database
 from backgate.gateway.metadata.freshness import Freshness, Writers
 from backgate.gateway.metadata.health import Errors, Requests
 from backgate.gateway.metadata.landmarks import IsLandmark, Landmarks
@@ -150,11 +151,12 @@ class Metadata:
         found = await self._index.read(names.object_at, raw)
         if found is not None and self._freshness.is_exclusive:
             return found
-        if await self._answers.is_name_known(parent, raw):
-            if found is None:
-                raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
-            return found
-        return await self._asking.look_up(key, found)
+        found, is_known = await self._answers.name(parent, raw, lambda db: names.object_at(db, raw))
+        if not is_known:
+            return await self._asking.look_up(key, found)
+        if found is None:
+            raise NotFound(f"{self._store.name}: no object {key!r}", key=key)
+        return found
 
     async def current(self, key: str) -> Known:
         """Return the object `key` as the store has it now, whatever is known of it."""
@@ -181,12 +183,17 @@ class Metadata:
             text = await self._long_named(prefix, name, text)
         path = prefix + text
         raw = spans.encoded(path)
-        file, directory = await self._index.read(names.named, raw)
-        beside = file if directory is not None else None
-        found = beside if component.is_beside else directory or file
+
+        def question(db: Database) -> Known | Subdirectory | None:
+            file, directory = names.named(db, raw)
+            beside = file if directory is not None else None
+            return beside if component.is_beside else directory or file
+
+        found = await self._index.read(question)
         if found is not None and self._freshness.is_exclusive:
             return found
-        if await self._answers.is_name_known(prefix, raw):
+        found, is_known = await self._answers.name(prefix, raw, question)
+        if is_known:
             if found is None:
                 raise NotFound(f"{self._store.name}: no {name!r} in {prefix!r}", key=path)
             return found

@@ -1,7 +1,8 @@
 import logging
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from backgate.gateway.units import SECOND_NS
 
 from .conftest import OpenCache
 
+T = TypeVar("T")
 ATTRIBUTES = Attributes(mode=0o100640, uid=7, gid=8, mtime_ns=1_600_000_000_123_456_789)
 
 
@@ -670,3 +672,36 @@ async def test_a_listing_that_may_not_be_old_is_asked_for_once_and_not_for_each_
 
     assert shown == 20
     assert len(memory.requests) == asked
+
+
+class Overtaken:
+    """An index of which everything is listed right behind the first question."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata, self._index, self._is_first = metadata, metadata._index, True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+    async def read(self, question: Callable[..., T], *arguments: Any) -> T:
+        answer: T = await self._index.read(question, *arguments)
+        if self._is_first:
+            self._is_first = False
+            await self._metadata.refresh()
+        return answer
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["key", "name"])
+async def test_what_a_listing_brings_amid_a_question_is_not_absent(
+    open_cache: OpenCache, memory: Memory, *, by_name: bool
+) -> None:
+    memory.put("d/file", b"content")
+    async with open_cache() as metadata:
+        metadata._index = cast("Any", Overtaken(metadata))
+
+        found = await (
+            metadata.look_up_name("d/", "file") if by_name else metadata.look_up("d/file")
+        )
+
+        assert isinstance(found, Known)
+        assert found.info.size == len(b"content")
